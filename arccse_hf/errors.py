@@ -1,0 +1,9 @@
+"""The one exception for mistakes that the person at the keyboard can mend."""
+
+
+class UserError(ValueError):
+    """Something the user gave is wrong.
+
+    The message is one line that names the argument, the value it had and the way out. The command line prints that
+    line without a traceback and exits with status 2.
+    """
