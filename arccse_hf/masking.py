@@ -1,0 +1,67 @@
+"""Nested spans: which tokens of a sentence its two masked versions lose."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+
+SpanCorruption = Literal["mask", "delete"]
+
+
+class NestedSpans(NamedTuple):
+    """Two ranges of token positions, the small one inside the large one."""
+
+    small: range
+    large: range
+
+
+def nested_spans(
+    num_tokens: int, small_ratio: float = 0.2, large_ratio: float = 0.4, generator: torch.Generator | None = None
+) -> NestedSpans:
+    """Draws one span and the larger span around it, both uniformly over the places that they can take.
+
+    The ratios are the paper's (Zhang et al., ACL 2022). The spans cover the rounded share of the tokens, at least one,
+    and the large one is longer than the small one wherever there are two tokens to tell them apart.
+
+    Args:
+        num_tokens: number of the sentence's tokens, special tokens not counted; at least 1.
+        small_ratio: share of the tokens in the small span.
+        large_ratio: share of the tokens in the large span, above `small_ratio`.
+        generator: where the randomness comes from; torch's own by default.
+
+    Raises:
+        ValueError: no token, or ratios outside 0 < small < large < 1.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens must be at least 1, not {num_tokens}")
+    if not 0 < small_ratio < large_ratio < 1:
+        raise ValueError(f"ratios must satisfy 0 < small < large < 1, not small {small_ratio} and large {large_ratio}")
+    small_length = min(max(round(small_ratio * num_tokens), 1), max(num_tokens - 1, 1))
+    large_length = min(max(round(large_ratio * num_tokens), small_length + 1), num_tokens)
+    large_start = _draw(num_tokens - large_length, generator)
+    small_start = large_start + _draw(large_length - small_length, generator)
+    return NestedSpans(
+        small=range(small_start, small_start + small_length), large=range(large_start, large_start + large_length)
+    )
+
+
+def corrupt(
+    token_ids: Sequence[int], content: Sequence[int], span: range, how: SpanCorruption, mask_token_id: int | None = None
+) -> list[int]:
+    """Masks or deletes a span of a sentence's tokens.
+
+    Args:
+        token_ids: the whole sentence, special tokens included.
+        content: positions in `token_ids` of the tokens that are not special, in order.
+        span: which of the `content` positions to corrupt.
+        how: `mask` puts `mask_token_id` in their place, `delete` takes them out.
+        mask_token_id: needed for `mask`.
+    """
+    lost = {content[index] for index in span}
+    if how == "delete":
+        return [token for position, token in enumerate(token_ids) if position not in lost]
+    return [mask_token_id if position in lost else token for position, token in enumerate(token_ids)]
+
+
+def _draw(highest: int, generator: torch.Generator | None) -> int:
+    return int(torch.randint(highest + 1, (), generator=generator))

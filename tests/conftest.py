@@ -1,0 +1,44 @@
+"""Shared fixtures: tiny random models and tokenizers, built here, so that no test needs a network."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import BertTokenizer, PreTrainedTokenizerFast
+
+WORDS = (
+    "the a of in on small large red blue green quick slow cat dog bird house river road man woman child sees hears finds "
+    "likes builds crosses near under over with without two three many few old new long short first last"
+).split()
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> PreTrainedTokenizerFast:
+    """A word-level BERT tokenizer over a few dozen words."""
+    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+    return BertTokenizer(vocab=vocabulary, model_max_length=64)
+
+
+@pytest.fixture
+def sentences() -> list[str]:
+    """48 distinct sentences of 6 to 29 words, the same in every run."""
+    generator = torch.Generator().manual_seed(0)
+    lengths = [6 + index % 24 for index in range(48)]
+    return [
+        " ".join(WORDS[i] for i in torch.randint(len(WORDS), (length,), generator=generator).tolist())
+        for length in lengths
+    ]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder with `senteval/` and `corpus/`; tests that need it are skipped where it is not given."""
+    folder = os.environ.get("ARCCSE_SHARED_DATA")
+    if not folder:
+        pytest.skip("ARCCSE_SHARED_DATA is not set: it names the folder with senteval/ and corpus/")
+    return Path(folder)
