@@ -1,0 +1,71 @@
+"""Configuration of an ArcCSE sentence encoder: its backbone, how it pools, and what its heads are set to."""
+
+import math
+
+from transformers import AutoConfig
+from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
+
+POOLINGS = ("cls", "mean", "mean_first_last", "mean_top2")
+PROJECTIONS = ("none", "mlp", "mlp_train_only")
+
+
+class ArcCSEConfig(PreTrainedConfig):
+    """Configuration of `ArcCSEModel` and `ArcCSEForContrastiveLearning`.
+
+    Args:
+        backbone_config: configuration (or its dict, with `model_type`) of any encoder of transformers; BERT if absent.
+        pooling: how token states become a sentence embedding: `cls` (the first token), `mean` (of all tokens),
+            `mean_first_last` (of the first and the last layer, averaged), `mean_top2` (of the last two layers, averaged).
+        projection: `none`; `mlp`, a Linear and a Tanh on the pooled vector, part of the embedding for good; or
+            `mlp_train_only`, the same while training, dropped at inference as unsupervised SimCSE does. By default
+            `mlp_train_only` for `cls` and `none` otherwise.
+        temperature: divides the cosines in ArcCon. 0.05 is read in other people's code, not in the paper.
+        angular_margin: ArcCon's margin in degrees, added to the angle of a positive pair. 0 makes the loss NT-Xent.
+            10 is read in other people's code, not in the paper.
+        triplet_margin: cosine by which the less masked version must be the closer one. 0 is read in other people's
+            code, not in the paper.
+
+    Raises:
+        ValueError: a value is not allowed; the message names the field and what is.
+    """
+
+    model_type = "arccse"
+    sub_configs_defaults = {"backbone_config": SubConfigSpec(config_class=AutoConfig, model_type="bert")}  # noqa: RUF012
+
+    backbone_config: dict | PreTrainedConfig | None = None
+    pooling: str = "cls"
+    projection: str | None = None
+    temperature: float = 0.05
+    angular_margin: float = 10.0
+    triplet_margin: float = 0.0
+
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        if self.projection is None:
+            self.projection = "mlp_train_only" if self.pooling == "cls" else "none"
+        _require_choice("pooling", self.pooling, POOLINGS)
+        _require_choice("projection", self.projection, PROJECTIONS)
+        _require_number("temperature", self.temperature, "above 0", lambda value: value > 0)
+        _require_number("angular_margin", self.angular_margin, "in [0, 90) degrees", lambda value: 0 <= value < 90)
+        _require_number("triplet_margin", self.triplet_margin, "in [0, 2)", lambda value: 0 <= value < 2)
+
+    @property
+    def hidden_size(self) -> int:
+        """Width of the sentence embedding."""
+        return self.backbone_config.hidden_size
+
+    @property
+    def vocab_size(self) -> int:
+        """Number of token ids that the backbone knows."""
+        return self.backbone_config.vocab_size
+
+
+def _require_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ValueError(f"{field} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _require_number(field: str, value: object, allowed: str, holds) -> None:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not math.isfinite(value) or not holds(value):
+        raise ValueError(f"{field} must be a number {allowed}, not {value!r}")
