@@ -1,0 +1,106 @@
+"""Evaluate several encoders on one suite, and how sure their differences are."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .bootstrap import Sample, bootstrap_differences, interval
+from .encode import Encoder, count_truncated, embed
+from .suite import AVERAGES, TaskSuite, averages
+
+
+@dataclass
+class ModelResult:
+    """What one encoder scored.
+
+    Args:
+        name: The model as the user wrote it.
+        pooling: Which pooling was used, and who chose it.
+        scores: `{task: {metric: value}}`, raw; a task that failed is missing.
+        errors: `{task: message}` of the tasks that failed.
+        truncated: Number of sentences longer than the model reads.
+        seconds: Time to embed all sentences.
+    """
+
+    name: str
+    pooling: str
+    max_seq_length: int | None = None
+    dimension: int = 0
+    sentences: int = 0
+    truncated: int = 0
+    seconds: float = 0.0
+    scores: dict[str, dict[str, float]] = field(default_factory=dict)
+    errors: dict[str, str] = field(default_factory=dict)
+    samples: dict[str, Sample] = field(default_factory=dict, repr=False)
+
+    @property
+    def averages(self) -> dict[str, float]:
+        return averages(self.scores)
+
+
+@dataclass
+class Difference:
+    """A metric of one model minus the same of the first model, with a 95 % interval from a paired bootstrap."""
+
+    model: str
+    task: str
+    metric: str
+    value: float
+    low: float
+    high: float
+
+
+def embed_suite(
+    encoder: Encoder, suite: TaskSuite, *, batch_size: int = 64, show_progress: bool = True
+) -> tuple[ModelResult, np.ndarray]:
+    """Embed the suite's distinct sentences once: a result without scores, and embeddings `[sentences, dim]`.
+
+    Under `accelerate launch` every process must call it; each gets all embeddings.
+    """
+    result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
+    result.truncated = count_truncated(encoder.model, suite.sentences)
+    start = time.perf_counter()
+    embeddings = embed(encoder.model, suite.sentences, batch_size=batch_size, show_progress=show_progress)
+    result.seconds = time.perf_counter() - start
+    result.dimension = embeddings.shape[1]
+    return result, embeddings
+
+
+def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -> ModelResult:
+    """Score every task into `result`; a failing one is recorded in `result.errors` and the others go on."""
+    embeddings = suite.check(embeddings)
+    for task in suite.tasks:
+        try:
+            rows = suite.embeddings_of(task, embeddings)
+            if hasattr(task, "detail"):
+                result.scores[task.name], result.samples[task.name] = task.detail(rows)
+            else:
+                result.scores[task.name] = task.score(rows)
+        except Exception as error:  # whatever goes wrong in one task must not lose the others' results
+            result.errors[task.name] = f"{type(error).__name__}: {error}"
+    return result
+
+
+def compare(results: Sequence[ModelResult], *, seed: int = 0) -> list[Difference]:
+    """The differences of all models to the first, for each metric that can be resampled and the papers' averages."""
+    found = []
+    first = results[0]
+    for other in results[1:]:
+        drawn: dict[str, np.ndarray] = {}
+        for number, (task, sample) in enumerate(other.samples.items()):
+            if task not in first.samples:
+                continue
+            drawn[task] = bootstrap_differences(sample, first.samples[task], seed=(seed, number))
+            value = other.scores[task][sample.metric] - first.scores[task][sample.metric]
+            found.append(Difference(other.name, task, sample.metric, value, *interval(drawn[task])))
+        for key, tasks, metric in AVERAGES:
+            if key in other.averages and key in first.averages:
+                # The sets are drawn independently of each other, so the n-th draws of all make one draw of the average.
+                mean = np.mean([drawn[task] for task in tasks], axis=0)
+                value = other.averages[key] - first.averages[key]
+                found.append(Difference(other.name, key.rsplit("_", 1)[0], metric, value, *interval(mean)))
+    return found

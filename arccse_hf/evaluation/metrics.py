@@ -1,0 +1,77 @@
+"""Correlation of predicted with gold similarities, also as a metric of the `evaluate` library."""
+
+from __future__ import annotations
+
+import warnings
+
+import datasets
+import evaluate
+import numpy as np
+from scipy import stats
+
+CONSTANT_WARNING = (
+    "All predicted similarities are equal (has the encoder collapsed to one vector?): "
+    "their correlation with the gold scores is undefined and reported as NaN."
+)
+
+
+def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of `first[i]` and `second[i]`: two arrays `[n, dim]` give `[n]`, float32. A zero vector gives 0.
+
+    It is computed in float64 and rounded once, so that two equal vectors give exactly 1.0: pairs of identical sentences
+    then share one rank instead of being ordered by rounding noise.
+    """
+    first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    dots = np.einsum("nd,nd->n", first, second)
+    return np.divide(dots, norms, out=np.zeros_like(dots), where=norms != 0).astype(np.float32)
+
+
+def is_constant(values: np.ndarray) -> bool:
+    """Whether `values` differ by no more than the rounding of float32 does (a collapsed encoder's cosines do)."""
+    values = np.asarray(values, dtype=np.float64)
+    return bool(np.ptp(values) <= 1e-6 * np.abs(values).max())
+
+
+def correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+    """Spearman's and Pearson's correlation of two arrays `[n]`, in [-1, 1].
+
+    Both are NaN where either array is constant or holds a NaN; constant predictions also warn (`CONSTANT_WARNING`).
+
+    Returns:
+        `{"spearman": ..., "pearson": ...}`
+    """
+    predictions, references = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
+    undefined = {"spearman": float("nan"), "pearson": float("nan")}
+    if len(predictions) < 2 or not (np.isfinite(predictions).all() and np.isfinite(references).all()):
+        return undefined
+    if is_constant(predictions):
+        warnings.warn(CONSTANT_WARNING, stacklevel=1)  # always from this line: Python then shows it once, not per set
+        return undefined
+    if is_constant(references):
+        return undefined
+    return {
+        "spearman": float(stats.spearmanr(predictions, references).statistic),
+        "pearson": float(stats.pearsonr(predictions, references).statistic),
+    }
+
+
+class SimilarityCorrelation(evaluate.Metric):
+    """`correlations` as an `evaluate.Metric`: `add_batch`, `compute` and `evaluate.combine` work, without a network.
+
+    In several processes give each an `experiment_id`, since metrics keep their batches in a cache file.
+    """
+
+    def _info(self) -> evaluate.MetricInfo:
+        return evaluate.MetricInfo(
+            description="Spearman's and Pearson's correlation of predicted with gold similarities.",
+            citation="",
+            inputs_description="predictions: floats [n], such as cosines. references: floats [n], the gold scores.",
+            features=datasets.Features(
+                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
+            ),
+            reference_urls=["https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.spearmanr.html"],
+        )
+
+    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
+        return correlations(predictions, references)

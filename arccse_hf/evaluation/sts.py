@@ -1,0 +1,237 @@
+"""Semantic textual similarity: Spearman's correlation of cosines with gold scores, by the protocol of the papers."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import UserError
+from .bootstrap import Sample
+from .files import (
+    check_count,
+    column,
+    find_senteval_file,
+    parse_score,
+    read_lines,
+    read_table,
+    text_field,
+    tokens_joined,
+)
+from .metrics import correlations, cosine_similarity
+
+# Scored pairs of each subset. STS13 is without SMT, whose licence keeps it out of SentEval.
+STS_SUBSETS = {
+    "sts12": {"MSRpar": 750, "MSRvid": 750, "SMTeuroparl": 459, "surprise.OnWN": 750, "surprise.SMTnews": 399},
+    "sts13": {"FNWN": 189, "headlines": 750, "OnWN": 561},
+    "sts14": {"deft-forum": 450, "deft-news": 300, "headlines": 750, "images": 750, "OnWN": 750, "tweet-news": 750},
+    "sts15": {"answers-forums": 375, "answers-students": 750, "belief": 375, "headlines": 750, "images": 750},
+    "sts16": {"answer-answer": 254, "headlines": 249, "plagiarism": 230, "postediting": 244, "question-question": 209},
+}
+STSB_FILES = {"stsb_dev": ("sts-dev.csv", 1500), "stsb_test": ("sts-test.csv", 1379)}
+SICKR_FILE, SICKR_COUNT = "SICK/SICK_test_annotated.txt", 4927
+STS_NAMES = (*STS_SUBSETS, *STSB_FILES, "sickr")
+
+# name -> (hub dataset, split, pairs). The hub's SICK-R joins train, trial and test.
+HUB_SETS = {
+    **{name: (f"mteb/{name}-sts", "test", sum(subsets.values())) for name, subsets in STS_SUBSETS.items()},
+    "stsb_dev": ("mteb/stsbenchmark-sts", "validation", 1500),
+    "stsb_test": ("mteb/stsbenchmark-sts", "test", 1379),
+    "sickr": ("mteb/sickr-sts", "test", 9927),
+}
+
+FIRST_COLUMNS = ("sentence1", "sentence_1", "sentence_a", "sent1", "text1", "text_a", "sentence", "first")
+SECOND_COLUMNS = ("sentence2", "sentence_2", "sentence_b", "sent2", "text2", "text_b", "second")
+SCORE_COLUMNS = ("score", "similarity", "similarity_score", "relatedness_score", "gold", "label")
+
+
+@dataclass
+class ScoredPairs:
+    """Sentence pairs with gold similarities: three sequences of one length, and the subset each pair belongs to."""
+
+    first: list[str]
+    second: list[str]
+    scores: list[float]
+    subsets: list[str] | None = None
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+class STSTask:
+    """Correlation of the cosine of each pair with its gold score.
+
+    The headline `spearman` is SentEval's "all" setting, which the papers of the field print: the pairs of all subsets
+    in one ranking. `spearman_mean` and `spearman_wmean` average the subsets' own correlations, the latter by size.
+
+    Args:
+        name: Begins the metrics' names.
+        pairs: At least two pairs.
+    """
+
+    group = "sts"
+    headlines = ("spearman",)
+
+    def __init__(self, name: str, pairs: ScoredPairs):
+        if len(pairs) < 2:
+            raise UserError(f"{name}: a correlation needs at least 2 scored pairs, got {len(pairs)}")
+        self.name = name
+        self.pairs = pairs
+        self.references = np.asarray(pairs.scores, dtype=np.float64)
+        self.sentences = [*pairs.first, *pairs.second]
+
+    def cosines(self, embeddings: np.ndarray) -> np.ndarray:
+        """The predicted similarities `[num_pairs]` of embeddings `[2 * num_pairs, dim]`."""
+        return cosine_similarity(embeddings[: len(self.pairs)], embeddings[len(self.pairs) :])
+
+    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], Sample]:
+        """`score`, and the cosines behind it."""
+        return self.score(embeddings), Sample("spearman", self.cosines(embeddings), self.references)
+
+    def score(self, embeddings: np.ndarray) -> dict[str, float]:
+        """`spearman` and `pearson` in [-1, 1]; with subsets also `..._mean`, `..._wmean` and `.../<subset>`."""
+        cosines = self.cosines(embeddings)
+        scores = correlations(cosines, self.references)
+        if self.pairs.subsets is None or len(set(self.pairs.subsets)) < 2:
+            return scores
+        labels = np.array(self.pairs.subsets)
+        names = list(dict.fromkeys(self.pairs.subsets))
+        sizes = [int((labels == name).sum()) for name in names]
+        parts = [correlations(cosines[labels == name], self.references[labels == name]) for name in names]
+        for metric in ("spearman", "pearson"):
+            values = [part[metric] for part in parts]
+            scores[f"{metric}_mean"] = float(np.mean(values))
+            scores[f"{metric}_wmean"] = float(np.average(values, weights=sizes))
+        for name, part in zip(names, parts, strict=True):
+            scores |= {f"{metric}/{name}": value for metric, value in part.items()}
+        return scores
+
+
+def read_sts(name: str, data: str | Path | None) -> ScoredPairs:
+    """Read one of `STS_NAMES` from a SentEval folder, or from the hub where `data` is the word "hub".
+
+    Args:
+        name: A key such as "sts12" or "stsb_dev".
+        data: The folder (see `find_senteval_file`) or "hub". The two differ in their text: SentEval's is tokenised and
+            lower-cased (published numbers are measured on it), the hub's is not; the hub's SICK-R holds all 9927 pairs.
+
+    Raises:
+        UserError: A missing file, a malformed row, a score out of range, or another count than the official one.
+    """
+    if str(data).lower() == "hub":
+        return _read_hub(name)
+    if name == "sickr":
+        return _read_sickr(find_senteval_file(data, SICKR_FILE))
+    if name in STSB_FILES:
+        file, count = STSB_FILES[name]
+        return _read_stsb(name, find_senteval_file(data, f"STS/STSBenchmark/{file}"), count)
+    merged = ScoredPairs([], [], [], [])
+    for subset, count in STS_SUBSETS[name].items():
+        folder = f"STS/{name.upper()}-en-test"
+        texts = find_senteval_file(data, f"{folder}/STS.input.{subset}.txt")
+        part = _read_subset(texts, find_senteval_file(data, f"{folder}/STS.gs.{subset}.txt"))
+        check_count(f"{name} {subset}", len(part), count, texts)
+        merged.first += part.first
+        merged.second += part.second
+        merged.scores += part.scores
+        merged.subsets += [subset] * len(part)
+    return merged
+
+
+def read_scored_pairs(path: Path) -> ScoredPairs:
+    """Read the user's own pairs from a .csv, .tsv or .jsonl with columns sentence1, sentence2, score (or their like).
+
+    Any finite scores are fine: Spearman's correlation knows their order only.
+
+    Raises:
+        UserError: Missing columns, a malformed row (named by file and line), or no row.
+    """
+    columns, rows = read_table(path)
+    found = {
+        "sentence1": column(columns, FIRST_COLUMNS),
+        "sentence2": column(columns, SECOND_COLUMNS),
+        "score": column(columns, SCORE_COLUMNS),
+    }
+    missing = [name for name, value in found.items() if value is None]
+    if missing:
+        raise UserError(
+            f"{path}: no column {', '.join(missing)} among {columns}: name them sentence1, sentence2, score"
+        )
+    pairs = ScoredPairs([], [], [])
+    for where, row in rows:
+        pairs.first.append(text_field(row, found["sentence1"], where))
+        pairs.second.append(text_field(row, found["sentence2"], where))
+        pairs.scores.append(parse_score(row.get(found["score"]), where))
+    return pairs
+
+
+def task_name(path: Path) -> str:
+    """A metric-friendly name for the user's own file: its stem in lower case, other characters as underscores."""
+    return re.sub(r"\W+", "_", path.stem).strip("_").lower() or "own"
+
+
+def _split_row(line: str, where: str, width: int, wanted: Sequence[int]) -> list[str]:
+    fields = line.split("\t")
+    if len(fields) < width:
+        raise UserError(f"{where}: {len(fields)} tab-separated fields, expected at least {width}")
+    texts = [fields[index] for index in wanted]
+    if any(not text.strip() for text in texts):
+        raise UserError(f"{where}: a sentence is empty")
+    return [tokens_joined(text) for text in texts]
+
+
+def _read_subset(texts: Path, gold: Path) -> ScoredPairs:
+    lines, scores = read_lines(texts), read_lines(gold)
+    if len(lines) != len(scores):
+        raise UserError(f"{texts} has {len(lines)} lines but {gold} has {len(scores)}: they must be of one release")
+    pairs = ScoredPairs([], [], [])
+    for number, (line, score) in enumerate(zip(lines, scores, strict=True), start=1):
+        if not score.strip():
+            continue  # the organisers scored only a part of each file
+        first, second = _split_row(line, f"{texts}:{number}", 2, (0, 1))
+        pairs.first.append(first)
+        pairs.second.append(second)
+        pairs.scores.append(parse_score(score, f"{gold}:{number}", 0, 5))
+    return pairs
+
+
+def _read_stsb(name: str, path: Path, count: int) -> ScoredPairs:
+    pairs = ScoredPairs([], [], [])
+    for number, line in enumerate(read_lines(path), start=1):
+        where = f"{path}:{number}"
+        first, second = _split_row(line, where, 7, (5, 6))
+        pairs.first.append(first)
+        pairs.second.append(second)
+        pairs.scores.append(parse_score(line.split("\t")[4], where, 0, 5))
+    check_count(name, len(pairs), count, path)
+    return pairs
+
+
+def _read_sickr(path: Path) -> ScoredPairs:
+    pairs = ScoredPairs([], [], [])
+    for number, line in enumerate(read_lines(path)[1:], start=2):
+        where = f"{path}:{number}"
+        first, second = _split_row(line, where, 4, (1, 2))
+        pairs.first.append(first)
+        pairs.second.append(second)
+        pairs.scores.append(parse_score(line.split("\t")[3], where, 1, 5))
+    check_count("sickr", len(pairs), SICKR_COUNT, path)
+    return pairs
+
+
+def _read_hub(name: str) -> ScoredPairs:
+    import datasets
+
+    repository, split, count = HUB_SETS[name]
+    try:
+        rows = datasets.load_dataset(repository, split=split)
+    except Exception as error:  # datasets raises many kinds: no network, no such set, a broken cache
+        raise UserError(
+            f"evaluation data hub: {repository} can't be loaded ({type(error).__name__}): "
+            "check the network, or give a SentEval folder"
+        ) from error
+    check_count(name, len(rows), count, repository)
+    return ScoredPairs(list(rows["sentence1"]), list(rows["sentence2"]), [float(s) for s in rows["score"]])

@@ -1,0 +1,122 @@
+"""A task is sentences plus a score of their embeddings; a suite is several tasks that share their sentences."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import numpy as np
+
+LOWER_IS_BETTER = ("alignment", "uniformity", "mean_cosine")
+
+# What papers print as "avg": the seven test sets, by Spearman, and the seven transfer tasks, by accuracy.
+STS_AVERAGE = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb_test", "sickr")
+TRANSFER_AVERAGE = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
+AVERAGES = (
+    ("sts_avg_spearman", STS_AVERAGE, "spearman"),
+    ("transfer_avg_accuracy", TRANSFER_AVERAGE, "accuracy"),
+)
+
+
+class Task(Protocol):
+    """What the Trainer and the command line need to know of an evaluation."""
+
+    group: str
+    """Which table shows it: "sts", "transfer", "geometry", "retrieval" or another word."""
+    name: str
+    """Lower-case letters, digits and underscores: it begins the names of the metrics."""
+    headlines: Sequence[str]
+    """The keys of `score` that belong in a table or a training log, the most important first."""
+    sentences: Sequence[str]
+    """What has to be embedded; a sentence may repeat."""
+
+    def score(self, embeddings: np.ndarray) -> dict[str, float]:
+        """Score `embeddings` `[len(sentences), dim]`, row `i` being that of `sentences[i]`; raw, not x 100."""
+        ...
+
+
+class TaskSuite:
+    """Several tasks over one set of distinct sentences, so that each sentence is embedded once.
+
+    Args:
+        tasks: Tasks with different names.
+
+    Attributes:
+        sentences: The distinct sentences of all tasks, in the order of their first appearance.
+    """
+
+    def __init__(self, tasks: Sequence[Task]):
+        names = [task.name for task in tasks]
+        if len(set(names)) != len(names):
+            raise ValueError(f"the tasks of a suite need different names, got {names}")
+        self.tasks = list(tasks)
+        position: dict[str, int] = {}
+        self._rows = {
+            task.name: np.array([position.setdefault(s, len(position)) for s in task.sentences], dtype=np.int64)
+            for task in self.tasks
+        }
+        self.sentences = list(position)
+
+    def embeddings_of(self, task: Task, embeddings: np.ndarray) -> np.ndarray:
+        """The rows of `embeddings` `[len(self.sentences), dim]` that belong to `task.sentences`, in their order."""
+        return embeddings[self._rows[task.name]]
+
+    def check(self, embeddings: np.ndarray) -> np.ndarray:
+        """Return `embeddings` as float32 `[len(self.sentences), dim]`; warn about values that aren't finite.
+
+        Raises:
+            ValueError: Not one row a sentence.
+        """
+        embeddings = np.asarray(embeddings, dtype=np.float32)
+        if embeddings.ndim != 2 or len(embeddings) != len(self.sentences):
+            raise ValueError(f"expected embeddings of shape [{len(self.sentences)}, dim], got {embeddings.shape}")
+        broken = int((~np.isfinite(embeddings).all(axis=1)).sum())
+        if broken:
+            warnings.warn(f"{broken} of {len(embeddings)} embeddings hold NaN or infinite values", stacklevel=3)
+        return embeddings
+
+    def score(self, embeddings: np.ndarray) -> dict[str, dict[str, float]]:
+        """Score every task: `{task name: {metric: value}}`.
+
+        Args:
+            embeddings: `[len(self.sentences), dim]`, row `i` being that of `self.sentences[i]`.
+
+        Raises:
+            ValueError: Not one row a sentence.
+        """
+        embeddings = self.check(embeddings)
+        return {task.name: task.score(self.embeddings_of(task, embeddings)) for task in self.tasks}
+
+    def flatten(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+        """The headline metrics of `score`'s result as the Trainer wants them: `{"stsb_dev_spearman": 0.86, ...}`.
+
+        `sts_avg_spearman` and `transfer_avg_accuracy` join where all of their seven tasks are there.
+        """
+        flat = {
+            f"{task.name}_{metric}": scores[task.name][metric]
+            for task in self.tasks
+            if task.name in scores
+            for metric in task.headlines
+        }
+        return flat | averages(scores)
+
+    def metric_names(self) -> list[str]:
+        """The keys that `flatten` will give, known before anything is embedded."""
+        names = [f"{task.name}_{metric}" for task in self.tasks for metric in task.headlines]
+        present = {task.name for task in self.tasks}
+        return names + [key for key, tasks, _ in AVERAGES if present.issuperset(tasks)]
+
+
+def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The papers' averages over `score`'s result, each only where all of its tasks are there."""
+    return {
+        key: float(np.mean([scores[task][metric] for task in tasks]))
+        for key, tasks, metric in AVERAGES
+        if all(task in scores for task in tasks)
+    }
+
+
+def greater_is_better(metric: str) -> bool:
+    """Whether a larger value of `metric` (`"spearman"`, `"eval_geometry_alignment"`, ...) is the better one."""
+    return not metric.endswith(LOWER_IS_BETTER)

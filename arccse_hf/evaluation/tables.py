@@ -1,0 +1,244 @@
+"""The results as tables for a terminal and for Markdown, and as JSON and CSV."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import UserError
+from .compare import Difference, ModelResult
+from .suite import AVERAGES, TRANSFER_AVERAGE, TaskSuite, greater_is_better
+
+GROUP_TITLES = {
+    "sts": 'STS: Spearman x 100, "all" setting',
+    "transfer": "Transfer: accuracy x 100 of a logistic regression",
+    "geometry": "Geometry: lower is better",
+    "retrieval": "Retrieval: x 100",
+}
+RAW_METRICS = ("alignment", "uniformity", "mean_cosine")  # not correlations or shares: shown as they are
+LABELS = {
+    "stsb_dev": "STS-B dev",
+    "stsb_test": "STS-B",
+    "sickr": "SICK-R",
+    "mrr_at_10": "MRR@10",
+    "recall_at_1": "recall@1",
+    "recall_at_10": "recall@10",
+    "ndcg_at_10": "nDCG@10",
+    "mean_cosine": "mean cosine",
+    "f1": "F1",
+    "sts_avg": "STS avg",
+    "transfer_avg": "transfer avg",
+}
+
+
+@dataclass
+class Grid:
+    """A table of text: `bold` holds the (row, column) places of the best values."""
+
+    title: str
+    header: list[str]
+    rows: list[list[str]]
+    bold: set[tuple[int, int]]
+
+
+def label(name: str) -> str:
+    """How a table calls a task or a metric."""
+    known_upper = name.startswith("sts1") or name in TRANSFER_AVERAGE
+    return LABELS.get(name, name.upper() if known_upper else name.replace("_", " "))
+
+
+def format_value(value: float | None, metric: str, signed: bool = False) -> str:
+    """A raw value as printed: x 100 with two decimals, the geometry's with three; a dash for a missing one."""
+    if value is None:
+        return "-"
+    if math.isnan(value):
+        return "NaN"
+    sign = "+" if signed else ""
+    return f"{value:{sign}.3f}" if metric in RAW_METRICS else f"{100 * value:{sign}.2f}"
+
+
+def short_names(names: Sequence[str]) -> list[str]:
+    """The last two parts of paths (a hub id whole), or as many as it takes to tell them apart."""
+    parts = [[part for part in name.rstrip("/").split("/") if part] or [name] for name in names]
+    short = []
+    for own in parts:
+        depth = 2
+        while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
+            depth += 1
+        short.append("/".join(own[-depth:]))
+    return short
+
+
+def score_grids(results: Sequence[ModelResult], suite: TaskSuite) -> list[Grid]:
+    """The models, then one table a group of tasks with one row a model, the best of each column bold."""
+    names = short_names([result.name for result in results])
+    grids = [_model_grid(names, results)] if suite.sentences else []
+    for group, columns in _columns(results, suite).items():
+        values = [[column.value(result) for column in columns] for result in results]
+        texts = [[format_value(v, c.metric) for v, c in zip(row, columns, strict=True)] for row in values]
+        bold = _best(values, texts, columns) if len(results) > 1 else set()
+        header = ["model", *(column.title for column in columns)]
+        rows = [[name, *row] for name, row in zip(names, texts, strict=True)]
+        grids.append(Grid(GROUP_TITLES.get(group, f"{group}: x 100"), header, rows, bold))
+    return grids
+
+
+@dataclass
+class _Column:
+    title: str
+    task: str
+    metric: str
+
+    def value(self, result: ModelResult) -> float | None:
+        if self.title == "avg":
+            return result.averages.get(self.task)
+        return result.scores.get(self.task, {}).get(self.metric)
+
+
+def _columns(results: Sequence[ModelResult], suite: TaskSuite) -> dict[str, list[_Column]]:
+    """The columns of each group's table; the papers' average stands behind the last of its sets."""
+    columns: dict[str, list[_Column]] = {}
+    for task in suite.tasks:
+        for metric in task.headlines:
+            title = label(task.name) if metric == task.headlines[0] else f"{label(task.name)} {label(metric)}"
+            if task.group in ("geometry", "retrieval"):
+                title = label(metric) if task.name == task.group else f"{task.name} {label(metric)}"
+            columns.setdefault(task.group, []).append(_Column(title, task.name, metric))
+    for group in columns.values():
+        shown = [column.task for column in group]
+        for key, tasks, metric in AVERAGES:
+            if set(tasks) <= set(shown):
+                last = max(index for index, task in enumerate(shown) if task in tasks)
+                group.insert(last + 1, _Column("avg", key, metric))
+    from_mteb = dict.fromkeys(task for result in results for task in result.scores if task.startswith("mteb:"))
+    if from_mteb:
+        columns["mteb"] = [_Column(task.removeprefix("mteb:"), task, "main_score") for task in from_mteb]
+    return columns
+
+
+def _model_grid(names: Sequence[str], results: Sequence[ModelResult]) -> Grid:
+    header = ["model", "pooling", "dimension", "max. tokens", "sentences", "truncated", "embedded in"]
+    grid = Grid("Models", header, [], set())
+    for name, result in zip(names, results, strict=True):
+        counts = [result.dimension, result.max_seq_length or "-", result.sentences, result.truncated]
+        grid.rows.append([name, result.pooling, *map(str, counts), f"{result.seconds:.1f} s"])
+    return grid
+
+
+def _best(values: list[list[float | None]], texts: list[list[str]], columns: list[_Column]) -> set[tuple[int, int]]:
+    places = set()
+    for column, shown in enumerate(columns):
+        defined = {row: values[row][column] for row in range(len(values)) if values[row][column] is not None}
+        defined = {row: value for row, value in defined.items() if not math.isnan(value)}
+        if defined:
+            best = (max if greater_is_better(shown.metric) else min)(defined, key=defined.get)
+            # What prints alike is alike best.
+            places |= {(row, column + 1) for row in defined if texts[row][column] == texts[best][column]}
+    return places
+
+
+def difference_grid(differences: Sequence[Difference], results: Sequence[ModelResult]) -> Grid:
+    """One row a metric, one column a model after the first; bold where the interval leaves 0 out."""
+    names = dict(zip([r.name for r in results], short_names([r.name for r in results]), strict=True))
+    others = list(dict.fromkeys(d.model for d in differences))
+    rows = list(dict.fromkeys((d.task, d.metric) for d in differences))
+    cells = {(d.model, d.task, d.metric): d for d in differences}
+    title = f"Difference from {names[results[0].name]}: x 100, with the 95 % interval of a paired bootstrap"
+    grid = Grid(title, ["task", "metric", *(names[other] for other in others)], [], set())
+    for number, (task, metric) in enumerate(rows):
+        row = [label(task), label(metric)]
+        for column, other in enumerate(others, start=2):
+            found = cells.get((other, task, metric))
+            if found is None:
+                row.append("-")
+                continue
+            value, low, high = (format_value(v, metric, signed=True) for v in (found.value, found.low, found.high))
+            row.append(f"{value} [{low}, {high}]")
+            if found.low > 0 or found.high < 0:
+                grid.bold.add((number, column))
+        grid.rows.append(row)
+    return grid
+
+
+def print_grid(grid: Grid, console) -> None:
+    """Print `grid` as an aligned table on a rich console."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    console.print(f"\n{escape(grid.title)}", style="bold")  # a table's own title would be wrapped to its width
+    table = Table()
+    for number, name in enumerate(grid.header):
+        table.add_column(escape(name), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0)
+    for i, row in enumerate(grid.rows):
+        table.add_row(*(f"[bold]{escape(t)}[/bold]" if (i, j) in grid.bold else escape(t) for j, t in enumerate(row)))
+    console.print(table)
+
+
+def to_markdown(grids: Sequence[Grid]) -> str:
+    """The tables as GitHub's Markdown."""
+    parts = []
+    for grid in grids:
+        lines = [f"### {grid.title}", "", _markdown_row(grid.header)]
+        lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(grid.header) - 1)]) + "|")
+        for i, row in enumerate(grid.rows):
+            lines.append(_markdown_row([f"**{t}**" if (i, j) in grid.bold else t for j, t in enumerate(row)]))
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def write_report(
+    folder: Path,
+    results: Sequence[ModelResult],
+    differences: Sequence[Difference],
+    grids: Sequence[Grid],
+    settings: dict[str, object],
+) -> None:
+    """Write evaluation.json (everything, subsets too), evaluation.md (tables) and evaluation.csv (one score a row)."""
+    models = []
+    for result in results:
+        entry = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "samples"}
+        models.append(entry | {"averages": result.averages})
+    content = {"settings": settings, "models": models, "differences": [dataclasses.asdict(d) for d in differences]}
+    text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
+    (folder / "evaluation.md").write_text(to_markdown(grids), encoding="utf-8")
+    with (folder / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["model", "pooling", "task", "metric", "value"])
+        for result in results:
+            for task, scores in result.scores.items():
+                writer.writerows([result.name, result.pooling, task, metric, v] for metric, v in scores.items())
+
+
+def check_writable(folder: Path) -> None:
+    """Make the report's folder before the work begins rather than lose it at the end.
+
+    Raises:
+        UserError: It can't be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise UserError(f"--output {folder}: can't be written ({error.strerror}): choose another folder") from error
+
+
+def _without_nan(value):
+    """JSON has no NaN: an undefined score is null."""
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
