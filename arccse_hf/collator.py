@@ -31,6 +31,8 @@ class ArcCSECollator:
         large_ratio: the same for the large span around it.
         triplet_min_tokens: anchors with fewer tokens (special tokens not counted) get no triplet.
         span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
+        always_triplet: whether a batch without any triplet gets one of three equal views, whose gradient is 0. Sharded
+            training needs it: every process has to make the same calls of the encoder.
         seed: of the spans.
 
     Raises:
@@ -46,6 +48,7 @@ class ArcCSECollator:
         large_ratio: float = 0.4,
         triplet_min_tokens: int = 25,
         span_corruption: SpanCorruption = "mask",
+        always_triplet: bool = False,
         seed: int = 42,
     ):
         if not 0 < small_ratio < large_ratio < 1:
@@ -63,6 +66,7 @@ class ArcCSECollator:
         self.ratios = (small_ratio, large_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
         self.span_corruption = span_corruption
+        self.always_triplet = always_triplet
         self.seed = seed
         # Shared memory: worker processes hold copies of the collator and must see the epoch change too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -77,6 +81,8 @@ class ArcCSECollator:
         batch = {"pair": self._pad([[row[name] for name in ("anchor", *others)] for row in rows])}
         if self.triplets:
             triplets = [triplet for row in rows if (triplet := self._triplet(row["anchor"])) is not None]
+            if self.always_triplet and not triplets:
+                triplets = [[rows[0]["anchor"]] * 3]
             if triplets:
                 batch["triplet"] = self._pad(triplets)
         return batch

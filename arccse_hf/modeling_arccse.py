@@ -13,10 +13,16 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.auto import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING, MODEL_MAPPING
+from transformers.models.auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+)
 from transformers.utils import ModelOutput
 
 from .configuration_arccse import ArcCSEConfig
@@ -265,8 +271,10 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         """Embeddings `[batch, views, dim]` of `[batch, views, length]` padded on the right: the one place that decides
         how a set of sentences is cut for the encoder."""
         flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
-        # Many short kernels cost nothing on a CPU, and padding does; on other devices it is the other way round.
-        by_length = self.device.type == "cpu" and not torch.compiler.is_compiling()
+        # Many short kernels cost nothing on a CPU, and padding does; on other devices it is the other way round. Sharded
+        # weights (DTensor) need the same number of encoder calls on every process.
+        sharded = isinstance(next(self.parameters()), DTensor)
+        by_length = self.device.type == "cpu" and not sharded and not torch.compiler.is_compiling()
         pooled = self._pool_by_length(**flat) if by_length else self.arccse(**flat).pooler_output
         return self.projection(pooled).unflatten(0, sentences["input_ids"].shape[:2])
 
@@ -293,7 +301,7 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
 def require_encoder(config, name: str | os.PathLike) -> None:
     """Raises ValueError unless `config` is that of a text encoder, which reads in both directions."""
     kind = type(config)
-    if config.is_encoder_decoder:
+    if config.is_encoder_decoder or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         raise ValueError(f"{name} is an encoder-decoder ({config.model_type}); ArcCSE needs an encoder such as BERT")
     if getattr(config, "is_decoder", False) or (
         kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING

@@ -36,9 +36,7 @@ def test_arccon_equals_a_plain_loop(margin, num_negatives):
     anchors, positives, negatives = embeddings(6, 8), embeddings(6, 8, seed=1), embeddings(num_negatives, 8, seed=2)
     expected = arccon_by_loop(anchors.tolist(), positives.tolist(), negatives.tolist(), margin, 0.05)
     given = negatives if num_negatives else None
-    rows = arccon_loss(
-        anchors, positives, negatives=given, margin_degrees=margin, temperature=0.05, reduction="none"
-    )
+    rows = arccon_loss(anchors, positives, negatives=given, margin_degrees=margin, temperature=0.05, reduction="none")
     assert rows.tolist() == pytest.approx(expected, rel=1e-9)
     mean = arccon_loss(anchors, positives, negatives=given, margin_degrees=margin, temperature=0.05)
     assert mean.item() == pytest.approx(sum(expected) / len(expected), rel=1e-9)
@@ -80,7 +78,8 @@ def test_gradcheck(margin):
         (anchors, positives, negatives),
     )
     assert torch.autograd.gradcheck(
-        lambda a, p, n: triplet_loss(a, p, n, margin=0.1), (anchors, positives, embeddings(4, 6, seed=3).requires_grad_())
+        lambda a, p, n: triplet_loss(a, p, n, margin=0.1),
+        (anchors, positives, embeddings(4, 6, seed=3).requires_grad_()),
     )
 
 

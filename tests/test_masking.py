@@ -33,7 +33,9 @@ def test_every_position_can_be_hit_by_both_spans(num_tokens):
 
 def test_the_small_span_is_not_tied_to_a_place_in_the_large_one():
     generator = torch.Generator().manual_seed(0)
-    offsets = [spans.small.start - spans.large.start for spans in (nested_spans(50, generator=generator) for _ in range(500))]
+    offsets = [
+        spans.small.start - spans.large.start for spans in (nested_spans(50, generator=generator) for _ in range(500))
+    ]
     assert set(offsets) == set(range(11))  # 10 tokens inside 20
 
 

@@ -1,0 +1,36 @@
+# make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
+# make test         the environment, then style checks and the test suite
+# make clean        remove the environment and the quickstart's output
+
+PYTHON ?= python3
+BIN := .venv/bin
+CONFIG ?= configs/quickstart.yaml
+
+# A folder in SentEval's layout; where it is given, the quickstart measures STS-B dev too.
+SENTEVAL ?= $(if $(ARCCSE_SHARED_DATA),$(ARCCSE_SHARED_DATA)/senteval)
+STS := $(if $(SENTEVAL),--eval_tasks retrieval stsb_dev --eval_data $(SENTEVAL))
+
+export TOKENIZERS_PARALLELISM := false
+
+.PHONY: quickstart test clean
+
+quickstart: .venv/quickstart
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
+
+test: .venv/quickstart
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	HF_HUB_OFFLINE=1 $(BIN)/python -m pytest
+
+.venv/done: requirements.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+.venv/quickstart: .venv/done requirements-quickstart.txt
+	$(BIN)/pip install --quiet --requirement requirements-quickstart.txt
+	touch $@
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,182 @@
+#!/usr/bin/env python
+"""Train a sentence encoder with ArcCSE.
+
+    accelerate launch run_arccse.py configs/quickstart.yaml
+    accelerate launch run_arccse.py configs/arccse-bert-base.yaml --train_file my_sentences.txt --output_dir out
+    torchrun --nproc_per_node 8 run_arccse.py configs/arccse-bert-base.yaml
+    python run_arccse.py --help
+
+A config file (YAML or JSON) holds the fields; the command line goes over it. `output_dir` ends as a folder that stock
+`AutoModel` and `SentenceTransformer` open, with a model card, all_results.json and trainer_state.json.
+"""
+
+import logging
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import pyarrow.compute as pc
+from rich.console import Console
+from rich.table import Table
+from transformers import set_seed
+
+from arccse_hf.arguments import ArcCSETrainingArguments, DataArguments, parse_arguments
+from arccse_hf.backbone import load_backbone, max_positions
+from arccse_hf.data import load_training_texts, tokenize_texts
+from arccse_hf.errors import UserError
+from arccse_hf.evaluation import TaskSuite, load_tasks
+from arccse_hf.export import check_output_dir, export
+from arccse_hf.installed_docs import docstring_corpus, held_out_pairs, sentences_of
+from arccse_hf.model_card import model_card
+from arccse_hf.modeling_arccse import ArcCSEForContrastiveLearning
+from arccse_hf.trainer import ArcCSETrainer
+
+logger = logging.getLogger("arccse_hf")
+
+
+def main(argv: list[str]) -> None:
+    model_args, data_args, args = parse_arguments(argv)
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
+    check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=args.resume_from_checkpoint)
+    set_seed(args.seed)
+
+    model, tokenizer = load_backbone(model_args)
+    longest = max_positions(model, tokenizer)
+    if data_args.max_seq_length > longest:
+        raise UserError(f"--max_seq_length {data_args.max_seq_length}: the encoder reads {longest} tokens at most")
+
+    with args.main_process_first(desc="data"):
+        suite, held_out = load_evaluation(data_args)
+        texts, counts = load_training_texts(
+            train_file=data_args.train_file,
+            dataset_name=data_args.dataset_name,
+            dataset_config=data_args.dataset_config,
+            dataset_split=data_args.dataset_split,
+            text_columns=data_args.text_columns,
+            min_chars=data_args.min_chars,
+            max_samples=data_args.max_train_samples,
+            exclude=held_out,
+            seed=args.seed,
+        )
+        rows = tokenize_texts(texts, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
+    check_batches(rows, args)
+
+    trainer = ArcCSETrainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        eval_suite=suite,
+        eval_max_length=longest,
+    )
+    if args.triplet_weight > 0:
+        log_triplets(rows, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add())
+    if args.overwrite_output_dir and not args.resume_from_checkpoint and args.should_save:
+        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        (Path(args.output_dir) / "all_results.json").unlink(missing_ok=True)
+
+    result = trainer.train(resume_from_checkpoint=resume_argument(args))
+    trainer.log_metrics("train", result.metrics)
+    trainer.save_metrics("train", result.metrics)
+    before, after = {}, {}
+    if suite:
+        # The first evaluation of the run's history, also when the run was resumed.
+        before = next((line for line in trainer.state.log_history if suite_metrics(line)), {})
+        after = trainer.evaluate()
+        trainer.log_metrics("eval", after)
+        trainer.save_metrics("eval", after)
+        before, after = suite_metrics(before), suite_metrics(after)
+        trainer.save_metrics("before", {f"before_{name}": value for name, value in before.items()})
+    trainer.save_state()
+
+    # Through a checkpoint, because the weights may be sharded over processes.
+    final = Path(args.output_dir) / "final-checkpoint"
+    trainer.save_model(str(final))
+    if trainer.is_world_process_zero():
+        card = model_card(model_args, data_args, args, counts=counts, before=before, after=after)
+        export(ArcCSEForContrastiveLearning.from_pretrained(final), tokenizer, args.output_dir, card)
+        shutil.rmtree(final)
+        show_results(before, after, args.output_dir)
+    trainer.end()
+
+
+def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
+    """What is measured, and the texts that training must not see because of it."""
+    if not data_args.eval_tasks:
+        return None, set()
+    pairs, held_out = None, set()
+    if "retrieval" in data_args.eval_tasks:
+        try:
+            pairs = held_out_pairs(docstring_corpus(), data_args.retrieval_pairs)
+        except ValueError as error:
+            raise UserError(f"--retrieval_pairs {data_args.retrieval_pairs}: {error}") from error
+        held_out = sentences_of(pairs)
+    suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data, pairs=pairs))
+    return suite, held_out.union(suite.sentences)
+
+
+def check_batches(rows, args: ArcCSETrainingArguments) -> None:
+    """Raises UserError unless the rows fill a batch in which a sentence has negatives."""
+    batch = args.per_device_train_batch_size
+    if batch < 2:
+        raise UserError(
+            f"--per_device_train_batch_size {batch}: the negatives of a sentence are the others of its batch; 2 or more"
+        )
+    together = batch * args.world_size
+    if len(rows) < together:
+        raise UserError(
+            f"--per_device_train_batch_size {batch}: {len(rows)} rows do not fill one batch"
+            f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text or lower it"
+        )
+
+
+def log_triplets(rows, min_tokens: int, special_tokens: int) -> None:
+    """Says how many sentences are long enough for a triplet; warns where none is."""
+    lengths = pc.list_value_length(rows.with_format("arrow")[:]["anchor"])
+    triplets = pc.sum(pc.greater_equal(lengths, min_tokens + special_tokens)).as_py()
+    log = logger.info if triplets else logger.warning
+    log(f"{triplets:,} of {len(rows):,} rows have the {min_tokens} tokens (--triplet_min_tokens) that a triplet needs")
+
+
+def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
+    """`--resume_from_checkpoint True` means the last checkpoint of output_dir; anything else is a path."""
+    given = args.resume_from_checkpoint
+    if given is None or given.lower() in ("true", "false"):
+        return given is not None and given.lower() == "true"
+    if not Path(given, "trainer_state.json").is_file():
+        raise UserError(f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no trainer_state.json)")
+    return given
+
+
+def suite_metrics(line: dict[str, float]) -> dict[str, float]:
+    """The metrics of the suite in a log line of an evaluation, without the prefix and the timings."""
+    timings = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    names = [name for name in line if name.startswith("eval_") and not name.endswith(timings)]
+    return {name.removeprefix("eval_"): line[name] for name in names}
+
+
+def show_results(before: dict[str, float], after: dict[str, float], output_dir: str) -> None:
+    """The table at the end, and how to use what was trained."""
+    console = Console()
+    if after:
+        table = Table("metric", *(["before"] if before else []), "after", title="before and after training")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name, value in after.items():
+            table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
+        console.print(table)
+    console.print(f"The model is in {output_dir}. To use it:\n", highlight=False)
+    console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
+    console.print(f'    embeddings = SentenceTransformer("{output_dir}").encode(["your text"])\n', highlight=False)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            print(f"run_arccse.py: error: {error}", file=sys.stderr)
+        sys.exit(2)
