@@ -10,10 +10,12 @@ A config file (YAML or JSON) holds the fields; the command line goes over it. `o
 `AutoModel` and `SentenceTransformer` open, with a model card, all_results.json and trainer_state.json.
 """
 
+import json
 import logging
 import os
 import shutil
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -27,7 +29,7 @@ from arccse_hf.data import load_training_texts, tokenize_texts
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import TaskSuite, load_tasks
 from arccse_hf.export import check_output_dir, export
-from arccse_hf.installed_docs import docstring_corpus, held_out_pairs, sentences_of
+from arccse_hf.installed_docs import sentences_of
 from arccse_hf.model_card import model_card
 from arccse_hf.modeling_arccse import ArcCSEForContrastiveLearning
 from arccse_hf.trainer import ArcCSETrainer
@@ -91,6 +93,9 @@ def main(argv: list[str]) -> None:
         before, after = suite_metrics(before), suite_metrics(after)
         trainer.save_metrics("before", {f"before_{name}": value for name, value in before.items()})
     trainer.save_state()
+    if trainer.is_world_process_zero():
+        settings = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+        (Path(args.output_dir) / "run_settings.json").write_text(json.dumps(settings, indent=2))
 
     # Through a checkpoint, because the weights may be sharded over processes.
     final = Path(args.output_dir) / "final-checkpoint"
@@ -107,15 +112,9 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
     """What is measured, and the texts that training must not see because of it."""
     if not data_args.eval_tasks:
         return None, set()
-    pairs, held_out = None, set()
-    if "retrieval" in data_args.eval_tasks:
-        try:
-            pairs = held_out_pairs(docstring_corpus(), data_args.retrieval_pairs)
-        except ValueError as error:
-            raise UserError(f"--retrieval_pairs {data_args.retrieval_pairs}: {error}") from error
-        held_out = sentences_of(pairs)
-    suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data, pairs=pairs))
-    return suite, held_out.union(suite.sentences)
+    suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data))
+    # Not only whole texts: a paragraph that is to be found must not be trained on sentence by sentence either.
+    return suite, sentences_of((text, text) for text in suite.sentences)
 
 
 def check_batches(rows, args: ArcCSETrainingArguments) -> None:

@@ -24,8 +24,8 @@ class ModelArguments:
 
     model_name_or_path: str = field(
         metadata={
-            "help": "Encoder to start from: a hub id, a folder, or package:NAME/PATH[#sha256=HEX] for a folder inside an "
-            "installed Python package, with the checksum of its model.safetensors."
+            "help": "Encoder to start from: a hub id, a folder, or package:NAME/PATH[#sha256=HEX] for a folder inside "
+            "an installed Python package, with the checksum of its model.safetensors."
         }
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the hub id."})
@@ -83,8 +83,8 @@ class DataArguments:
     eval_tasks: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "What is measured while training: stsb_dev, sickr, sts12 ..., geometry, retrieval. By default stsb_dev "
-            "and geometry where --eval_data is given, nothing otherwise."
+            "help": "What is measured while training: stsb_dev, sickr, sts12 ..., geometry, retrieval. By default "
+            "stsb_dev and geometry where --eval_data is given, nothing otherwise."
         },
     )
     eval_data: str | None = field(
@@ -92,9 +92,6 @@ class DataArguments:
         metadata={
             "help": "Where the STS sets are: a SentEval folder, a csv/tsv/jsonl of scored pairs, or the word hub."
         },
-    )
-    retrieval_pairs: int = field(
-        default=1000, metadata={"help": "Pairs of a docstring and its next paragraph held out for the retrieval task."}
     )
 
     def __post_init__(self):
@@ -212,8 +209,8 @@ ARGUMENT_CLASSES = (ModelArguments, DataArguments, ArcCSETrainingArguments)
 
 COMMON_TRAINER_ARGUMENTS = (
     "output_dir learning_rate num_train_epochs max_steps per_device_train_batch_size gradient_accumulation_steps "
-    "warmup_steps lr_scheduler_type weight_decay max_grad_norm bf16 fp16 torch_compile seed logging_steps eval_strategy "
-    "eval_steps save_strategy save_steps save_total_limit metric_for_best_model load_best_model_at_end "
+    "warmup_steps lr_scheduler_type weight_decay max_grad_norm bf16 fp16 torch_compile seed logging_steps "
+    "eval_strategy eval_steps save_strategy save_steps save_total_limit metric_for_best_model load_best_model_at_end "
     "resume_from_checkpoint report_to dataloader_num_workers use_cpu"
 ).split()
 
@@ -245,8 +242,8 @@ class _ArgumentParser(HfArgumentParser):
         super().__init__(
             prog="run_arccse.py",
             usage="run_arccse.py [CONFIG.yaml] [--field value ...]",
-            description="Train a sentence encoder with ArcCSE. CONFIG.yaml (or .json) holds fields as `name: value`; the "
-            "command line goes over it.",
+            description="Train a sentence encoder with ArcCSE. CONFIG.yaml (or .json) holds fields as `name: value`; "
+            "the command line goes over it.",
             formatter_class=_HelpFormatter,
             allow_abbrev=False,
         )

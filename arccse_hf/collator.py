@@ -102,7 +102,8 @@ class ArcCSECollator:
 
 
 class SentenceCollator:
-    """Makes one batch of rows with `input_ids` and `index`: `input_ids`, `attention_mask` `[batch, length]`, `index` `[batch]`."""
+    """Makes one batch of rows with `input_ids` and `index`: `input_ids` and `attention_mask` `[batch, length]`, and
+    `index` `[batch]`."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase):
         self.pad_token_id = require_pad_token(tokenizer)

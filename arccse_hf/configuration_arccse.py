@@ -15,7 +15,7 @@ class ArcCSEConfig(PreTrainedConfig):
     Args:
         backbone_config: configuration (or its dict, with `model_type`) of any encoder of transformers; BERT if absent.
         pooling: how token states become a sentence embedding: `cls` (the first token), `mean` (of all tokens),
-            `mean_first_last` (of the first and the last layer, averaged), `mean_top2` (of the last two layers, averaged).
+            `mean_first_last` (of the first and the last layer, averaged), `mean_top2` (of the last two, averaged).
         projection: `none`; `mlp`, a Linear and a Tanh on the pooled vector, part of the embedding for good; or
             `mlp_train_only`, the same while training, dropped at inference as unsupervised SimCSE does. By default
             `mlp_train_only` for `cls` and `none` otherwise.

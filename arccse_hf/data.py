@@ -6,30 +6,23 @@ A dataset has the column `anchor` (unsupervised), `anchor` and `positive` (given
 
 from __future__ import annotations
 
-import codecs
 import copy
 import difflib
-import glob
-import gzip
 import logging
-import os
-import zlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
-from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset, Features, List, Value, load_dataset
-from datasets.exceptions import DatasetsError
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from .errors import UserError
 from .installed_docs import docstring_corpus
+from .text_files import READ_ERRORS, expand_files, innermost_reason, load_files, text_features
 
 logger = logging.getLogger(__name__)
 
@@ -48,12 +41,8 @@ COLUMN_LAYOUTS = (
     ("sentence",),
 )
 
-_BUILDERS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
-_CHUNK_BYTES = 1 << 20
 _ROWS_PER_BATCH = 50_000
-_SAMPLED_CSV_ROWS = 1_000
 _ROWS_PER_PROCESS = 20_000  # Below this, starting another process costs more than it saves.
-_READ_ERRORS = (DatasetsError, ValueError, OSError, EOFError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
@@ -114,7 +103,7 @@ def load_training_texts(
         raise UserError(f"--max_train_samples {max_samples}: give a positive number, or leave it out to use every row")
     if train_file:
         source = f"--train_file {' '.join(train_file)}"
-        dataset, numeric = _load_files(expand_files(train_file))
+        dataset, numeric = load_files(expand_files(train_file))
     else:
         source = f"--dataset_name {dataset_name}"
         dataset, numeric = _load_named(dataset_name, dataset_config, dataset_split), set()
@@ -190,150 +179,18 @@ def _tokenize_batch(
     }
 
 
-def expand_files(patterns: Sequence[str]) -> list[str]:
-    """The files that paths and globs stand for, without repetitions: patterns as given, each one's files sorted.
-
-    Raises:
-        UserError: if a file is missing, a folder or of an unknown kind, or if kinds are mixed.
-    """
-    files: list[str] = []
-    for pattern in patterns:
-        path = os.path.expanduser(pattern)
-        found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
-        if not found:
-            what = "matches no file" if glob.has_magic(path) else "does not exist"
-            raise _file_error(pattern, f"{what}; check the path (now in {os.getcwd()})")
-        files += [os.path.abspath(file) for file in found]
-    files = list(dict.fromkeys(files))
-    for file in files:
-        if os.path.isdir(file):
-            raise _file_error(file, f"is a folder; name its files, such as {os.path.join(file, '*.txt')}")
-        if _kind(file) not in _BUILDERS:
-            raise _file_error(file, f"unknown kind of file; known are {', '.join(_BUILDERS)}, also with .gz")
-        if file.endswith(".parquet.gz"):
-            raise _file_error(file, "parquet is compressed by itself; unpack it with gunzip")
-        if _kind(file) != _kind(files[0]):
-            raise _file_error(file, f"is of another kind than {files[0]}; give files of one kind")
-    return files
-
-
-def _kind(file: str) -> str:
-    return Path(file.removesuffix(".gz")).suffix.lower()
-
-
-def _load_files(files: list[str]) -> tuple[Dataset, set[str]]:
-    """The rows of the files, and the columns that hold numbers although they come as text."""
-    kind = _kind(files[0])
-    for file in files:
-        if os.path.getsize(file) == 0:
-            raise _file_error(file, "is empty; give a file with text")
-        if kind != ".parquet":
-            _check_is_text(file)
-    options, numeric = {}, set()
-    if _BUILDERS[kind] == "csv":
-        separator = "\t" if kind == ".tsv" else ","
-        names, numeric = _csv_columns(files, separator)
-        # All as text: types guessed chunk by chunk can differ within a column, and "null" or "NA" may be a sentence.
-        options = {"features": _text_features(names), "sep": separator, "keep_default_na": False}
-    try:
-        return _build(_BUILDERS[kind], files, options), numeric
-    except _READ_ERRORS as error:
-        for file in files:  # One by one, to name the one that is to blame.
-            try:
-                _build(_BUILDERS[kind], [file], options)
-            except _READ_ERRORS as reason:
-                raise _unreadable(file, reason) from error
-        problem = f"and {len(files) - 1} more have different columns or types; give files of one layout"
-        raise UserError(f"--train_file {files[0]} {problem} ({_reason(error)})") from error
-
-
-def _build(builder: str, files: list[str], options: dict) -> Dataset:
-    # Escaped, because load_dataset expands globs again and a real file's name may hold brackets.
-    return load_dataset(builder, data_files=[glob.escape(file) for file in files], split="train", **options)
-
-
-def _file_error(file: str, problem: str) -> UserError:
-    return UserError(f"--train_file {file}: {problem}")
-
-
-def _unreadable(file: str, error: BaseException) -> UserError:
-    return _file_error(file, f"cannot be read as {_kind(file)}; mend or convert it ({_reason(error)})")
-
-
-def _reason(error: BaseException) -> str:
-    """The innermost cause, on one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
-def _check_is_text(file: str) -> None:
-    """Read the file once, in pieces, to be sure that it is UTF-8 text."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    line = 1
-    size = 0
-    try:
-        for chunk in _chunks(file):
-            if b"\0" in chunk:
-                raise _file_error(file, "holds NUL bytes, so it is binary or UTF-16; save it as UTF-8 text")
-            pending = len(decoder.getstate()[0])
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as error:
-                line += chunk.count(b"\n", 0, max(0, error.start - pending))
-                problem = f"line {line} is not UTF-8 text; convert the file (iconv -f latin1 -t utf-8)"
-                raise _file_error(file, problem) from error
-            line += chunk.count(b"\n")
-            size += len(chunk)
-    except (gzip.BadGzipFile, zlib.error, EOFError) as error:
-        raise _file_error(file, f"the gzip file is damaged ({error}); compress or copy it again") from error
-    except OSError as error:
-        raise _file_error(file, f"cannot be read ({error.strerror}); check its permissions") from error
-    if size == 0:
-        raise _file_error(file, "is empty; give a file with text")
-
-
-def _chunks(file: str) -> Iterator[bytes]:
-    """The bytes of a file, unpacked, with an empty piece at its end."""
-    with gzip.open(file, "rb") if file.endswith(".gz") else open(file, "rb") as stream:
-        while chunk := stream.read(_CHUNK_BYTES):
-            yield chunk
-    yield b""
-
-
-def _csv_columns(files: list[str], separator: str) -> tuple[list[str], set[str]]:
-    """The column names, equal in all files, and those whose first rows are all numbers."""
-    names: list[str] = []
-    numeric: set[str] = set()
-    for file in files:
-        try:
-            sample = pd.read_csv(file, sep=separator, nrows=_SAMPLED_CSV_ROWS, keep_default_na=False)
-        except ValueError as error:
-            raise _unreadable(file, error) from error
-        if sample.empty:
-            raise _file_error(file, "has a header but no rows; give a file with text")
-        if not isinstance(sample.index, pd.RangeIndex):  # pandas took the surplus cells for row labels.
-            raise _file_error(file, "rows have more cells than the header; quote cells that hold the separator")
-        if names and list(sample.columns) != names:
-            columns = f"{', '.join(sample.columns)}, but {files[0]} has {', '.join(names)}"
-            raise _file_error(file, f"has the columns {columns}; give files of one layout")
-        names = list(sample.columns)
-        numeric |= {name for name in names if pd.api.types.is_numeric_dtype(sample[name])}
-    return names, numeric
-
-
 def _load_named(name: str, config: str | None, split: str) -> Dataset:
     if name == INSTALLED_DOCS:
         # From a generator, so that the rows lie in the datasets cache, under a hash of the sentences.
         return Dataset.from_generator(_rows, gen_kwargs={"sentences": tuple(docstring_corpus().sentences)})
     try:
         return load_dataset(name, config, split=split)
-    except _READ_ERRORS as error:
+    except READ_ERRORS as error:
         given = (
             f"--dataset_name {name}" + (f" --dataset_config {config}" if config else "") + f" --dataset_split {split}"
         )
         advice = "check the names and the connection, or give --train_file"
-        raise UserError(f"{given}: cannot be loaded; {advice} ({_reason(error)})") from error
+        raise UserError(f"{given}: cannot be loaded; {advice} ({innermost_reason(error)})") from error
 
 
 def _rows(sentences: Sequence[str]) -> Iterator[dict[str, str]]:
@@ -384,7 +241,7 @@ def _clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[
         _strip,
         batched=True,
         batch_size=_ROWS_PER_BATCH,
-        features=_text_features(dataset.column_names),
+        features=text_features(dataset.column_names),
         desc="Cleaning",
     )
     held_out_texts = {_one_line(text) for text in exclude}
@@ -420,10 +277,6 @@ def _strip(table: pa.Table) -> pa.Table:
     # Some editors put a byte order mark first; it would make an otherwise equal line another one.
     columns = [pc.utf8_trim_whitespace(pc.utf8_ltrim(column, "\ufeff")) for column in columns]
     return pa.table(columns, names=table.column_names)
-
-
-def _text_features(columns: Sequence[str]) -> Features:
-    return Features({column: Value("string") for column in columns})
 
 
 def _one_line(text: str) -> str:

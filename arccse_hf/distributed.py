@@ -36,7 +36,7 @@ def gather_keys(keys: Tensor) -> Tensor:
 
 
 class _GatherBlocks(torch.autograd.Function):
-    """`[rows, dim]` of each process to `[processes, rows, dim]` on all of them; gradients are summed on the way back."""
+    """`[rows, dim]` of each process to `[processes, rows, dim]` on all; gradients are summed on the way back."""
 
     @staticmethod
     def forward(ctx, block: Tensor) -> Tensor:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 Reduction = Literal["mean", "none"]
 
-# sin(theta) = sqrt(1 - cos(theta)^2) has an infinite derivative at theta = 0 and no value where rounding puts the cosine
-# above 1 (by up to 4e-7 in float32), so the radicand is kept above what rounding can reach.
+# sin(theta) = sqrt(1 - cos(theta)^2) has an infinite derivative at theta = 0, and no value where rounding puts the
+# cosine above 1 (by up to 4e-7 in float32), so the radicand is kept above 0.
 _SMALLEST_SQUARED_SINE = 1e-7
 
 

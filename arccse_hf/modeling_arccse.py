@@ -29,7 +29,6 @@ from .configuration_arccse import ArcCSEConfig
 from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_loss_from_cosines
 from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
 
-
 _ROWS_OF_LIKE_LENGTH = 16
 
 
@@ -126,7 +125,7 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
         """Starts from a pretrained encoder, in float32.
 
         Args:
-            name_or_path: a hub id or a folder; checkpoints of `...ForPreTraining` and `...ForMaskedLM` models serve too.
+            name_or_path: a hub id or a folder; `...ForPreTraining` and `...ForMaskedLM` checkpoints serve too.
             attn_implementation: `eager`, `sdpa`, `flash_attention_2` ...; transformers' choice by default.
             revision: of the hub id.
             trust_remote_code: whether the encoder may bring its own code.
@@ -153,8 +152,8 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
         missing, mismatched = sorted(report["missing_keys"]), sorted(str(key) for key in report["mismatched_keys"])
         if missing or mismatched:
             raise ValueError(
-                f"{name_or_path} lacks {len(missing)} weights of a {type(backbone).__name__} and {len(mismatched)} have "
-                f"another shape; the first is {(missing + mismatched)[0]}. Training would start from noise there."
+                f"{name_or_path} lacks {len(missing)} weights of a {type(backbone).__name__} and {len(mismatched)} "
+                f"have another shape; the first is {(missing + mismatched)[0]}. Training would start from noise there."
             )
         # A copy: config objects are shared between models and mutated by them.
         model = cls(ArcCSEConfig(backbone_config=copy.deepcopy(backbone.config), **config))
@@ -243,7 +242,7 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
             attention_mask: `[batch, length]`, with `input_ids`.
             pair: `input_ids` and `attention_mask` `[batch, views, length]`, where the views are an anchor, its positive
                 (the same sentence again, for another dropout mask) and, if there are three, its hard negative.
-            triplet: the same with the views sentence, small span masked, large span masked. Its batch may be any subset.
+            triplet: the same with the views sentence, small span masked, large span masked, of any part of the batch.
             triplet_dropout: whether dropout is on in the triplet's pass.
             gather_keys: adds the keys of other processes behind the `[keys, dim]` of this one.
 
@@ -271,15 +270,15 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         """Embeddings `[batch, views, dim]` of `[batch, views, length]` padded on the right: the one place that decides
         how a set of sentences is cut for the encoder."""
         flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
-        # Many short kernels cost nothing on a CPU, and padding does; on other devices it is the other way round. Sharded
-        # weights (DTensor) need the same number of encoder calls on every process.
+        # Many short kernels cost nothing on a CPU, and padding does; on other devices it is the other way round.
+        # Sharded weights (DTensor) need the same number of encoder calls on every process.
         sharded = isinstance(next(self.parameters()), DTensor)
         by_length = self.device.type == "cpu" and not sharded and not torch.compiler.is_compiling()
         pooled = self._pool_by_length(**flat) if by_length else self.arccse(**flat).pooler_output
         return self.projection(pooled).unflatten(0, sentences["input_ids"].shape[:2])
 
     def _pool_by_length(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pooled vectors `[rows, dim]` of `[rows, length]`, through sub-batches of like length without needless padding."""
+        """Pooled vectors `[rows, dim]` of `[rows, length]`, through sub-batches of like length with little padding."""
         lengths = attention_mask.sum(-1)
         order = lengths.argsort()
         pooled = [

@@ -36,7 +36,7 @@ POOLING_FUNCTIONS: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
     "mean_first_last": mean_first_last,
     "mean_top2": mean_top2,
 }
-"""Name to function of `layers`, the hidden states `[batch, length, dim]` from the embeddings to the last layer (the last
-alone is enough for `cls` and `mean`), and `attention_mask` `[batch, length]`; each gives `[batch, dim]`."""
+"""Name to function of `layers`, the hidden states `[batch, length, dim]` from the embeddings to the last layer (the
+last alone is enough for `cls` and `mean`), and `attention_mask` `[batch, length]`; each gives `[batch, dim]`."""
 
 READS_ALL_LAYERS = frozenset({"mean_first_last", "mean_top2"})

@@ -152,7 +152,7 @@ class _NewSpansEachEpoch(TrainerCallback):
 def tokenized_sentences(
     sentences: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
 ) -> datasets.Dataset:
-    """Rows of `input_ids` and `index` (the position in `sentences`), longest first so that batches hold little padding."""
+    """Rows of `input_ids` and `index` (the position in `sentences`), longest first: less padding."""
     token_ids = tokenizer(sentences, truncation=max_length is not None, max_length=max_length)["input_ids"]
     order = sorted(range(len(sentences)), key=lambda position: -len(token_ids[position]))
     return datasets.Dataset.from_dict({"input_ids": [token_ids[position] for position in order], "index": order})

@@ -12,8 +12,8 @@ import torch
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
 WORDS = (
-    "the a of in on small large red blue green quick slow cat dog bird house river road man woman child sees hears finds "
-    "likes builds crosses near under over with without two three many few old new long short first last"
+    "the a of in on small large red blue green quick slow cat dog bird house river road man woman child sees hears "
+    "finds likes builds crosses near under over with without two three many few old new long short first last"
 ).split()
 
 

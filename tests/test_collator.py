@@ -106,7 +106,7 @@ def test_spans_follow_seed_epoch_and_sentence_alone(tokenizer):
         collator.set_epoch(epoch)
         return [triplet[1:] for triplet in collator(batch)["triplet"]["input_ids"].tolist()]
 
-    batch = rows(30, 30) + [{"anchor": [CLS, *range(6, 36), SEP]}]
+    batch = [*rows(30, 30), {"anchor": [CLS, *range(6, 36), SEP]}]
     assert spans(1, 0, batch) == spans(1, 0, batch)
     assert spans(1, 0, batch)[2:] == spans(1, 0, batch[2:])  # whatever else is in the batch
     assert spans(1, 0, batch) != spans(1, 1, batch)

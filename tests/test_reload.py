@@ -134,7 +134,7 @@ def test_the_exported_model_reads_more_than_the_training_length(tokenizer):
 
 
 def test_a_new_export_replaces_an_old_one_only_when_it_is_whole(tmp_path, tokenizer, monkeypatch):
-    model, expected = trained(tokenizer, pooling="mean")
+    model, _ = trained(tokenizer, pooling="mean")
     export(model, tokenizer, tmp_path)
     (tmp_path / "notes.txt").write_text("mine")
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}

@@ -255,7 +255,7 @@ def test_the_recipes_can_be_read(capsys):
     from arccse_hf.arguments import parse_arguments
 
     for recipe in sorted((ROOT / "configs").glob("*.yaml")):
-        model, data, training = parse_arguments([str(recipe), "--use_cpu"])
+        model, _, training = parse_arguments([str(recipe), "--use_cpu"])
         assert training.output_dir == f"runs/{recipe.stem}"
         if recipe.stem.startswith("simcse"):
             assert (model.angular_margin, training.triplet_weight) == (0, 0)

@@ -15,7 +15,7 @@ from arccse_hf.trainer import ArcCSETrainer
 
 
 class Distances:
-    """A task whose score can be derived by hand: the norm of each sentence's embedding, in the order of the sentences."""
+    """A task whose score can be derived by hand: the norms of the embeddings, in order."""
 
     name = "distances"
     headlines = ("mean",)
