@@ -61,6 +61,17 @@ def evaluate(
     raise typer.Exit(status)
 
 
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of run_arccse.py.")],
+    output: Annotated[Path, typer.Option(help="Folder for report.html and its pictures.")] = Path("report"),
+) -> None:
+    """Draw what happened in runs: one page with curves, geometry, cosines and scores, and its pictures."""
+    from .report import write_report
+
+    print(write_report(runs, output))
+
+
 def main() -> None:
     """Run the command line; a `UserError` becomes one line and exit status 2."""
     try:

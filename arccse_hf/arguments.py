@@ -157,9 +157,10 @@ class ArcCSETrainingArguments(TrainingArguments):
         if self.save_steps is None:
             self.save_steps = self.eval_steps if self.eval_steps is not None else 500
         # What decides the best checkpoint is settled later, when it is known what is measured.
-        load_best, self.load_best_model_at_end = self.load_best_model_at_end, False
+        load_best, greater_is_better = self.load_best_model_at_end, self.greater_is_better
+        self.load_best_model_at_end = False
         super().__post_init__()
-        self.load_best_model_at_end = load_best
+        self.load_best_model_at_end, self.greater_is_better = load_best, greater_is_better
         if self.triplet_weight < 0:
             raise UserError(f"--triplet_weight {self.triplet_weight}: must not be negative")
         if not 0 < self.small_span_ratio < self.large_span_ratio < 1:

@@ -5,9 +5,9 @@
 
 Both train the same encoder on the same sentences with the same batch, length and optimiser, pairs only: here ArcCon
 through `ArcCSETrainer`, there MultipleNegativesRankingLoss on (sentence, sentence) through SentenceTransformerTrainer.
-The two alternate within each repeat, after one unmeasured run of each, and the median over the repeats counts. What is
-timed is `Trainer.train()`: loading, forward, backward, optimiser. Texts are tokenised beforehand here and in the collator
-there, as each does by default.
+The two alternate within each repeat, after one unmeasured run of each, and the median over the repeats counts. What
+is timed is `Trainer.train()`: loading, forward, backward, optimiser. Texts are tokenised beforehand here and in the
+collator there, as each does by default.
 """
 
 import argparse

@@ -1,5 +1,6 @@
-"""What test_distributed.py runs on each process: one short training, or a gather alone, and saves what came out."""
+"""What test_distributed.py runs on each process: short trainings, or a gather alone; saves what came out."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -72,7 +73,6 @@ def train(folder: Path, mode: str, processes: int) -> dict:
 
 
 def gather() -> dict:
-    torch.distributed.init_process_group("gloo")
     rank = torch.distributed.get_rank()
     keys = (10 * rank + torch.arange(6.0 if rank == 0 else 4.0).reshape(-1, 2)).requires_grad_()
     gathered = gather_keys(keys)
@@ -81,8 +81,8 @@ def gather() -> dict:
 
 
 if __name__ == "__main__":
-    folder, mode = Path(sys.argv[1]), sys.argv[2]
-    processes = int(__import__("os").environ["WORLD_SIZE"])
-    result = gather() if mode == "gather" else train(folder, mode, processes)
-    rank = torch.distributed.get_rank() if torch.distributed.is_initialized() else 0
-    torch.save({**result, "world_size": world_size()}, folder / f"{mode}-{processes}-{rank}.pt")
+    folder, *modes = sys.argv[1:]
+    for mode in modes:
+        result = gather() if mode == "gather" else train(Path(folder), mode, int(os.environ["WORLD_SIZE"]))
+        name = f"{mode}-{os.environ['WORLD_SIZE']}-{os.environ['RANK']}.pt"
+        torch.save({**result, "world_size": world_size()}, Path(folder) / name)

@@ -149,6 +149,26 @@ class TestEncoders:
         assert rough.dtype == np.float32
         assert 1e-6 < np.abs(rough - exact).max() < 0.1
 
+    @pytest.mark.parametrize("batch_size", [1, 2, 64])
+    def test_every_embedding_comes_back_to_its_sentence(self, plain, batch_size):
+        model = load_encoder(plain).model
+        got = embed(model, SENTENCES, batch_size=batch_size, show_progress=False)
+        np.testing.assert_allclose(got, np.stack([model.encode(s) for s in SENTENCES]), atol=1e-5)
+
+    def test_a_batch_holds_sentences_of_one_length_in_tokens(self, plain, monkeypatch):
+        model = load_encoder(plain).model
+        shapes, preprocess = [], model.preprocess
+
+        def watched(texts, **kwargs):
+            features = preprocess(texts, **kwargs)
+            shapes.append(tuple(features["input_ids"].shape))
+            return features
+
+        monkeypatch.setattr(model, "preprocess", watched)
+        # Fewer characters are more tokens here: a word that the tokenizer lacks is one, however long.
+        embed(model, ["a a a a", "incomprehensible", "on on on on", "cat"], batch_size=2, show_progress=False)
+        assert shapes == [(2, 6), (2, 3)]
+
     def test_truncated_sentences_are_counted(self, plain):
         model = load_encoder(plain, max_seq_length=5).model
         assert count_truncated(model, ["a cat sat", "a cat sat on", "unbelievable", *["the"] * 3]) == 1

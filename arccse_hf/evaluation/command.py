@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from accelerate import PartialState
 from rich.console import Console
@@ -17,6 +18,9 @@ from .encode import Encoder, load_encoder, process_state
 from .suite import TaskSuite
 from .tables import check_writable, difference_grid, print_grid, score_grids, write_report
 from .tasks import load_tasks
+
+if TYPE_CHECKING:
+    from mteb.abstasks import AbsTask
 
 MTEB = "mteb:"
 
@@ -49,10 +53,9 @@ def run(
         UserError: An argument is wrong; nothing has been embedded then.
     """
     state = process_state()
-    mteb_tasks = [name[len(MTEB) :] for name in tasks if name.startswith(MTEB)]
     own_tasks = [name for name in tasks if not name.startswith(MTEB)]
-    if mteb_tasks:
-        _check_mteb(state.num_processes)
+    mteb_names = [name.removeprefix(MTEB) for name in tasks if name.startswith(MTEB)]
+    mteb_tasks = _find_mteb_tasks(mteb_names, state.num_processes) if mteb_names else []
     if batch_size < 1:
         raise UserError(f"--batch-size {batch_size}: must be at least 1")
     if output is not None:
@@ -119,27 +122,40 @@ def _say(state: PartialState, message: str) -> None:
         print(message, file=sys.stderr)
 
 
-def _check_mteb(num_processes: int) -> None:
+def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
     if importlib.util.find_spec("mteb") is None:
         raise UserError("--tasks mteb:...: mteb isn't installed: pip install 'arccse_hf[mteb]'")
     if num_processes > 1:
         raise UserError("--tasks mteb:...: run these in one process: python -m arccse_hf evaluate")
+    import mteb
+
+    tasks = []
+    for name in dict.fromkeys(names):
+        try:
+            tasks.append(mteb.get_task(name))
+        except KeyError as error:
+            reason = str(error.args[0]).removeprefix("KeyError: ")
+            raise UserError(f"--tasks {MTEB}{name}: mteb has no such task, capitals count: {reason}") from None
+    return tasks
 
 
-def _run_mteb(encoder: Encoder, task: str, result: ModelResult, batch_size: int) -> None:
+def _run_mteb(encoder: Encoder, task: AbsTask, result: ModelResult, batch_size: int) -> None:
     """Let mteb evaluate `task` in its own way; its main score goes beside ours."""
     import mteb
 
+    name = f"{MTEB}{task.metadata.name}"
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = mteb.evaluate(
                 encoder.model,
-                mteb.get_tasks(tasks=[task]),
+                task,
                 encode_kwargs={"batch_size": batch_size},
                 cache=None,
                 overwrite_strategy="always",
             )
-        result.scores[f"{MTEB}{task}"] = {"main_score": float(found.task_results[0].get_score())}
-    except Exception as error:  # an unknown task, no network: the other results stay
-        result.errors[f"{MTEB}{task}"] = f"{type(error).__name__}: {error}"
+        if not found.task_results:  # a private data set
+            raise RuntimeError(found.exceptions[0].exception)
+        result.scores[name] = {"main_score": float(found.task_results[0].get_score())}
+    except Exception as error:  # no network, a task for another kind of model: the other results stay
+        result.errors[name] = f"{type(error).__name__}: {error}"

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from accelerate import PartialState
 from accelerate.utils import gather_object, parse_flag_from_env
+from tqdm.auto import tqdm
 
 from ..errors import UserError
 from ..pooling import POOLING_FUNCTIONS
@@ -161,7 +162,8 @@ def embed(
 ) -> np.ndarray:
     """Embed `sentences`, divided over all processes of an `accelerate launch`; every process gets all embeddings.
 
-    Each process sorts its share by length, so that a batch holds little padding.
+    Each process sorts its share by number of tokens, so that a batch holds next to no padding (by characters, which
+    sentence-transformers sorts by, batches of 64 hold a third more).
 
     Returns:
         float32 `[len(sentences), dim]`, in the order of `sentences`.
@@ -170,9 +172,15 @@ def embed(
     mine = list(sentences[state.process_index :: state.num_processes])
     part = np.empty((0, 0), dtype=np.float32)
     if mine:
-        bar = show_progress and state.is_main_process
-        encoded = model.encode(mine, batch_size=batch_size, show_progress_bar=bar, convert_to_tensor=True)
-        part = encoded.float().cpu().numpy()
+        order = np.argsort([-count for count in token_counts(model, mine)], kind="stable")
+        bar = tqdm(total=len(mine), unit="sentence", disable=not (show_progress and state.is_main_process))
+        encoded = []
+        for start in range(0, len(mine), batch_size):
+            batch = [mine[i] for i in order[start : start + batch_size]]
+            encoded.append(model.encode(batch, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True))
+            bar.update(len(batch))
+        bar.close()
+        part = torch.cat(encoded).float().cpu().numpy()[np.argsort(order)]
     if state.num_processes == 1:
         return part
     parts = gather_object([part])
@@ -183,6 +191,19 @@ def embed(
     return embeddings
 
 
+def token_counts(model: SentenceTransformer, sentences: Sequence[str]) -> list[int]:
+    """How many tokens each of `sentences` has, special tokens included, before any is cut off."""
+    ids = model.tokenizer(
+        list(sentences),
+        truncation=False,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
+    return [len(tokens) for tokens in ids]
+
+
 def count_truncated(model: SentenceTransformer, sentences: Sequence[str]) -> int:
     """How many of `sentences` have more tokens than the model reads, special tokens included."""
     limit = model.max_seq_length
@@ -190,7 +211,4 @@ def count_truncated(model: SentenceTransformer, sentences: Sequence[str]) -> int
         return 0
     # A token stands for at least one byte, so short sentences need no look.
     long = [s for s in sentences if len(s.encode()) > limit - 10]
-    if not long:
-        return 0
-    ids = model.tokenizer(long, truncation=False, padding=False, verbose=False)["input_ids"]
-    return sum(len(tokens) > limit for tokens in ids)
+    return sum(count > limit for count in token_counts(model, long)) if long else 0
