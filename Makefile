@@ -20,7 +20,7 @@ quickstart: .venv/quickstart
 test: .venv/quickstart
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 .venv/done: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -32,6 +32,7 @@ from arccse_hf.export import check_output_dir, export
 from arccse_hf.installed_docs import sentences_of
 from arccse_hf.model_card import model_card
 from arccse_hf.modeling_arccse import ArcCSEForContrastiveLearning
+from arccse_hf.snapshots import AFTER_FILE, BEFORE_FILE, take_snapshot
 from arccse_hf.trainer import ArcCSETrainer
 
 logger = logging.getLogger("arccse_hf")
@@ -42,6 +43,7 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
     check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=args.resume_from_checkpoint)
+    resume = resume_argument(args)
     set_seed(args.seed)
 
     model, tokenizer = load_backbone(model_args)
@@ -78,9 +80,12 @@ def main(argv: list[str]) -> None:
     if args.overwrite_output_dir and not args.resume_from_checkpoint and args.should_save:
         for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
-        (Path(args.output_dir) / "all_results.json").unlink(missing_ok=True)
+        for name in ("all_results.json", AFTER_FILE):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
 
-    result = trainer.train(resume_from_checkpoint=resume_argument(args))
+    take_snapshot(trainer, rows, suite, Path(args.output_dir) / BEFORE_FILE)
+    result = trainer.train(resume_from_checkpoint=resume)
+    take_snapshot(trainer, rows, suite, Path(args.output_dir) / AFTER_FILE)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
     before, after = {}, {}

@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_type_hints
@@ -224,7 +224,10 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     """
     argv = list(argv)
     if argv and not argv[0].startswith("-"):
-        argv = _arguments_of_file(Path(argv[0])) + argv[1:]
+        given = {_field_name(argument) for argument in argv[1:] if argument.startswith("--")}
+        # The two sources of text exclude each other, so one on the command line replaces either one in the file.
+        replaced = {"train_file", "dataset_name"} if given & {"train_file", "dataset_name"} else set()
+        argv = _arguments_of_file(Path(argv[0]), without=replaced) + argv[1:]
     try:
         return _ArgumentParser().parse_args_into_dataclasses(argv, look_for_args_file=False)
     except UserError:
@@ -284,7 +287,7 @@ class _ArgumentParser(HfArgumentParser):
     def _fail_on(self, unknown: str) -> None:
         if not unknown.startswith("--"):
             raise UserError(f"{unknown!r} does not follow a --field name; the config file must come first")
-        name = unknown.lstrip("-").split("=")[0].replace("-", "_")
+        name = _field_name(unknown)
         close = difflib.get_close_matches(name, [action.dest for action in self._actions], n=1, cutoff=0.5)
         raise UserError(
             f"--{name}: there is no such field{f'; did you mean --{close[0]}?' if close else ' (see --help)'}"
@@ -315,7 +318,11 @@ class _HelpFormatter(argparse.HelpFormatter):
         return f"{action.help} (default: %(default)s)"
 
 
-def _arguments_of_file(path: Path) -> list[str]:
+def _field_name(argument: str) -> str:
+    return argument.lstrip("-").split("=")[0].replace("-", "_")
+
+
+def _arguments_of_file(path: Path, without: Collection[str] = ()) -> list[str]:
     """The fields of a YAML or JSON file as command-line arguments, so that one parser checks both."""
     try:
         # BaseLoader leaves every scalar the text that it is: the parser knows the types, YAML would read 1e-5 as a
@@ -330,7 +337,7 @@ def _arguments_of_file(path: Path) -> list[str]:
         raise UserError(f"{path}: a config file holds lines of `field: value`")
     arguments: list[str] = []
     for (name, value), as_typed in zip(values.items(), typed.values(), strict=True):
-        if as_typed is None:
+        if as_typed is None or name in without:
             continue  # nothing given: the default stays
         if isinstance(value, list):
             arguments += [f"--{name}", *value] if value else []

@@ -24,6 +24,20 @@ def test_the_command_line_goes_over_the_file(config):
     assert (model.pooling, training.learning_rate, training.seed, data.train_file) == ("mean", 1e-5, 4, ["c.txt"])
 
 
+@pytest.mark.parametrize(
+    ("in_file", "given"),
+    [
+        ("dataset_name: installed-docs\n", ["--train_file", "c.txt"]),
+        ("train_file: [a.txt]\n", ["--dataset-name=squad"]),
+    ],
+)
+def test_a_source_of_text_on_the_command_line_replaces_the_files(tmp_path, in_file, given):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model_name_or_path: x\nuse_cpu: true\n{in_file}")
+    _, data, _ = parse_arguments([str(path), *given])
+    assert (data.train_file, data.dataset_name) in ((["c.txt"], None), ([], "squad"))
+
+
 def test_values_have_their_types(config):
     path = config(
         "learning_rate: 1e-5\neval_strategy: no\nbf16: no\ntriplet_dropout: yes\nmax_train_samples: null\n"

@@ -13,7 +13,7 @@ from datasets import Dataset, List, Value, disable_progress_bars
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from arccse_hf import data
+from arccse_hf import data, text_files
 from arccse_hf.data import CleaningCounts, load_training_texts, tokenize_texts
 from arccse_hf.errors import UserError
 from arccse_hf.installed_docs import DocstringCorpus
@@ -204,7 +204,7 @@ def test_a_bad_file_is_refused_by_name(tmp_path, name, content, problem):
 
 
 def test_a_bad_line_far_into_a_file_is_counted_right(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_CHUNK_BYTES", 7)  # smaller than a line, and cutting characters in two
+    monkeypatch.setattr(text_files, "_CHUNK_BYTES", 7)  # smaller than a line, and cutting characters in two
     # The second piece starts with the last byte of a character: three bytes of it were carried over.
     refuse("line 1 is not UTF-8", train_file=[write(tmp_path / "cut.txt", b"abcd\xf0\x9f\x8e\x89\xe9\nrest")])
     good = "zwölf Boxkämpfer\n" * 40

@@ -1,0 +1,49 @@
+"""`python -m arccse_hf report`: what happened in one or several runs, as pictures and one page that holds them all."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ..errors import UserError
+from .runs import read_runs
+
+PAGE = "report.html"
+
+
+def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
+    """Write `report.html`, which needs no other file, and its pictures as PNG beside it, light and dark.
+
+    Args:
+        folders: Output folders of `run_arccse.py`, finished or not. What a run has not left is said on the page.
+        output: The folder to write into; files of the same names are replaced.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        UserError: A folder that is no run, a broken file, an `output` that can't be written, or no matplotlib.
+    """
+    runs = read_runs(folders)
+    try:
+        from .page import build_page
+        from .sections import sections_of
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "matplotlib":
+            raise
+        raise UserError("report: the pictures need matplotlib: pip install arccse-hf[report]") from error
+
+    folder = Path(output)
+    sections = sections_of(runs)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for section in sections:
+            for figure in section.figures:
+                for file, png in figure.files.items():
+                    (folder / file).write_bytes(png)
+        page = folder / PAGE
+        page.write_text(build_page(runs, sections), encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"--output {output}: can't write there ({error.strerror}); choose another folder") from error
+    return page

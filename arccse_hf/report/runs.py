@@ -1,0 +1,202 @@
+"""A run's folder, read into the series that the report draws. Every number comes from a file of the run."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..errors import UserError
+
+STATE = "trainer_state.json"
+RESULTS = "all_results.json"
+SETTINGS = "run_settings.json"
+SNAPSHOTS = {"before": "snapshot_before.json", "after": "snapshot_after.json"}
+
+Series = tuple[list[float], list[float]]
+"""The x and the y of the points of a curve."""
+
+_TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+
+
+@dataclass
+class Run:
+    """What a run left behind; a file that is not there leaves its field empty and a line in `missing`.
+
+    Args:
+        name: The last parts of the folder's path, as many as tell it from the other runs.
+        state: `trainer_state.json`: the log and where the run stands.
+        results: `all_results.json`: the scores before and after.
+        settings: `run_settings.json`: the arguments in groups, `model`, `data` and `training`.
+        margin: ArcCon's margin in degrees.
+        snapshots: Cosines of a sample, `before` and `after` training; see `arccse_hf.snapshots`.
+        missing: What was not found, in words.
+    """
+
+    name: str
+    state: Mapping
+    results: Mapping = field(default_factory=dict)
+    settings: Mapping[str, Mapping] = field(default_factory=dict)
+    margin: float | None = None
+    snapshots: Mapping[str, Mapping] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+
+    @property
+    def history(self) -> list[dict]:
+        """The lines of the log, in order."""
+        return self.state.get("log_history", [])
+
+    @property
+    def kept_step(self) -> int:
+        """The step whose weights the finished run kept: the best one's where it was asked for, else the last."""
+        by_default = self.state.get("best_model_checkpoint") is not None
+        loads_best = self.settings.get("training", {}).get("load_best_model_at_end", by_default)
+        last = self.state.get("global_step", 0)
+        return (self.state.get("best_global_step") or last) if loads_best else last
+
+
+def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
+    """Read each folder once, in order.
+
+    Raises:
+        UserError: A folder that is no run, or a file of it that is not valid JSON.
+    """
+    paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
+    if not paths:
+        raise UserError("report: no run was given; name the output folder of one")
+    return [_read_run(path, name) for path, name in zip(paths, distinct_names(paths), strict=True)]
+
+
+def distinct_names(paths: Sequence[Path]) -> list[str]:
+    """The last part of each path, or as many as it takes to tell it from the others."""
+    names = []
+    for own in paths:
+        depth = 1
+        while depth < len(own.parts) and sum(other.parts[-depth:] == own.parts[-depth:] for other in paths) > 1:
+            depth += 1
+        names.append("/".join(own.parts[-depth:]))
+    return names
+
+
+def _read_run(folder: Path, name: str) -> Run:
+    checkpoints = sorted(
+        (path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
+        key=lambda path: int(path.name.rpartition("-")[2]),
+        reverse=True,
+    )
+    places = [folder, *checkpoints]
+    home = next((place for place in places if (place / STATE).is_file()), None)
+    if home is None:
+        raise UserError(f"report {folder}: is no run: neither it nor a checkpoint-* in it holds a {STATE}")
+    state = _read(home / STATE)
+    results, settings = _read(folder / RESULTS), _read(folder / SETTINGS)
+    config = next((found for place in places if "angular_margin" in (found := _read(place / "config.json"))), {})
+    margin = settings.get("model", {}).get("angular_margin", config.get("angular_margin"))
+    snapshots = {when: _read(folder / file) for when, file in SNAPSHOTS.items()}
+
+    missing = []
+    if home != folder:
+        missing.append(f"{STATE}: the run has not ended; {home.name} shows how far it came")
+    if not results:
+        missing.append(f"{RESULTS}: no scores before and after")
+    if not settings:
+        missing.append(f"{SETTINGS}: no settings to show")
+    missing += [f"{SNAPSHOTS[when]}: no cosines {when} training" for when, found in snapshots.items() if not found]
+    return Run(name, state, results, settings, margin, snapshots, missing)
+
+
+def _read(path: Path) -> dict:
+    """The object of a JSON file; empty if there is no such file."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"report {path}: can't be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"report {path}: holds no JSON object")
+    return content
+
+
+def training_series(run: Run, key: str) -> Series:
+    """Step and value of every finite `key` in the log."""
+    lines = [line for line in run.history if _is_number(line.get(key))]
+    return [line["step"] for line in lines], [line[key] for line in lines]
+
+
+def evaluations(run: Run) -> list[tuple[int, dict[str, float]]]:
+    """Each step's first evaluation as `(step, {metric: value})`, metrics without `eval_`, in the order of steps.
+
+    The evaluation behind the end of training is that of the weights that were kept, and counts for their step.
+    """
+    end = max((index for index, line in enumerate(run.history) if "train_runtime" in line), default=len(run.history))
+    by_step: dict[int, dict[str, float]] = {}
+    for index, line in enumerate(run.history):
+        if metrics := _metrics(line, "eval_"):
+            by_step.setdefault(run.kept_step if index > end else line["step"], metrics)
+    return sorted(by_step.items())
+
+
+def evaluation_series(run: Run, metric: str) -> Series:
+    """Step and value of every finite evaluation of `metric`."""
+    points = [(step, values[metric]) for step, values in evaluations(run) if _is_number(values.get(metric))]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def headline(run: Run) -> str | None:
+    """What the run is judged by: the metric that chooses its checkpoint, else the first Spearman, else the first."""
+    measured = list(dict.fromkeys(name for _, metrics in evaluations(run) for name in metrics))
+    chosen = str(run.settings.get("training", {}).get("metric_for_best_model")).removeprefix("eval_")
+    spearman = [name for name in measured if name.endswith("spearman")]
+    return chosen if chosen in measured else next(iter(spearman + measured), None)
+
+
+def geometry_path(run: Run) -> Series:
+    """Uniformity (x) and alignment (y) of every evaluation that measured both, in the order of steps."""
+    points = []
+    for _, metrics in evaluations(run):
+        tasks = [name.removesuffix("alignment") for name in metrics if name.endswith("alignment")]
+        pairs = [(metrics.get(f"{task}uniformity"), metrics[f"{task}alignment"]) for task in tasks]
+        points += [pair for pair in pairs if all(_is_number(value) for value in pair)][:1]
+    return [uniformity for uniformity, _ in points], [alignment for _, alignment in points]
+
+
+def decision_boundary(margin: float, limit: float = 90.0) -> Series:
+    """Ends of the line `theta_i + margin = theta_j` in the square from 0 to `limit`, in degrees."""
+    return [0.0, limit - margin], [margin, limit]
+
+
+def sts_points(run: Run, when: str) -> Series:
+    """Gold score (x) and predicted cosine (y) of the sampled pairs, where both are finite."""
+    sts = run.snapshots.get(when, {}).get("sts", {})
+    pairs = zip(sts.get("scores", []), sts.get("cosines", []), strict=True)
+    points = [pair for pair in pairs if all(_is_number(value) for value in pair)]
+    return [score for score, _ in points], [cosine for _, cosine in points]
+
+
+def cosines(run: Run, when: str, kind: str) -> list[float]:
+    """The finite sampled cosines of a kind: `positives`, `negatives`, `closer` or `farther`."""
+    return [value for value in run.snapshots.get(when, {}).get(kind, []) if _is_number(value)]
+
+
+def scores(runs: Sequence[Run]) -> dict[str, list[tuple[float | None, float | None]]]:
+    """For every metric in `all_results.json` of some run, each run's value before and after."""
+    before = [_metrics(run.results, "before_") for run in runs]
+    after = [_metrics(run.results, "eval_") for run in runs]
+    names = dict.fromkeys(name for metrics in (*after, *before) for name in metrics)
+    return {name: [(b.get(name), a.get(name)) for b, a in zip(before, after, strict=True)] for name in names}
+
+
+def _metrics(line: Mapping, prefix: str) -> dict[str, float]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in line.items()
+        if name.startswith(prefix) and not name.endswith(_TIMINGS) and isinstance(value, (int, float))
+    }
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and math.isfinite(value)

@@ -1,0 +1,252 @@
+"""The report: the series behind its pictures, the page that holds them, and what it says of what is missing."""
+
+import base64
+import html
+import io
+import json
+import math
+import re
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image, ImageColor
+from typer.testing import CliRunner
+
+from arccse_hf.__main__ import app
+from arccse_hf.errors import UserError
+from arccse_hf.report import figures, write_report
+from arccse_hf.report import runs as reading
+from arccse_hf.report.figures import Style
+from arccse_hf.report.runs import Run, read_runs
+
+EVALUATIONS = {0: (0.50, 0.40, -1.0), 2: (0.70, 0.30, -1.5), 4: (0.60, 0.25, -2.0)}
+
+
+def history(best=2):
+    """The log of 5 steps: measured at 0, 2 and 4, the weights of step `best` kept and measured once more."""
+
+    def measured(step, spearman, alignment, uniformity):
+        return {
+            "step": step, "eval_dev_spearman": spearman, "eval_geometry_alignment": alignment,
+            "eval_geometry_uniformity": uniformity, "eval_runtime": 9.0,
+        }  # fmt: skip
+
+    lines = []
+    for step in range(6):
+        if step:
+            lines.append({"step": step, "loss": 1.0, "arccon_loss": 1 / step, "learning_rate": 1e-5 * (5 - step)})
+        if step in (2, 3):
+            lines[-1] |= {"triplet_loss": 0.1, "triplets_violated": 0.25 * (step - 1)}
+        if step in EVALUATIONS:
+            lines.append(measured(step, *EVALUATIONS[step]))
+    return [*lines, {"step": 5, "train_runtime": 61.0, "train_loss": 1.0}, measured(5, *EVALUATIONS[best])]
+
+
+def make_run(folder, *, margin=10.0, leave_out=(), **files):
+    """A run's folder; keyword arguments replace the content of a file."""
+    sts = {"task": "dev", "cosines": [0.1, 0.9, math.nan], "scores": [0.0, 5.0, 2.0], "num_pairs": 1500}
+    kinds = {"positives": [0.9, 0.8], "negatives": [0.1, -0.1], "closer": [0.7, 0.8], "farther": [0.6, math.nan]}
+    content = {
+        "trainer_state": {
+            "global_step": 5, "best_global_step": 2, "best_model_checkpoint": "x", "log_history": history(),
+        },
+        "all_results": {
+            "before_dev_spearman": 0.5, "before_geometry_alignment": 0.4, "eval_dev_spearman": 0.71234,
+            "eval_geometry_alignment": 0.3, "eval_runtime": 9.0, "train_runtime": 61.0, "train_loss": 1.0,
+        },
+        "run_settings": {
+            "model": {"angular_margin": margin, "model_name_or_path": "bert-base-uncased", "pooling": "cls"},
+            "data": {"train_file": ["a.txt", "b.txt"]},
+            "training": {"load_best_model_at_end": True, "weight_decay": 0.0, "output_dir": str(folder)},
+        },
+        "snapshot_before": kinds | {"num_rows": 9, "sts": sts},
+        "snapshot_after": kinds | {"num_rows": 9, "sts": sts},
+    }  # fmt: skip
+    folder.mkdir(parents=True)
+    for name, value in (content | files).items():
+        if name not in leave_out:
+            (folder / f"{name}.json").write_text(json.dumps(value))
+    return folder
+
+
+def test_the_series_are_those_of_the_log(tmp_path):
+    (run,) = read_runs([make_run(tmp_path / "run")])
+    assert run.missing == [] and run.margin == 10.0
+    assert reading.training_series(run, "arccon_loss") == ([1, 2, 3, 4, 5], [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
+    assert reading.training_series(run, "triplets_violated") == ([2, 3], [0.25, 0.5])
+    assert reading.training_series(run, "nothing") == ([], [])
+    assert reading.headline(run) == "dev_spearman"
+    assert reading.evaluation_series(run, "dev_spearman") == ([0, 2, 4], [0.5, 0.7, 0.6])
+    assert reading.geometry_path(run) == ([-1.0, -1.5, -2.0], [0.4, 0.3, 0.25])
+    assert reading.sts_points(run, "before") == ([0.0, 5.0], [0.1, 0.9])
+    assert reading.cosines(run, "after", "farther") == [0.6]
+    assert reading.scores([run]) == {"dev_spearman": [(0.5, 0.71234)], "geometry_alignment": [(0.4, 0.3)]}
+
+
+def test_the_last_evaluation_stands_where_the_kept_weights_come_from():
+    measured = [
+        {"step": 0, "eval_mrr": 0.1},
+        {"step": 9, "train_runtime": 1.0},
+        {"step": 9, "eval_mrr": 0.4},
+    ]
+    state = {"global_step": 9, "log_history": measured}
+    assert reading.evaluation_series(Run("a", state), "mrr") == ([0, 9], [0.1, 0.4])
+    best = state | {"best_global_step": 6, "best_model_checkpoint": "checkpoint-6"}
+    assert reading.evaluation_series(Run("a", best), "mrr") == ([0, 6], [0.1, 0.4])
+    kept_last = {"training": {"load_best_model_at_end": False}}
+    assert reading.evaluation_series(Run("a", best, settings=kept_last), "mrr") == ([0, 9], [0.1, 0.4])
+
+
+def test_the_headline_is_what_the_run_chose_by():
+    state = {"log_history": [{"step": 0, "eval_mr_accuracy": 0.5, "eval_dev_spearman": 0.6, "eval_runtime": 1.0}]}
+    chosen = {"training": {"metric_for_best_model": "eval_mr_accuracy"}}
+    gone = {"training": {"metric_for_best_model": "cr_accuracy"}}
+    assert reading.headline(Run("a", state, settings=chosen)) == "mr_accuracy"
+    assert reading.headline(Run("a", state, settings=gone)) == reading.headline(Run("a", state)) == "dev_spearman"
+    assert reading.headline(Run("a", {"log_history": [{"step": 1, "loss": 1.0}]})) is None
+
+
+@pytest.mark.parametrize("margin", [0.0, 10.0, 45.0])
+def test_on_the_boundary_the_positive_with_its_margin_scores_as_the_negative(margin):
+    (first, last), (low, high) = reading.decision_boundary(margin)
+    for share in (0.0, 0.3, 1.0):
+        theta_i, theta_j = first + share * (last - first), low + share * (high - low)
+        assert math.cos(math.radians(theta_i + margin)) == pytest.approx(math.cos(math.radians(theta_j)))
+    assert (first, high) == (0.0, 90.0)  # it crosses the whole square
+
+
+def drawn(draw):
+    axes = Figure().add_subplot()
+    draw(axes)
+    return axes
+
+
+def test_every_run_looks_the_same_in_every_picture_and_no_two_alike():
+    styles = [Style.of(index) for index in range(24)]
+    assert len(set(styles)) == 24 and len({style.colour for style in styles[:6]}) == 6
+    one, two = styles[:2]
+    series = [("a", one, ([-1.0, -1.4, -2.0], [0.4, 0.3, 0.2])), ("b", two, ([-1.0, -3.0], [0.4, 0.1]))]
+    for axes in (
+        drawn(figures.curves("t", series)),
+        drawn(figures.plane(series)),
+        drawn(figures.boundaries([("a", one, 10.0), ("b", two, 0.0)])),
+    ):
+        colours = {
+            label.partition(":")[0]: handle.get_color()
+            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
+        }
+        assert (colours["a"], colours["b"]) == (one.colour, two.colour)
+
+
+def test_the_arrow_leads_from_the_first_to_the_last_evaluation():
+    path = ([-1.0, -1.4, -2.0], [0.4, 0.3, 0.2])
+    axes = drawn(figures.plane([("moved", Style.of(0), path), ("measured once", Style.of(1), ([-1.0], [0.4]))]))
+    (arrow,) = axes.texts
+    assert (arrow.xyann, arrow.xy) == ((-1.0, 0.4), (-2.0, 0.2))
+
+
+def test_boundaries_of_equal_margins_are_both_seen():
+    styles = [Style.of(index) for index in range(3)]
+    draw = figures.boundaries([("a", styles[0], 10.0), ("b", styles[1], 10.0), ("c", styles[2], 30.0)])
+    ends = [
+        (line.get_xdata().tolist(), line.get_ydata().tolist()) for line in drawn(draw).lines if len(line.get_xdata())
+    ]
+    assert ends == [([0, 90], [0, 90]), ([0, 80], [10, 90]), ([0, 80], [10, 90]), ([0, 60], [30, 90])]
+    png = next(iter(figures.render("boundaries", "", draw).files.values()))
+    pixels = np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+    areas = [(pixels == ImageColor.getrgb(style.colour)).all(axis=-1).sum() for style in styles]
+    assert areas[0] == pytest.approx(areas[1], rel=0.3)  # they share a line half and half
+    assert min(areas[:2]) > 0.3 * areas[2]  # which is a third longer than that of c
+
+
+def test_the_page_holds_every_run_and_needs_nothing_else(tmp_path):
+    first = make_run(tmp_path / "simcse<b>", margin=0.0)
+    scores = {"eval_dev_spearman": 0.8, "before_dev_spearman": math.nan}
+    second = make_run(tmp_path / "arccse_10", all_results=scores, leave_out=("snapshot_before", "snapshot_after"))
+    page = write_report([first, second, first], tmp_path / "out")
+    text = page.read_text(encoding="utf-8")
+    assert "simcse&lt;b&gt;" in text and "<b>" not in text and "arccse_10" in text
+
+    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
+    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
+    assert not re.search(r"https?://|url\(|<script|<link|@import", text)
+    embedded = {base64.b64decode(source.partition(",")[2], validate=True) for source in sources}
+    assert all(png.startswith(b"\x89PNG") for png in embedded)
+    assert embedded == {path.read_bytes() for path in page.parent.glob("*.png")}
+    # Four of the log and the score, the plane, the boundaries; two of pairs and two of cosines. Light and dark.
+    assert len(sources) == len(embedded) == 2 * (5 + 2 + 2 + 2)
+
+    cells = re.findall(r"<tr[^>]*><th scope=\"row\">(.*?)</th>(.*?)</tr>", text)
+    rows = {name: re.findall(r"<td>(.*?)</td>", values) for name, values in cells}
+    assert rows["dev_spearman"] == ["0.5000", "0.7123", "nan", "<strong>0.8000</strong>"]
+    assert rows["geometry_alignment"] == ["0.4000", "<strong>0.3000</strong>", "-", "-"]
+    assert rows["angular_margin"] == ["0.0", "10.0"] and rows["train_file"] == ["a.txt, b.txt"] * 2
+    assert "weight_decay" not in rows and "output_dir" not in rows  # equal, and no setting to compare
+    assert re.search(r'class="differs"><th scope="row">angular_margin', text)
+    captions = html.unescape(" ".join(re.findall(r"<figcaption>(.*?)</figcaption>", text)))
+    assert "arccse_10: 0.5 at step 0, 0.6 at step 4." in captions
+    assert "simcse<b> after training: 2 of 1,500 pairs of dev; Spearman of all 0.7123." in captions
+    assert "arccse_10: from uniformity -1.000 and alignment 0.400 to -2.000 and 0.250." in captions
+
+
+def test_what_is_missing_is_said(tmp_path):
+    state = {"global_step": 1, "log_history": [{"step": 1, "loss": 1.0, "arccon_loss": 0.5}]}
+    bare = make_run(
+        tmp_path / "bare", trainer_state=state,
+        leave_out=("all_results", "run_settings", "snapshot_before", "snapshot_after"),
+    )  # fmt: skip
+    text = write_report([bare], tmp_path / "out").read_text(encoding="utf-8")
+    for said in (
+        "all_results.json: no scores", "run_settings.json: no settings", "snapshot_before.json: no cosines",
+        "snapshot_after.json: no cosines", "No run has scores", "No run measured a score", "Not measured in bare",
+        "Margin unknown of bare", "bare has no snapshot of scored pairs", "bare has no snapshot of training rows",
+        "Share of violated triplets: not in the log of bare", "No run has a run_settings.json",
+    ):  # fmt: skip
+        assert said in text
+    assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["arccon_loss-dark.png", "arccon_loss.png"]
+
+
+def test_a_stopped_run_is_read_from_its_last_checkpoint(tmp_path):
+    for step in (90, 100):
+        checkpoint = tmp_path / "run" / f"checkpoint-{step}"
+        checkpoint.mkdir(parents=True)
+        (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": step, "log_history": []}))
+        (checkpoint / "config.json").write_text(json.dumps({"model_type": "arccse", "angular_margin": step / 10}))
+    (run,) = read_runs([tmp_path / "run"])
+    assert (run.state["global_step"], run.margin) == (100, 10.0)
+    assert "the run has not ended; checkpoint-100" in run.missing[0]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    folders = [make_run(tmp_path / path) for path in ("a/out", "b/out", "c")]
+    assert [run.name for run in read_runs([*folders, folders[0]])] == ["a/out", "b/out", "c"]
+
+
+def test_mistakes_are_named(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="gone: is no run: neither it nor a checkpoint-.* holds a trainer_state.json"):
+        read_runs([tmp_path / "gone"])
+    run = make_run(tmp_path / "run")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--output .*file: can't write there"):
+        write_report([make_run(tmp_path / "bare", trainer_state={}, snapshot_before={}, snapshot_after={},
+                               run_settings={})], tmp_path / "file")  # fmt: skip
+    (run / "all_results.json").write_text('{"half": ')
+    with pytest.raises(UserError, match="all_results.json: can't be read as JSON"):
+        read_runs([run])
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + [
+        f"arccse_hf.report.{name}" for name in ("figures", "sections", "page")
+    ]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match=r"pip install arccse-hf\[report\]"):
+        write_report([tmp_path / "bare"], tmp_path / "out")
+
+
+def test_the_command_prints_where_the_page_is(tmp_path):
+    state = {"global_step": 0, "log_history": []}
+    run = make_run(tmp_path / "run", trainer_state=state, snapshot_before={}, snapshot_after={}, run_settings={})
+    done = CliRunner().invoke(app, ["report", str(run), "--output", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "out" / "report.html").is_file() and "report.html" in done.output
