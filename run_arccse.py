@@ -90,8 +90,9 @@ def main(argv: list[str]) -> None:
     trainer.save_metrics("train", result.metrics)
     before, after = {}, {}
     if suite:
-        # The first evaluation of the run's history, also when the run was resumed.
-        before = next((line for line in trainer.state.log_history if suite_metrics(line)), {})
+        # From the history, which a resumed run has of its beginning.
+        start = (line for line in trainer.state.log_history if line["step"] == 0 and suite_metrics(line))
+        before = next(start, {})
         after = trainer.evaluate()
         trainer.log_metrics("eval", after)
         trainer.save_metrics("eval", after)
@@ -117,7 +118,10 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
     """What is measured, and the texts that training must not see because of it."""
     if not data_args.eval_tasks:
         return None, set()
-    suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data))
+    try:
+        suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data))
+    except UserError as error:  # which names the options of `python -m arccse_hf evaluate`
+        raise UserError(str(error).replace("--tasks", "--eval_tasks").replace("--data", "--eval_data")) from error
     # Not only whole texts: a paragraph that is to be found must not be trained on sentence by sentence either.
     return suite, sentences_of((text, text) for text in suite.sentences)
 
