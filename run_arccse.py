@@ -120,8 +120,9 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
         return None, set()
     try:
         suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data))
-    except UserError as error:  # which names the options of `python -m arccse_hf evaluate`
-        raise UserError(str(error).replace("--tasks", "--eval_tasks").replace("--data", "--eval_data")) from error
+    except UserError as error:  # which knows nothing of this script's arguments
+        source = f" --eval_data {data_args.eval_data}" if data_args.eval_data else ""
+        raise UserError(f"--eval_tasks {' '.join(data_args.eval_tasks)}{source}: {error}") from error
     # Not only whole texts: a paragraph that is to be found must not be trained on sentence by sentence either.
     return suite, sentences_of((text, text) for text in suite.sentences)
 

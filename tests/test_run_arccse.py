@@ -150,7 +150,7 @@ MISTAKES = {
     "more than the encoder reads": (["--max_seq_length", "65"], "--max_seq_length 65: the encoder reads 64 tokens"),
     "unknown column": (["--text_columns", "body"], "--text_columns.*body"),
     "unknown task": (["--eval_tasks", "stsb_def"], "--eval_tasks stsb_def: .*stsb_dev"),
-    "missing evaluation data": (["--eval_data", "nowhere"], "--eval_data nowhere"),
+    "missing evaluation data": (["--eval_data", "nowhere"], "--eval_data nowhere: .*no such folder"),
     "unknown package": (["--model_name_or_path", "package:no_such_package/model"], "pip install"),
     "no checkpoint": (
         ["--resume_from_checkpoint", "elsewhere"],
