@@ -1,6 +1,7 @@
 """The README.md of a trained model: how to use it, what trained it, what it scored."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import yaml
 
@@ -57,6 +58,7 @@ _POOLING_IN_WORDS = {
     "mean_first_last": "the masked mean of the first and the last of `hidden_states` behind the embeddings, averaged",
     "mean_top2": "the masked mean of the last two `hidden_states`, averaged",
 }
+_DENSE = ", through the Linear and the Tanh that lie in the folder of the Dense module"
 
 
 def model_card(
@@ -100,14 +102,14 @@ def model_card(
             "triplets": f"from {args.triplet_min_tokens} tokens, dropout {'on' if args.triplet_dropout else 'off'}",
             "triplet margin": model_args.triplet_margin,
         }
-    source = data_args.dataset_name or ", ".join(data_args.train_file)
+    source = data_args.dataset_name or ", ".join(Path(file).name for file in data_args.train_file)
     used = f" {data_args.max_train_samples:,} of them were drawn at random." if data_args.max_train_samples else ""
     return _CARD.format(
         front_matter=_front_matter(base),
         title=args.output_dir.rstrip("/").split("/")[-1],
         base=base,
         output_dir=args.output_dir,
-        pooling=_POOLING_IN_WORDS[model_args.pooling],
+        pooling=_POOLING_IN_WORDS[model_args.pooling] + (_DENSE if model_args.projection == "mlp" else ""),
         data=f"Text: `{source}`; {counts}.{used}",
         settings="\n".join(f"| {name} | {value} |" for name, value in settings.items()),
         results=_results(before, after),
