@@ -16,6 +16,9 @@ export TOKENIZERS_PARALLELISM := false
 
 quickstart: .venv/quickstart
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
+	@echo "The same in an environment of your own:"
+	@echo "    pip install -r requirements.txt -r requirements-quickstart.txt && pip install --no-deps -e ."
+	@echo "    accelerate launch run_arccse.py $(CONFIG)"
 
 test: .venv/quickstart
 	$(BIN)/ruff check .
