@@ -14,7 +14,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .masking import SpanCorruption
 
 
@@ -233,7 +233,7 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     except UserError:
         raise
     except (ValueError, TypeError) as error:  # from the checks of TrainingArguments itself
-        raise UserError(" ".join(str(error).split())) from error
+        raise UserError(one_line(error)) from error
 
 
 GROUPS = ("model", "data and evaluation", "triplets and run", "training (transformers.TrainingArguments)")
@@ -332,7 +332,7 @@ def _arguments_of_file(path: Path, without: Collection[str] = ()) -> list[str]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: cannot read the config file ({error})") from error
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML or JSON: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path}: not valid YAML or JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config file holds lines of `field: value`")
     arguments: list[str] = []

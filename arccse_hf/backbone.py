@@ -13,7 +13,7 @@ from transformers.utils import logging as transformers_logging
 
 from .arguments import ModelArguments
 from .collator import require_pad_token
-from .errors import UserError
+from .errors import UserError, one_line
 from .modeling_arccse import ArcCSEForContrastiveLearning
 
 _PACKAGE = re.compile(r"package:(?P<package>\w+)/(?P<path>[^#]+)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?$")
@@ -41,7 +41,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
                 **loading,
             )
     except (OSError, ValueError, ImportError) as error:  # not there, not an encoder, not complete, a package missing
-        raise UserError(f"{name}: {_one_line(error)}") from error
+        raise UserError(f"{name}: {one_line(error)}") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **loading)
         require_pad_token(tokenizer)
@@ -49,7 +49,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
         if len(tokenizer) <= len(tokenizer.all_special_tokens):
             raise ValueError("its vocabulary is empty; save the tokenizer beside the model")
     except (OSError, ValueError, ImportError) as error:
-        raise UserError(f"{name}: no usable tokenizer there: {_one_line(error)}") from error
+        raise UserError(f"{name}: no usable tokenizer there: {one_line(error)}") from error
     if len(tokenizer) > model.config.vocab_size:
         raise UserError(
             f"{name}: its tokenizer has {len(tokenizer)} tokens, but the encoder knows only {model.config.vocab_size}; "
@@ -108,7 +108,3 @@ def quiet_loading() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -20,7 +20,7 @@ from datasets import Dataset, Features, List, Value, load_dataset
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
-from .errors import UserError
+from .errors import UserError, one_line
 from .installed_docs import docstring_corpus
 from .text_files import READ_ERRORS, expand_files, innermost_reason, load_files, text_features
 
@@ -244,7 +244,7 @@ def _clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[
         features=text_features(dataset.column_names),
         desc="Cleaning",
     )
-    held_out_texts = {_one_line(text) for text in exclude}
+    held_out_texts = {one_line(text) for text in exclude}
     empty = too_short = held_out = duplicate = 0
     seen: set[bytes] = set()
     kept: list[int] = []
@@ -256,7 +256,7 @@ def _clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[
             elif min(map(len, row)) < min_chars:
                 too_short += 1
             else:
-                texts = [_one_line(text) for text in row]
+                texts = [one_line(text) for text in row]
                 # 16 bytes for a row of any length keep millions of rows in memory.
                 key = blake2b("\n".join(texts).encode(), digest_size=16).digest()
                 if not held_out_texts.isdisjoint(texts):
@@ -277,7 +277,3 @@ def _strip(table: pa.Table) -> pa.Table:
     # Some editors put a byte order mark first; it would make an otherwise equal line another one.
     columns = [pc.utf8_trim_whitespace(pc.utf8_ltrim(column, "\ufeff")) for column in columns]
     return pa.table(columns, names=table.column_names)
-
-
-def _one_line(text: str) -> str:
-    return " ".join(text.split())

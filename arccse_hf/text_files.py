@@ -15,7 +15,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
-from .errors import UserError
+from .errors import UserError, one_line
 
 READ_ERRORS = (DatasetsError, ValueError, OSError, EOFError, pa.ArrowException)
 
@@ -102,7 +102,7 @@ def innermost_reason(error: BaseException) -> str:
     """The innermost cause, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    return one_line(error)[:300] or type(error).__name__
 
 
 def _check_is_text(file: str) -> None:

@@ -308,10 +308,7 @@ def test_a_length_without_room_for_a_word_is_refused(tokenizer):
         tokenize_texts(Dataset.from_dict({"anchor": ["the"]}), tokenizer, max_seq_length=2)
 
 
-def test_wikipedia_sentences_are_all_kept():
-    shared = os.environ.get("ARCCSE_SHARED_DATA")
-    if not shared:
-        pytest.skip("ARCCSE_SHARED_DATA is unset: no shared corpus to read")
-    pattern = os.path.join(shared, "corpus", "*.txt.gz")
+def test_wikipedia_sentences_are_all_kept(shared_data):
+    pattern = str(shared_data / "corpus" / "*.txt.gz")
     dataset, counts = load_training_texts(train_file=[pattern], max_samples=1000)
     assert counts.read == counts.kept == 1_000_000 and len(dataset) == 1000
