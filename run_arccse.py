@@ -19,13 +19,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.compute as pc
+from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
-from transformers import set_seed
+from transformers import PreTrainedTokenizerBase, set_seed
 
 from arccse_hf.arguments import ArcCSETrainingArguments, DataArguments, parse_arguments
 from arccse_hf.backbone import load_backbone, max_positions
-from arccse_hf.data import load_training_texts, tokenize_texts
+from arccse_hf.data import CleaningCounts, load_training_texts, tokenize_texts
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import TaskSuite, load_tasks
 from arccse_hf.export import check_output_dir, export
@@ -33,9 +34,12 @@ from arccse_hf.installed_docs import sentences_of
 from arccse_hf.model_card import model_card
 from arccse_hf.modeling_arccse import ArcCSEForContrastiveLearning
 from arccse_hf.snapshots import AFTER_FILE, BEFORE_FILE, take_snapshot
+from arccse_hf.streaming import TextStream
 from arccse_hf.trainer import ArcCSETrainer
 
 logger = logging.getLogger("arccse_hf")
+
+STREAM_SAMPLE = 1_000  # rows of a stream that are looked at before training
 
 
 def main(argv: list[str]) -> None:
@@ -43,6 +47,8 @@ def main(argv: list[str]) -> None:
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
     check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=args.resume_from_checkpoint)
+    if data_args.streaming and args.max_steps <= 0:
+        raise UserError("--streaming True: a stream has no end to count epochs by; say how long with --max_steps N")
     resume = resume_argument(args)
     set_seed(args.seed)
 
@@ -53,18 +59,7 @@ def main(argv: list[str]) -> None:
 
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
-        texts, counts = load_training_texts(
-            train_file=data_args.train_file,
-            dataset_name=data_args.dataset_name,
-            dataset_config=data_args.dataset_config,
-            dataset_split=data_args.dataset_split,
-            text_columns=data_args.text_columns,
-            min_chars=data_args.min_chars,
-            max_samples=data_args.max_train_samples,
-            exclude=held_out,
-            seed=args.seed,
-        )
-        rows = tokenize_texts(texts, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
+        rows, sample, counts = load_rows(data_args, args, tokenizer, held_out)
     check_batches(rows, args)
 
     trainer = ArcCSETrainer(
@@ -76,16 +71,20 @@ def main(argv: list[str]) -> None:
         eval_max_length=longest,
     )
     if args.triplet_weight > 0:
-        log_triplets(rows, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add())
+        log_triplets(sample, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add(), sample is rows)
     if args.overwrite_output_dir and not args.resume_from_checkpoint and args.should_save:
         for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
             shutil.rmtree(checkpoint)
         for name in ("all_results.json", AFTER_FILE):
             (Path(args.output_dir) / name).unlink(missing_ok=True)
 
-    take_snapshot(trainer, rows, suite, Path(args.output_dir) / BEFORE_FILE)
+    if args.snapshots:
+        take_snapshot(trainer, sample, suite, Path(args.output_dir) / BEFORE_FILE)
     result = trainer.train(resume_from_checkpoint=resume)
-    take_snapshot(trainer, rows, suite, Path(args.output_dir) / AFTER_FILE)
+    if data_args.streaming:
+        counts = rows.report_counts(trainer.accelerator)
+    if args.snapshots:
+        take_snapshot(trainer, sample, suite, Path(args.output_dir) / AFTER_FILE)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
     before, after = {}, {}
@@ -127,7 +126,39 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
     return suite, sentences_of((text, text) for text in suite.sentences)
 
 
-def check_batches(rows, args: ArcCSETrainingArguments) -> None:
+def load_rows(
+    data_args: DataArguments, args: ArcCSETrainingArguments, tokenizer: PreTrainedTokenizerBase, held_out: set[str]
+) -> tuple[Dataset | TextStream, Dataset, CleaningCounts]:
+    """What to train on; rows of it that can be looked at; and what became of those that were read for it."""
+    given = {
+        "train_file": data_args.train_file,
+        "dataset_name": data_args.dataset_name,
+        "dataset_config": data_args.dataset_config,
+        "dataset_split": data_args.dataset_split,
+        "text_columns": data_args.text_columns,
+        "min_chars": data_args.min_chars,
+        "exclude": held_out,
+    }
+    if not data_args.streaming:
+        texts, counts = load_training_texts(**given, max_samples=data_args.max_train_samples, seed=args.seed)
+        rows = tokenize_texts(texts, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
+        return rows, rows, counts
+    stream = TextStream(
+        tokenizer,
+        data_args.max_seq_length,
+        **given,
+        shuffle_buffer=data_args.streaming_shuffle_buffer,
+        seed=args.seed,
+        process_index=args.process_index,
+        num_processes=args.world_size,
+    )
+    sample, counts = stream.head(STREAM_SAMPLE)
+    logger.info("first rows of the stream: %s", counts)
+    logger.info("duplicates farther apart, or read by another process or dataloader worker, are not found")
+    return stream, sample, counts
+
+
+def check_batches(rows: Dataset | TextStream, args: ArcCSETrainingArguments) -> None:
     """Raises UserError unless the rows fill a batch in which a sentence has negatives."""
     batch = args.per_device_train_batch_size
     if batch < 2:
@@ -135,19 +166,20 @@ def check_batches(rows, args: ArcCSETrainingArguments) -> None:
             f"--per_device_train_batch_size {batch}: the negatives of a sentence are the others of its batch; 2 or more"
         )
     together = batch * args.world_size
-    if len(rows) < together:
+    if isinstance(rows, Dataset) and len(rows) < together:  # A stream sees that when it has read them.
         raise UserError(
             f"--per_device_train_batch_size {batch}: {len(rows)} rows do not fill one batch"
             f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text or lower it"
         )
 
 
-def log_triplets(rows, min_tokens: int, special_tokens: int) -> None:
+def log_triplets(rows: Dataset, min_tokens: int, special_tokens: int, all_rows: bool) -> None:
     """Says how many sentences are long enough for a triplet; warns where none is."""
     lengths = pc.list_value_length(rows.with_format("arrow")[:]["anchor"])
     triplets = pc.sum(pc.greater_equal(lengths, min_tokens + special_tokens)).as_py()
     log = logger.info if triplets else logger.warning
-    log(f"{triplets:,} of {len(rows):,} rows have the {min_tokens} tokens (--triplet_min_tokens) that a triplet needs")
+    rows_seen = f"{'' if all_rows else 'the first '}{len(rows):,} rows"
+    log(f"{triplets:,} of {rows_seen} have the {min_tokens} tokens (--triplet_min_tokens) that a triplet needs")
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
@@ -187,5 +219,7 @@ if __name__ == "__main__":
         main(sys.argv[1:])
     except UserError as error:
         if os.environ.get("LOCAL_RANK", "0") == "0":
-            print(f"run_arccse.py: error: {error}", file=sys.stderr)
+            # A dataloader worker's error comes with its traceback before it.
+            message = str(error).rpartition("UserError: ")[2].strip()
+            print(f"run_arccse.py: error: {message}", file=sys.stderr)
         sys.exit(2)

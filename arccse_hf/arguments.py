@@ -5,7 +5,7 @@ import dataclasses
 import difflib
 import json
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, get_type_hints
@@ -76,6 +76,20 @@ class DataArguments:
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on a random sample of this many rows."}
     )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read, clean and tokenise the text while training goes on (in the --dataloader_num_workers), in "
+            "flat memory however long it is. Needs --max_steps; where the text ends, it starts again in another order."
+        },
+    )
+    streaming_shuffle_buffer: int = field(
+        default=50_000,
+        metadata={
+            "help": "Rows of a stream that are mixed with each other; and how many rows back a process (or dataloader "
+            "worker) looks for a duplicate: those farther apart are not found."
+        },
+    )
     min_chars: int = field(
         default=5, metadata={"help": "Rows with a text of fewer characters are dropped (and counted)."}
     )
@@ -99,6 +113,12 @@ class DataArguments:
             raise UserError("give what to train on: either --train_file FILE ... or --dataset_name NAME (and not both)")
         if self.max_seq_length < 3:
             raise UserError(f"--max_seq_length {self.max_seq_length}: a text needs room for 3 tokens or more")
+        if self.streaming and self.max_train_samples is not None:
+            raise UserError(
+                f"--max_train_samples {self.max_train_samples}: a stream cannot be sampled; --max_steps bounds the run"
+            )
+        if self.streaming_shuffle_buffer < 1:
+            raise UserError(f"--streaming_shuffle_buffer {self.streaming_shuffle_buffer}: must be 1 or more")
         if not self.eval_tasks and self.eval_data:
             own_file = Path(self.eval_data).suffix != ""
             self.eval_tasks = ["sts" if own_file else "stsb_dev", "geometry"]
@@ -121,12 +141,29 @@ class ArcCSETrainingArguments(TrainingArguments):
     gather_negatives: bool = field(
         default=True, metadata={"help": "Contrast with the sentences of all processes, not just this one's."}
     )
+    grad_cache_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Embed a batch of any size in the memory of so many texts at a time, each view of a row being one; "
+            "same gradient, a third more work. By default all at once."
+        },
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Replace the model or the checkpoints that output_dir holds."}
     )
 
+    snapshots: bool = field(
+        default=True, metadata={"help": "Keep cosines of a fixed sample before and after training, for the report."}
+    )
+
     # In-batch negatives make the loss depend on the batch size, so a smaller last batch would be another task.
-    dataloader_drop_last: bool = field(default=True, metadata={"help": "Drop the last, smaller batch of an epoch."})
+    dataloader_drop_last: bool = field(
+        default=True,
+        metadata={
+            "help": "Drop the last, smaller batch of an epoch. Kept, it is one process's smaller batch; where several "
+            "train, it is filled up with rows from the start of the epoch."
+        },
+    )
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "The collator reads columns that forward has not."}
     )
@@ -161,6 +198,8 @@ class ArcCSETrainingArguments(TrainingArguments):
         self.load_best_model_at_end = False
         super().__post_init__()
         self.load_best_model_at_end, self.greater_is_better = load_best, greater_is_better
+        if self.grad_cache_chunk_size is not None and self.grad_cache_chunk_size < 1:
+            raise UserError(f"--grad_cache_chunk_size {self.grad_cache_chunk_size}: must be 1 or more")
         if self.triplet_weight < 0:
             raise UserError(f"--triplet_weight {self.triplet_weight}: must not be negative")
         if not 0 < self.small_span_ratio < self.large_span_ratio < 1:
@@ -206,6 +245,11 @@ class ArcCSETrainingArguments(TrainingArguments):
                 )
 
 
+Fields = dict[str, "str | list[str] | Fields"]
+"""Fields of the arguments by name, their values as text: what a config file or a command line gives."""
+
+TEXT_SOURCES = {"train_file", "dataset_name"}
+
 ARGUMENT_CLASSES = (ModelArguments, DataArguments, ArcCSETrainingArguments)
 
 COMMON_TRAINER_ARGUMENTS = (
@@ -226,8 +270,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
     if argv and not argv[0].startswith("-"):
         given = {_field_name(argument) for argument in argv[1:] if argument.startswith("--")}
         # The two sources of text exclude each other, so one on the command line replaces either one in the file.
-        replaced = {"train_file", "dataset_name"} if given & {"train_file", "dataset_name"} else set()
-        argv = _arguments_of_file(Path(argv[0]), without=replaced) + argv[1:]
+        replaced = TEXT_SOURCES if given & TEXT_SOURCES else set()
+        fields = read_fields(Path(argv[0]))
+        argv = as_command_line({name: fields[name] for name in fields if name not in replaced}) + argv[1:]
     try:
         return _ArgumentParser().parse_args_into_dataclasses(argv, look_for_args_file=False)
     except UserError:
@@ -322,8 +367,12 @@ def _field_name(argument: str) -> str:
     return argument.lstrip("-").split("=")[0].replace("-", "_")
 
 
-def _arguments_of_file(path: Path, without: Collection[str] = ()) -> list[str]:
-    """The fields of a YAML or JSON file as command-line arguments, so that one parser checks both."""
+def read_fields(path: Path) -> Fields:
+    """The fields of a YAML or JSON file, every scalar as the text that stands there; one without a value is left out.
+
+    Raises:
+        UserError: an unreadable file, or one that does not hold `field: value`.
+    """
     try:
         # BaseLoader leaves every scalar the text that it is: the parser knows the types, YAML would read 1e-5 as a
         # string and `no` as a boolean.
@@ -335,15 +384,31 @@ def _arguments_of_file(path: Path, without: Collection[str] = ()) -> list[str]:
         raise UserError(f"{path}: not valid YAML or JSON: {one_line(error)}") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: a config file holds lines of `field: value`")
-    arguments: list[str] = []
+    return _given(values, typed)
+
+
+def _given(values: dict, typed: dict) -> Fields:
+    fields: Fields = {}
     for (name, value), as_typed in zip(values.items(), typed.values(), strict=True):
-        if as_typed is None or name in without:
+        if as_typed is None:
             continue  # nothing given: the default stays
+        if isinstance(value, dict):
+            fields[name] = _given(value, as_typed)
+        elif isinstance(as_typed, bool):
+            fields[name] = {"on": "true", "off": "false"}.get(value.lower(), value)
+        else:
+            fields[name] = value
+    return fields
+
+
+def as_command_line(fields: Fields) -> list[str]:
+    """`--name=value` for each field, so that one parser checks what comes from files and from the command line."""
+    arguments: list[str] = []
+    for name, value in fields.items():
         if isinstance(value, list):
             arguments += [f"--{name}", *value] if value else []
         elif isinstance(value, dict):
-            arguments.append(f"--{name}={json.dumps(as_typed)}")
+            arguments.append(f"--{name}={json.dumps({key: yaml.safe_load(item) for key, item in value.items()})}")
         else:
-            on_off = {"on": "true", "off": "false"} if isinstance(as_typed, bool) else {}
-            arguments.append(f"--{name}={on_off.get(value.lower(), value)}")
+            arguments.append(f"--{name}={value}")
     return arguments

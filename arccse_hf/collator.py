@@ -21,8 +21,9 @@ class ArcCSECollator:
     `positive`) and the hard negative, if rows have one. A triplet's are the anchor and its versions with the small and
     the large span corrupted.
 
-    A row's spans follow from the seed, the epoch (see `set_epoch`) and its tokens alone: they are drawn anew each
-    epoch, and are the same for any number of processes and workers, and after a resume.
+    A row's spans follow from the seed, the epoch (the row's own `epoch` if it has one, as in a stream, or else that of
+    `set_epoch`) and its tokens alone: they are drawn anew each epoch, and are the same for any number of processes and
+    workers, and after a resume.
 
     Args:
         tokenizer: gives the padding, mask and special tokens.
@@ -31,8 +32,6 @@ class ArcCSECollator:
         large_ratio: the same for the large span around it.
         triplet_min_tokens: anchors with fewer tokens (special tokens not counted) get no triplet.
         span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
-        always_triplet: whether a batch without any triplet gets one of three equal views, whose gradient is 0. Sharded
-            training needs it: every process has to make the same calls of the encoder.
         seed: of the spans.
 
     Raises:
@@ -48,7 +47,6 @@ class ArcCSECollator:
         large_ratio: float = 0.4,
         triplet_min_tokens: int = 25,
         span_corruption: SpanCorruption = "mask",
-        always_triplet: bool = False,
         seed: int = 42,
     ):
         if not 0 < small_ratio < large_ratio < 1:
@@ -66,7 +64,6 @@ class ArcCSECollator:
         self.ratios = (small_ratio, large_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
         self.span_corruption = span_corruption
-        self.always_triplet = always_triplet
         self.seed = seed
         # Shared memory: worker processes hold copies of the collator and must see the epoch change too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
@@ -80,19 +77,19 @@ class ArcCSECollator:
         others = [name for name in ("positive", "negative") if name in rows[0]] or ["anchor"]
         batch = {"pair": self._pad([[row[name] for name in ("anchor", *others)] for row in rows])}
         if self.triplets:
-            triplets = [triplet for row in rows if (triplet := self._triplet(row["anchor"])) is not None]
-            if self.always_triplet and not triplets:
-                triplets = [[rows[0]["anchor"]] * 3]
+            triplets = [self._triplet(row["anchor"], row.get("epoch")) for row in rows]
+            triplets = [triplet for triplet in triplets if triplet is not None]
             if triplets:
                 batch["triplet"] = self._pad(triplets)
         return batch
 
-    def _triplet(self, token_ids: list[int]) -> list[list[int]] | None:
+    def _triplet(self, token_ids: list[int], epoch: int | None = None) -> list[list[int]] | None:
         content = [position for position, token in enumerate(token_ids) if token not in self.frame]
         if len(content) < self.triplet_min_tokens:
             return None
+        epoch = int(self._epoch) if epoch is None else epoch
         # The hash of a tuple of integers is the same in every process.
-        self._generator.manual_seed(hash((self.seed, int(self._epoch), *token_ids)) & (2**63 - 1))
+        self._generator.manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
         spans = nested_spans(len(content), *self.ratios, generator=self._generator)
         versions = [corrupt(token_ids, content, span, self.span_corruption, self.mask_token_id) for span in spans]
         return [token_ids, *versions]

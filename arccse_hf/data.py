@@ -9,20 +9,22 @@ from __future__ import annotations
 import copy
 import difflib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from datasets import Dataset, Features, List, Value, load_dataset
+from datasets import Dataset, Features, IterableDataset, List, Value, load_dataset
+from datasets.features.features import FeatureType
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
 from .errors import UserError, one_line
 from .installed_docs import docstring_corpus
-from .text_files import READ_ERRORS, expand_files, innermost_reason, load_files, text_features
+from .text_files import READ_ERRORS, expand_files, innermost_reason, load_files, text_features, with_features
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +49,11 @@ _ROWS_PER_PROCESS = 20_000  # Below this, starting another process costs more th
 
 @dataclass(frozen=True)
 class CleaningCounts:
-    """How many rows were read, why some were dropped (the first reason that applies) and how many were kept."""
+    """How many rows were read, why some were dropped (the first reason that applies) and how many were kept.
+
+    `duplicate_window` is set for a stream: a row was compared with that many rows before it, instead of with all, and a
+    row that was read again counts again.
+    """
 
     read: int
     empty: int
@@ -56,12 +62,79 @@ class CleaningCounts:
     held_out: int
     kept: int
     min_chars: int
+    duplicate_window: int | None = None
 
     def __str__(self) -> str:
+        as_read, within = "", ""
+        if self.duplicate_window:
+            as_read, within = ", counted each time they were read", f" within {self.duplicate_window:,} rows"
         return (
-            f"{self.kept:,} of {self.read:,} rows kept: {self.empty:,} empty, {self.too_short:,} shorter than "
-            f"{self.min_chars} characters, {self.duplicate:,} duplicates, {self.held_out:,} held out for evaluation"
+            f"{self.kept:,} of {self.read:,} rows kept{as_read}: {self.empty:,} empty, {self.too_short:,} shorter than "
+            f"{self.min_chars} characters, {self.duplicate:,} duplicates{within}, {self.held_out:,} held out for "
+            "evaluation"
         )
+
+
+class RowCleaner:
+    """Says which rows of text to keep, and counts the others by the first reason that applies.
+
+    Args:
+        min_chars: rows with a shorter text are dropped.
+        exclude: rows that hold one of these texts are dropped. Whitespace makes no difference.
+        duplicate_window: how many of the rows kept last a row must differ from; None: from all.
+    """
+
+    def __init__(self, min_chars: int, exclude: Collection[str], duplicate_window: int | None = None):
+        self.min_chars = min_chars
+        self.duplicate_window = duplicate_window
+        self._held_out = {one_line(text) for text in exclude}
+        self._counts = dict.fromkeys(("empty", "too_short", "duplicate", "held_out", "kept"), 0)
+        self._seen: set[bytes] = set()
+        self._window: deque[bytes] = deque()
+
+    @property
+    def counts(self) -> CleaningCounts:
+        """Of all rows so far."""
+        return CleaningCounts(
+            sum(self._counts.values()),
+            **self._counts,
+            min_chars=self.min_chars,
+            duplicate_window=self.duplicate_window,
+        )
+
+    def forget(self) -> None:
+        """From here on, a row that was seen before is no duplicate."""
+        self._seen.clear()
+        self._window.clear()
+
+    def keep(self, rows: Iterable[Sequence[str]]) -> list[int]:
+        """The positions of those `rows` (texts without surrounding whitespace) that stay."""
+        kept = []
+        for index, row in enumerate(rows):
+            reason = self._judge(row)
+            self._counts[reason] += 1
+            if reason == "kept":
+                kept.append(index)
+        return kept
+
+    def _judge(self, row: Sequence[str]) -> str:
+        if not all(row):
+            return "empty"
+        if min(map(len, row)) < self.min_chars:
+            return "too_short"
+        texts = [one_line(text) for text in row]
+        if not self._held_out.isdisjoint(texts):
+            return "held_out"
+        # 16 bytes for a row of any length keep millions of rows in memory.
+        key = blake2b("\n".join(texts).encode(), digest_size=16).digest()
+        if key in self._seen:
+            return "duplicate"
+        self._seen.add(key)
+        if self.duplicate_window:
+            self._window.append(key)
+            if len(self._window) > self.duplicate_window:
+                self._seen.remove(self._window.popleft())
+        return "kept"
 
 
 def load_training_texts(
@@ -96,20 +169,11 @@ def load_training_texts(
     Raises:
         UserError: for every input that can't be read as text, or of which nothing is left.
     """
-    train_file = [train_file] if isinstance(train_file, str) else list(train_file)
-    if bool(train_file) == bool(dataset_name):
-        raise UserError("--train_file and --dataset_name: give exactly one of the two as the source of training text")
     if max_samples is not None and max_samples <= 0:
         raise UserError(f"--max_train_samples {max_samples}: give a positive number, or leave it out to use every row")
-    if train_file:
-        source = f"--train_file {' '.join(train_file)}"
-        dataset, numeric = load_files(expand_files(train_file))
-    else:
-        source = f"--dataset_name {dataset_name}"
-        dataset, numeric = _load_named(dataset_name, dataset_config, dataset_split), set()
-    columns = _choose_columns(dataset, text_columns, numeric, source)
-    dataset = dataset.select_columns(columns).rename_columns(
-        {old: new for old, new in zip(columns, CANONICAL_COLUMNS, strict=False) if old != new}
+    dataset, source, _ = open_texts(train_file, dataset_name, dataset_config, dataset_split, text_columns)
+    dataset = dataset.rename_columns(
+        {old: new for old, new in zip(dataset.column_names, CANONICAL_COLUMNS, strict=False) if old != new}
     )
     dataset, counts = _clean(dataset, min_chars, exclude)
     logger.info("%s", counts)
@@ -120,6 +184,34 @@ def load_training_texts(
         logger.info("%s of %s rows chosen at random with seed %d", f"{max_samples:,}", f"{len(dataset):,}", seed)
         dataset = dataset.select(np.sort(chosen))
     return dataset, counts
+
+
+def open_texts(
+    train_file: Sequence[str] = (),
+    dataset_name: str | None = None,
+    dataset_config: str | None = None,
+    dataset_split: str = "train",
+    text_columns: Sequence[str] = (),
+    streaming: bool = False,
+) -> tuple[Dataset | IterableDataset, str, list[str]]:
+    """The rows as they are. The arguments are those of `load_training_texts`.
+
+    Returns:
+        A dataset of the chosen columns, as they are called where they come from, in the order anchor, positive,
+        negative; with `streaming` one that reads its rows when they are asked for. The argument that named it. The
+        files, if it comes from files.
+    """
+    train_file = [train_file] if isinstance(train_file, str) else list(train_file)
+    if bool(train_file) == bool(dataset_name):
+        raise UserError("--train_file and --dataset_name: give exactly one of the two as the source of training text")
+    files = expand_files(train_file)
+    if files:
+        source = f"--train_file {' '.join(train_file)}"
+        dataset, numeric = load_files(files, streaming)
+    else:
+        source = f"--dataset_name {dataset_name}"
+        dataset, numeric = _load_named(dataset_name, dataset_config, dataset_split, streaming), set()
+    return dataset.select_columns(_choose_columns(dataset.features, text_columns, numeric, source)), source, files
 
 
 def tokenize_texts(
@@ -139,9 +231,7 @@ def tokenize_texts(
     Raises:
         UserError: if `max_seq_length` leaves no room for a word.
     """
-    special = tokenizer.num_special_tokens_to_add()
-    if max_seq_length <= special:
-        raise UserError(f"--max_seq_length {max_seq_length}: the tokenizer adds {special} special tokens; give more")
+    check_length(tokenizer, max_seq_length)
     tokenizer = copy.deepcopy(tokenizer)
     fingerprint = None
     if tokenizer.is_fast:
@@ -153,7 +243,7 @@ def tokenize_texts(
         fingerprint = Hasher.hash(("tokenize_texts", dataset._fingerprint, type(tokenizer).__name__, state, options))
     processes = min(num_proc or 1, -(-len(dataset) // _ROWS_PER_PROCESS))
     return dataset.map(
-        _tokenize_batch,
+        tokenize_batch,
         batched=True,
         fn_kwargs={"tokenizer": tokenizer, "max_seq_length": max_seq_length},
         num_proc=processes if processes > 1 else None,
@@ -163,9 +253,17 @@ def tokenize_texts(
     )
 
 
-def _tokenize_batch(
+def check_length(tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
+    """Raises UserError if `max_seq_length` leaves no room for a word."""
+    special = tokenizer.num_special_tokens_to_add()
+    if max_seq_length <= special:
+        raise UserError(f"--max_seq_length {max_seq_length}: the tokenizer adds {special} special tokens; give more")
+
+
+def tokenize_batch(
     batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max_seq_length: int
 ) -> dict[str, list[list[int]]]:
+    """Token ids in place of each column's texts, as `tokenize_texts` makes them."""
     return {
         column: tokenizer(
             texts,
@@ -179,12 +277,14 @@ def _tokenize_batch(
     }
 
 
-def _load_named(name: str, config: str | None, split: str) -> Dataset:
+def _load_named(name: str, config: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
     if name == INSTALLED_DOCS:
         # From a generator, so that the rows lie in the datasets cache, under a hash of the sentences.
-        return Dataset.from_generator(_rows, gen_kwargs={"sentences": tuple(docstring_corpus().sentences)})
+        dataset = Dataset.from_generator(_rows, gen_kwargs={"sentences": tuple(docstring_corpus().sentences)})
+        return dataset.to_iterable_dataset() if streaming else dataset
     try:
-        return load_dataset(name, config, split=split)
+        dataset = load_dataset(name, config, split=split, streaming=streaming)
+        return with_features(dataset) if streaming else dataset
     except READ_ERRORS as error:
         given = (
             f"--dataset_name {name}" + (f" --dataset_config {config}" if config else "") + f" --dataset_split {split}"
@@ -197,10 +297,10 @@ def _rows(sentences: Sequence[str]) -> Iterator[dict[str, str]]:
     return ({"text": sentence} for sentence in sentences)
 
 
-def _choose_columns(dataset: Dataset, named: Sequence[str], numeric: Collection[str], source: str) -> list[str]:
-    there = dataset.column_names
+def _choose_columns(features: Features, named: Sequence[str], numeric: Collection[str], source: str) -> list[str]:
+    there = list(features)
     listed = ", ".join(there)
-    kinds = {name: "numbers" if name in numeric else _kind_of_values(dataset, name) for name in there}
+    kinds = {name: "numbers" if name in numeric else _kind_of_values(features[name]) for name in there}
     texts = [name for name in there if kinds[name] == "text"]
     named = [named] if isinstance(named, str) else list(named)
     if named:
@@ -229,8 +329,7 @@ def _choose_columns(dataset: Dataset, named: Sequence[str], numeric: Collection[
     return columns
 
 
-def _kind_of_values(dataset: Dataset, column: str) -> str:
-    feature = dataset.features[column]
+def _kind_of_values(feature: FeatureType) -> str:
     if isinstance(feature, Value):
         return "text" if feature.dtype in ("string", "large_string") else f"values of type {feature.dtype}"
     return f"values of type {type(feature).__name__}"
@@ -238,41 +337,26 @@ def _kind_of_values(dataset: Dataset, column: str) -> str:
 
 def _clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[Dataset, CleaningCounts]:
     dataset = dataset.with_format("arrow").map(
-        _strip,
+        strip_texts,
         batched=True,
         batch_size=_ROWS_PER_BATCH,
         features=text_features(dataset.column_names),
         desc="Cleaning",
     )
-    held_out_texts = {one_line(text) for text in exclude}
-    empty = too_short = held_out = duplicate = 0
-    seen: set[bytes] = set()
-    kept: list[int] = []
-    index = 0
-    for batch in dataset.iter(_ROWS_PER_BATCH):
-        for row in zip(*(column.to_pylist() for column in batch.columns), strict=True):
-            if not all(row):
-                empty += 1
-            elif min(map(len, row)) < min_chars:
-                too_short += 1
-            else:
-                texts = [one_line(text) for text in row]
-                # 16 bytes for a row of any length keep millions of rows in memory.
-                key = blake2b("\n".join(texts).encode(), digest_size=16).digest()
-                if not held_out_texts.isdisjoint(texts):
-                    held_out += 1
-                elif key in seen:
-                    duplicate += 1
-                else:
-                    seen.add(key)
-                    kept.append(index)
-            index += 1
-    counts = CleaningCounts(index, empty, too_short, duplicate, held_out, len(kept), min_chars)
+    cleaner = RowCleaner(min_chars, exclude)
+    rows = (row for batch in dataset.iter(_ROWS_PER_BATCH) for row in rows_of(batch))
+    kept = cleaner.keep(rows)
     dataset = dataset.with_format(None)
-    return (dataset if len(kept) == index else dataset.select(np.array(kept, dtype=np.int64))), counts
+    return (dataset if len(kept) == len(dataset) else dataset.select(np.array(kept, dtype=np.int64))), cleaner.counts
 
 
-def _strip(table: pa.Table) -> pa.Table:
+def rows_of(table: pa.Table) -> Iterator[tuple[str, ...]]:
+    """The rows of a table as tuples."""
+    return zip(*(column.to_pylist() for column in table.columns), strict=True)
+
+
+def strip_texts(table: pa.Table) -> pa.Table:
+    """The table as text without surrounding whitespace."""
     columns = [pc.cast(column, pa.string()) for column in table.columns]
     # Some editors put a byte order mark first; it would make an otherwise equal line another one.
     columns = [pc.utf8_trim_whitespace(pc.utf8_ltrim(column, "\ufeff")) for column in columns]

@@ -59,18 +59,25 @@ def arccon_loss(
 
 
 def arccon_loss_from_cosines(
-    cosines: Tensor, *, margin_degrees: float = 10.0, temperature: float = 0.05, reduction: Reduction = "mean"
+    cosines: Tensor,
+    *,
+    margin_degrees: float = 10.0,
+    temperature: float = 0.05,
+    reduction: Reduction = "mean",
+    first_positive: int = 0,
 ) -> Tensor:
-    """`arccon_loss` of cosines `[batch, keys]` in float32 or float64, where key i is the positive of row i."""
+    """`arccon_loss` of cosines `[batch, keys]` in float32 or float64, where key `first_positive` + i is the positive of
+    row i."""
     if not 0 <= margin_degrees < 90:
         raise ValueError(f"margin_degrees must be in [0, 90), not {margin_degrees}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     rows = torch.arange(cosines.shape[0], device=cosines.device)
-    positives = add_angular_margin(cosines[rows, rows], margin_degrees)
+    own_keys = rows + first_positive
+    positives = add_angular_margin(cosines[rows, own_keys], margin_degrees)
     with torch.autocast(cosines.device.type, enabled=False):
-        logits = cosines.index_put((rows, rows), positives) / temperature
-        return F.cross_entropy(logits, rows, reduction=_checked(reduction))
+        logits = cosines.index_put((rows, own_keys), positives) / temperature
+        return F.cross_entropy(logits, own_keys, reduction=_checked(reduction))
 
 
 def add_angular_margin(cosines: Tensor, margin_degrees: float) -> Tensor:
@@ -121,6 +128,11 @@ def cosine_matrix(rows: Tensor, keys: Tensor) -> Tensor:
     """Cosine `[rows, keys]` of every row with every key, at least float32. Rounding may leave [-1, 1] by some 1e-7."""
     with torch.autocast(rows.device.type, enabled=False):
         return _unit(rows) @ _unit(keys).T
+
+
+def sum_of_cosines(rows: Tensor, keys: Tensor) -> Tensor:
+    """Sum (scalar) over `cosine_matrix(rows, keys)`, in memory that is linear in their number."""
+    return _unit(rows).sum(0) @ _unit(keys).sum(0)
 
 
 def row_cosines(left: Tensor, right: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -30,26 +31,34 @@ from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triple
 from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
 
 _ROWS_OF_LIKE_LENGTH = 16
+_COSINES_AT_ONCE = 2**20
 
 
 @dataclass
 class ArcCSEOutput(ModelOutput):
-    """What one training forward gives: each head's loss by name, and the cosines behind it.
+    """What one training forward gives: each head's loss by name, and what is behind it.
 
     Args:
-        arccon_loss: scalar.
-        triplet_loss: scalar; absent where the batch holds no triplet.
-        cosines: `[batch, keys]`, without gradient: anchor i against its positive (key i), the other anchors' positives
-            and, where there are any, the hard negatives.
+        arccon_loss: scalar, the mean over the anchors.
+        triplet_loss: scalar, the mean over the triplets; absent where the batch holds none.
+        anchors: embeddings `[batch, dim]`, without gradient.
+        keys: embeddings `[keys, dim]`, without gradient: key i is the positive of anchor i; then follow, where there
+            are any, the hard negatives and the keys of other processes.
         closer_cosine: `[triplets]`, without gradient: each sentence against its version with the small span masked.
         farther_cosine: `[triplets]`, without gradient: the same with the large span masked.
     """
 
     arccon_loss: Tensor | None = None
     triplet_loss: Tensor | None = None
-    cosines: Tensor | None = None
+    anchors: Tensor | None = None
+    keys: Tensor | None = None
     closer_cosine: Tensor | None = None
     farther_cosine: Tensor | None = None
+
+    @property
+    def cosines(self) -> Tensor:
+        """`[batch, keys]`: each anchor with every key."""
+        return cosine_matrix(self.anchors, self.keys)
 
 
 class Projection(nn.Module):
@@ -72,12 +81,26 @@ class ArcConHead(nn.Module):
         self.margin_degrees = config.angular_margin
         self.temperature = config.temperature
 
-    def forward(self, anchors: Tensor, keys: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss (scalar) and cosines `[batch, keys]` of `anchors` `[batch, dim]` with `keys` `[keys, dim]`; key i is the
-        positive of anchor i."""
-        cosines = cosine_matrix(anchors, keys)
-        loss = arccon_loss_from_cosines(cosines, margin_degrees=self.margin_degrees, temperature=self.temperature)
-        return loss, cosines
+    def forward(self, anchors: Tensor, keys: Tensor) -> Tensor:
+        """Loss (scalar) of `anchors` `[batch, dim]` with `keys` `[keys, dim]`; key i is the positive of anchor i."""
+        rows = max(1, _COSINES_AT_ONCE // len(keys))
+        if len(anchors) <= rows:
+            return self._losses(anchors, keys, 0).mean()
+        # Of a large matrix only so many rows are held at a time: the backward pass computes them again.
+        losses = [
+            checkpoint(self._losses, block, keys, number * rows, use_reentrant=False, preserve_rng_state=False)
+            for number, block in enumerate(anchors.split(rows))
+        ]
+        return torch.cat(losses).mean()
+
+    def _losses(self, anchors: Tensor, keys: Tensor, first_positive: int) -> Tensor:
+        return arccon_loss_from_cosines(
+            cosine_matrix(anchors, keys),
+            margin_degrees=self.margin_degrees,
+            temperature=self.temperature,
+            reduction="none",
+            first_positive=first_positive,
+        )
 
 
 class TripletHead(nn.Module):
@@ -234,8 +257,9 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         triplet: Mapping[str, Tensor] | None = None,
         triplet_dropout: bool = False,
         gather_keys: Callable[[Tensor], Tensor] | None = None,
-    ) -> ArcCSEOutput | BaseModelOutputWithPooling:
-        """One training forward over both batches; or, given `input_ids`, embeddings as inference gives them.
+        project: bool = False,
+    ) -> ArcCSEOutput | BaseModelOutputWithPooling | Tensor:
+        """One training forward over both batches; or, given `input_ids`, embeddings.
 
         Args:
             input_ids: `[batch, length]`: sentences to embed, instead of `pair`.
@@ -245,6 +269,8 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
             triplet: the same with the views sentence, small span masked, large span masked, of any part of the batch.
             triplet_dropout: whether dropout is on in the triplet's pass.
             gather_keys: adds the keys of other processes behind the `[keys, dim]` of this one.
+            project: with `input_ids` and `attention_mask`, whether to return the embeddings `[batch, dim]` that the
+                heads are given, instead of those of inference.
 
         Raises:
             ValueError: not exactly one of `input_ids` and `pair`.
@@ -252,35 +278,51 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         if (input_ids is None) == (pair is None):
             raise ValueError("Give either input_ids, to embed sentences, or pair, to train.")
         if input_ids is not None:
-            return self.arccse(input_ids=input_ids, attention_mask=attention_mask)
+            texts = {"input_ids": input_ids, "attention_mask": attention_mask}
+            return self._embed(texts) if project else self.arccse(**texts)
 
-        # All positives, then all hard negatives: key i stays the positive of anchor i.
-        anchors, *others = self._embed(pair).unbind(1)
-        keys = torch.cat(others)
-        arccon_loss, cosines = self.arccon_head(anchors, keys if gather_keys is None else gather_keys(keys))
-        output = ArcCSEOutput(arccon_loss=arccon_loss, cosines=cosines.detach())
+        embeddings = {"pair": self._embed_views(pair)}
         if triplet is not None:
-            with contextlib.nullcontext() if triplet_dropout else _evaluating(self):
-                views = self._embed(triplet).unbind(1)
-            output.triplet_loss, closer_cosine, farther_cosine = self.triplet_head(*views)
+            with contextlib.nullcontext() if triplet_dropout else without_dropout(self):
+                embeddings["triplet"] = self._embed_views(triplet)
+        return self.losses(**embeddings, gather_keys=gather_keys)
+
+    def losses(
+        self,
+        pair: Tensor,
+        triplet: Tensor | None = None,
+        gather_keys: Callable[[Tensor], Tensor] | None = None,
+    ) -> ArcCSEOutput:
+        """Both heads' losses of embeddings `[batch, views, dim]`, with the views and `gather_keys` of `forward`."""
+        # All positives, then all hard negatives: key i stays the positive of anchor i.
+        anchors, *others = pair.unbind(1)
+        keys = torch.cat(others)
+        keys = keys if gather_keys is None else gather_keys(keys)
+        output = ArcCSEOutput(arccon_loss=self.arccon_head(anchors, keys), anchors=anchors.detach(), keys=keys.detach())
+        if triplet is not None:
+            output.triplet_loss, closer_cosine, farther_cosine = self.triplet_head(*triplet.unbind(1))
             output.closer_cosine, output.farther_cosine = closer_cosine.detach(), farther_cosine.detach()
         return output
 
-    def _embed(self, sentences: Mapping[str, Tensor]) -> Tensor:
-        """Embeddings `[batch, views, dim]` of `[batch, views, length]` padded on the right: the one place that decides
-        how a set of sentences is cut for the encoder."""
+    def _embed_views(self, sentences: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings `[batch, views, dim]` of `[batch, views, length]`."""
         flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
+        return self._embed(flat).unflatten(0, sentences["input_ids"].shape[:2])
+
+    def _embed(self, texts: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides how a set of
+        texts is cut for the encoder."""
         # Many short kernels cost nothing on a CPU, and padding does; on other devices it is the other way round.
         # Sharded weights (DTensor) need the same number of encoder calls on every process.
         sharded = isinstance(next(self.parameters()), DTensor)
         by_length = self.device.type == "cpu" and not sharded and not torch.compiler.is_compiling()
-        pooled = self._pool_by_length(**flat) if by_length else self.arccse(**flat).pooler_output
-        return self.projection(pooled).unflatten(0, sentences["input_ids"].shape[:2])
+        return self.projection(self._pool_by_length(**texts) if by_length else self.arccse(**texts).pooler_output)
 
     def _pool_by_length(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Pooled vectors `[rows, dim]` of `[rows, length]`, through sub-batches of like length with little padding."""
         lengths = attention_mask.sum(-1)
-        order = lengths.argsort()
+        # Stable, so that rows which are sorted already keep their order, and with it their dropout masks.
+        order = lengths.argsort(stable=True)
         pooled = [
             self.arccse(
                 input_ids=input_ids[rows, : lengths[rows[-1]]], attention_mask=attention_mask[rows, : lengths[rows[-1]]]
@@ -320,8 +362,8 @@ def without_pooler(config) -> dict[str, bool]:
 
 
 @contextlib.contextmanager
-def _evaluating(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode (no dropout) for a while; each submodule then returns to the mode that it had."""
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each submodule then returns to the mode that it had."""
     training = [submodule for submodule in module.modules() if submodule.training]
     for submodule in training:
         submodule.training = False

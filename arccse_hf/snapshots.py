@@ -66,11 +66,10 @@ def take_snapshot(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite | None
 
 
 def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[float] | int]:
-    # A copy, because the trainer's own stands at some epoch and may fill batches that hold no triplet with a false one.
+    # A copy, because the trainer's own stands at some epoch.
     collator = copy.deepcopy(trainer.data_collator)
     if isinstance(collator, ArcCSECollator):
         collator.set_epoch(0)
-        collator.always_triplet = False
     trainer.model.train()
     found: dict[str, list[torch.Tensor]] = {"positives": [], "negatives": [], "closer": [], "farther": []}
     size = min(trainer.args.per_device_train_batch_size, _BATCH)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import glob
 import gzip
+import json
 import os
 import zlib
 from collections.abc import Iterator, Sequence
@@ -12,20 +13,25 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from datasets import Dataset, Features, Value, load_dataset
+from datasets import Dataset, Features, IterableDataset, Value, load_dataset
 from datasets.exceptions import DatasetsError
 
 from .errors import UserError, one_line
 
-READ_ERRORS = (DatasetsError, ValueError, OSError, EOFError, pa.ArrowException)
+READ_ERRORS = (DatasetsError, ValueError, OSError, EOFError, zlib.error, pa.ArrowException)
 
 _BUILDERS = {".txt": "text", ".csv": "csv", ".tsv": "csv", ".json": "json", ".jsonl": "json", ".parquet": "parquet"}
 _CHUNK_BYTES = 1 << 20
+_ROWS_AT_ONCE = 1_000
 _SAMPLED_CSV_ROWS = 1_000
 
 
-def expand_files(patterns: Sequence[str]) -> list[str]:
+def expand_files(patterns: Sequence[str], option: str = "--train_file") -> list[str]:
     """The files that paths and globs stand for, without repetitions: patterns as given, each one's files sorted.
+
+    Args:
+        patterns: what the user wrote.
+        option: where they wrote it, for the errors.
 
     Raises:
         UserError: if a file is missing, a folder or of an unknown kind, or if kinds are mixed.
@@ -36,18 +42,18 @@ def expand_files(patterns: Sequence[str]) -> list[str]:
         found = [path] if os.path.exists(path) else sorted(glob.glob(path, recursive=True))
         if not found:
             what = "matches no file" if glob.has_magic(path) else "does not exist"
-            raise _file_error(pattern, f"{what}; check the path (now in {os.getcwd()})")
+            raise _file_error(pattern, f"{what}; check the path (now in {os.getcwd()})", option)
         files += [os.path.abspath(file) for file in found]
     files = list(dict.fromkeys(files))
     for file in files:
         if os.path.isdir(file):
-            raise _file_error(file, f"is a folder; name its files, such as {os.path.join(file, '*.txt')}")
+            raise _file_error(file, f"is a folder; name its files, such as {os.path.join(file, '*.txt')}", option)
         if _kind(file) not in _BUILDERS:
-            raise _file_error(file, f"unknown kind of file; known are {', '.join(_BUILDERS)}, also with .gz")
+            raise _file_error(file, f"unknown kind of file; known are {', '.join(_BUILDERS)}, also with .gz", option)
         if file.endswith(".parquet.gz"):
-            raise _file_error(file, "parquet is compressed by itself; unpack it with gunzip")
+            raise _file_error(file, "parquet is compressed by itself; unpack it with gunzip", option)
         if _kind(file) != _kind(files[0]):
-            raise _file_error(file, f"is of another kind than {files[0]}; give files of one kind")
+            raise _file_error(file, f"is of another kind than {files[0]}; give files of one kind", option)
     return files
 
 
@@ -55,47 +61,97 @@ def _kind(file: str) -> str:
     return Path(file.removesuffix(".gz")).suffix.lower()
 
 
-def load_files(files: list[str]) -> tuple[Dataset, set[str]]:
+def load_files(files: list[str], streaming: bool = False) -> tuple[Dataset | IterableDataset, set[str]]:
     """The rows of files as `expand_files` gives them, and the columns that hold numbers although they come as text.
+
+    Args:
+        files: of one kind.
+        streaming: read the rows when they are asked for. Only the beginning of a file is then checked here;
+            `reading_error` says what is wrong with the rest.
 
     Raises:
         UserError: if a file is empty, no UTF-8 text, malformed, or has other columns than the first.
     """
-    kind = _kind(files[0])
     for file in files:
         if os.path.getsize(file) == 0:
             raise _file_error(file, "is empty; give a file with text")
-        if kind != ".parquet":
-            _check_is_text(file)
-    options, numeric = {}, set()
-    if _BUILDERS[kind] == "csv":
-        separator = "\t" if kind == ".tsv" else ","
-        names, numeric = _csv_columns(files, separator)
-        # All as text: types guessed chunk by chunk can differ within a column, and "null" or "NA" may be a sentence.
-        options = {"features": text_features(names), "sep": separator, "keep_default_na": False}
+        if _kind(file) != ".parquet":
+            _check_is_text(file, whole=not streaming)
+    options, numeric = _reader_options(files)
     try:
-        return _build(_BUILDERS[kind], files, options), numeric
+        return _build(files, options, streaming), numeric
     except READ_ERRORS as error:
-        for file in files:  # One by one, to name the one that is to blame.
-            try:
-                _build(_BUILDERS[kind], [file], options)
-            except READ_ERRORS as reason:
-                raise _unreadable(file, reason) from error
-        problem = f"and {len(files) - 1} more have different columns or types; give files of one layout"
-        raise UserError(f"--train_file {files[0]} {problem} ({innermost_reason(error)})") from error
+        raise reading_error(files, error) from error
 
 
-def _build(builder: str, files: list[str], options: dict) -> Dataset:
+def reading_error(files: list[str], error: BaseException) -> UserError:
+    """What to tell about an error of reading `files`: which of them is to blame, and where in it if that can be told.
+
+    Reads the files again, one by one, up to the mistake.
+    """
+    for file in files:
+        try:
+            if _kind(file) != ".parquet":
+                _check_is_text(file)
+            for _ in (
+                _build([file], _reader_options([file])[0], streaming=True).with_format("arrow").iter(_ROWS_AT_ONCE)
+            ):
+                pass
+        except UserError as reason:
+            return reason
+        except READ_ERRORS as reason:
+            return _unreadable(file, reason)
+    problem = f"and {len(files) - 1} more have different columns or types; give files of one layout"
+    return UserError(f"--train_file {files[0]} {problem} ({innermost_reason(error)})")
+
+
+def _reader_options(files: list[str]) -> tuple[dict, set[str]]:
+    """What the reader of these files must be told, and the columns of csv files that hold numbers."""
+    if _BUILDERS[_kind(files[0])] != "csv":
+        return {}, set()
+    separator = "\t" if _kind(files[0]) == ".tsv" else ","
+    names, numeric = _csv_columns(files, separator)
+    # All as text: types guessed chunk by chunk can differ within a column, and "null" or "NA" may be a sentence.
+    return {"features": text_features(names), "sep": separator, "keep_default_na": False}, numeric
+
+
+def _build(files: list[str], options: dict, streaming: bool) -> Dataset | IterableDataset:
+    builder = _BUILDERS[_kind(files[0])]
+    if streaming and builder in ("text", "json"):
+        options = options | {"chunksize": _CHUNK_BYTES}  # as many of these in memory as files are read in turns
     # Escaped, because load_dataset expands globs again and a real file's name may hold brackets.
-    return load_dataset(builder, data_files=[glob.escape(file) for file in files], split="train", **options)
+    data_files = [glob.escape(file) for file in files]
+    dataset = load_dataset(builder, data_files=data_files, split="train", streaming=streaming, **options)
+    return with_features(dataset) if streaming else dataset
 
 
-def _file_error(file: str, problem: str) -> UserError:
-    return UserError(f"--train_file {file}: {problem}")
+def with_features(stream: IterableDataset) -> IterableDataset:
+    """`stream` with its columns known, from its first row where nothing else tells them."""
+    if stream.features is None:
+        stream = stream.cast(Dataset.from_list(list(stream.take(1))).features)
+    return stream
+
+
+def _file_error(file: str, problem: str, option: str = "--train_file") -> UserError:
+    return UserError(f"{option} {file}: {problem}")
 
 
 def _unreadable(file: str, error: BaseException) -> UserError:
-    return _file_error(file, f"cannot be read as {_kind(file)}; mend or convert it ({innermost_reason(error)})")
+    line = _broken_json_line(file) if _kind(file) == ".jsonl" else None
+    where = f"line {line} " if line else ""
+    return _file_error(file, f"{where}cannot be read as {_kind(file)}; mend or convert it ({innermost_reason(error)})")
+
+
+def _broken_json_line(file: str) -> int | None:
+    """The number of the first line that is no JSON: the reader knows only its place in a chunk."""
+    with gzip.open(file) if file.endswith(".gz") else open(file, "rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                json.loads(line)
+            except ValueError:
+                if line.strip():
+                    return number
+    return None
 
 
 def innermost_reason(error: BaseException) -> str:
@@ -105,8 +161,8 @@ def innermost_reason(error: BaseException) -> str:
     return one_line(error)[:300] or type(error).__name__
 
 
-def _check_is_text(file: str) -> None:
-    """Read the file once, in pieces, to be sure that it is UTF-8 text."""
+def _check_is_text(file: str, whole: bool = True) -> None:
+    """Read the file once, in pieces, or else its first piece, to be sure that it is UTF-8 text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line = 1
     size = 0
@@ -123,6 +179,8 @@ def _check_is_text(file: str) -> None:
                 raise _file_error(file, problem) from error
             line += chunk.count(b"\n")
             size += len(chunk)
+            if not whole:
+                break
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise _file_error(file, f"the gzip file is damaged ({error}); compress or copy it again") from error
     except OSError as error:

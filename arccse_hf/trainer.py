@@ -1,6 +1,7 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
 from collections.abc import Callable
+from functools import partial
 
 import datasets
 import numpy as np
@@ -12,7 +13,10 @@ from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, Train
 from .arguments import ArcCSETrainingArguments
 from .collator import ArcCSECollator, SentenceCollator
 from .distributed import gather_keys, world_size
+from .errors import UserError
 from .evaluation import TaskSuite, greater_is_better
+from .grad_cache import GradCache
+from .losses import row_cosines, sum_of_cosines
 from .modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 
 
@@ -23,12 +27,15 @@ class ArcCSETrainer(Trainer):
         model: the model to train.
         args: the run's settings.
         train_dataset: rows of token ids, with special tokens and without padding, in `anchor` [, `positive`
-            [, `negative`]]; `arccse_hf.data.tokenize_texts` makes them.
+            [, `negative`]]; `arccse_hf.data.tokenize_texts` makes them. Or a `arccse_hf.streaming.TextStream`.
         processing_class: the tokenizer.
         eval_suite: what is measured at every evaluation. Each of its distinct sentences is embedded once, over all
             processes, and the suite scores the embeddings.
         eval_max_length: tokens a sentence of the suite is cut to; as many as the tokenizer allows by default.
         kwargs: any other argument of `transformers.Trainer`.
+
+    Raises:
+        UserError: settings that do not go together, or several GPUs for one process.
     """
 
     def __init__(
@@ -41,6 +48,11 @@ class ArcCSETrainer(Trainer):
         eval_max_length: int | None = None,
         **kwargs,
     ):
+        if args.n_gpu > 1:
+            raise UserError(
+                f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "
+                f"--num_processes {args.n_gpu} run_arccse.py ...) or let it see only one (CUDA_VISIBLE_DEVICES=0)"
+            )
         if kwargs.get("data_collator") is None:
             kwargs["data_collator"] = ArcCSECollator(
                 processing_class,
@@ -63,8 +75,16 @@ class ArcCSETrainer(Trainer):
         self.model_accepts_loss_kwargs = False
         self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
         self._sums: dict[str, Tensor] = {}
+        self._grad_cache: GradCache | None = None
+        self._sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self._sharded and args.grad_cache_chunk_size is not None:
+            raise UserError(
+                f"--grad_cache_chunk_size {args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave it "
+                "out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
+            )
+        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap is None:
+            self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = _layer_classes(model)
         if isinstance(self.data_collator, ArcCSECollator):
-            self.data_collator.always_triplet = self.is_fsdp_enabled or self.is_deepspeed_enabled
             self.add_callback(_NewSpansEachEpoch(self.data_collator))
 
     def compute_loss(
@@ -74,18 +94,66 @@ class ArcCSETrainer(Trainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ArcCSEOutput]:
-        # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it a step.
-        outputs = model(**inputs, triplet_dropout=self.args.triplet_dropout, gather_keys=self._gather_keys)
-        loss = outputs.arccon_loss
+        """The loss of which processes average gradient and value, as they do, to those of one process that has the rows
+        of all: ArcCon's mean is over all rows, the triplets' over all triplets. With a gradient cache, its gradient
+        reaches the weights in `training_step`."""
+        counts = [len(inputs[kind]["input_ids"]) if kind in inputs else 0 for kind in ("pair", "triplet")]
+        own = torch.tensor(counts, dtype=torch.float32, device=self.args.device)
+        total = self.accelerator.reduce(own, reduction="sum")
+        arccon_share, triplet_share = world_size() * own / total.clamp(min=1)
+        if self._sharded and self.args.triplet_weight > 0 and "triplet" not in inputs:
+            # Sharded weights need the same calls of the encoder everywhere. This triplet has no share in the loss.
+            views = {name: values[:1, :1].expand(-1, 3, -1) for name, values in inputs["pair"].items()}
+            inputs = inputs | {"triplet": views}
+
+        outputs = self._outputs(model, inputs)
+        losses = {"arccon_loss": arccon_share * outputs.arccon_loss}
+        loss = losses["arccon_loss"]
         if outputs.triplet_loss is not None:
-            loss = loss + self.args.triplet_weight * outputs.triplet_loss
-        self._track(outputs)
+            losses["triplet_loss"] = triplet_share * outputs.triplet_loss
+            loss = loss + self.args.triplet_weight * losses["triplet_loss"]
+        self._track(outputs, losses, triplets=counts[1], all_triplets=total[1])
         return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._grad_cache is not None:
+            # The gradient that it takes on is already that of the scaled loss, divided by the accumulation steps.
+            self._grad_cache.backward()
+            self._grad_cache = None
+        return loss
+
+    def _outputs(self, model: nn.Module, inputs: dict[str, dict[str, Tensor]]) -> ArcCSEOutput:
+        # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it a step; or two a chunk.
+        if self.args.grad_cache_chunk_size is None:
+            return model(**inputs, triplet_dropout=self.args.triplet_dropout, gather_keys=self._gather_keys)
+        self._grad_cache = GradCache(model, self.args.grad_cache_chunk_size, partial(self.accelerator.no_sync, model))
+        embeddings = {
+            kind: self._grad_cache.embed(sentences, dropout=kind == "pair" or self.args.triplet_dropout)
+            for kind, sentences in inputs.items()
+        }
+        return self.model.losses(**embeddings, gather_keys=self._gather_keys)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # a line of training, not of evaluation
             logs.update(self._tracked())
         super().log(logs, start_time)
+
+    def get_train_dataloader(self) -> DataLoader:
+        # A dataset that is a share of the rows already, a `TextStream`, makes its own loader: Trainer's would shard it.
+        own = getattr(self.train_dataset, "dataloader", None)
+        if own is None:
+            return super().get_train_dataloader()
+        return own(self._train_batch_size, self.data_collator, self.args, self.accelerator.device)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the whole model, also where FSDP's checkpoints hold shards: Trainer would save nothing there."""
+        super().save_model(output_dir, _internal_call)
+        state_dict_type = str(self.accelerator.state.fsdp_plugin.state_dict_type) if self.is_fsdp_enabled else "FULL"
+        if "FULL" not in state_dict_type and not _internal_call:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
 
     def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
         # Trainer has one collator and one drop_last for training and evaluation: no evaluation row may be dropped.
@@ -114,21 +182,27 @@ class ArcCSETrainer(Trainer):
         tokens = sum(batch["input_ids"].numel() for batch in inputs.values())
         return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
 
-    def _track(self, outputs: ArcCSEOutput) -> None:
-        """Adds a batch to the sums behind the next log line; nothing is copied from the device here."""
-        cosines = outputs.cosines
-        rows, negatives = cosines.shape[0], cosines.shape[1] - 1
-        positive = cosines.diagonal().sum()
-        self._add("arccon_loss", outputs.arccon_loss.detach(), 1)
-        self._add("positive_cosine", positive, rows)
-        self._add("negative_cosine", cosines.sum() - positive, rows * negatives)
-        triplets = outputs.triplet_loss is not None
-        self._add("triplet_loss", outputs.triplet_loss.detach() if triplets else cosines.new_zeros(()), int(triplets))
-        violated = (outputs.farther_cosine > outputs.closer_cosine) if triplets else cosines.new_zeros(0)
-        self._add("triplets_violated", violated.sum(), violated.numel())
+    def _track(self, outputs: ArcCSEOutput, losses: dict[str, Tensor], *, triplets: int, all_triplets: Tensor) -> None:
+        """Adds a batch to the sums behind the next log line; nothing is copied from the device here.
 
-    def _add(self, name: str, total: Tensor, count: int) -> None:
-        sums = torch.stack([total.float(), total.new_tensor(count, dtype=torch.float32)])
+        Args:
+            outputs: of this process's rows.
+            losses: each head's, such that their mean over processes is the loss of all rows or all triplets.
+            triplets: how many this process has.
+            all_triplets: scalar, how many all processes have.
+        """
+        rows, keys = len(outputs.anchors), len(outputs.keys)
+        positive = row_cosines(outputs.anchors, outputs.keys[:rows]).sum()
+        nothing = torch.zeros_like(positive)
+        self._add("arccon_loss", losses["arccon_loss"].detach(), 1)
+        self._add("positive_cosine", positive, rows)
+        self._add("negative_cosine", sum_of_cosines(outputs.anchors, outputs.keys) - positive, rows * (keys - 1))
+        self._add("triplet_loss", losses.get("triplet_loss", nothing).detach(), all_triplets > 0)
+        violated = (outputs.farther_cosine > outputs.closer_cosine).sum() if triplets else nothing
+        self._add("triplets_violated", violated, triplets)
+
+    def _add(self, name: str, total: Tensor, count: int | Tensor) -> None:
+        sums = torch.stack([total.float(), torch.as_tensor(count, dtype=torch.float32, device=total.device)])
         self._sums[name] = self._sums[name] + sums if name in self._sums else sums
 
     def _tracked(self) -> dict[str, float]:
@@ -147,6 +221,13 @@ class _NewSpansEachEpoch(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.collator.set_epoch(int(state.epoch or 0))
+
+
+def _layer_classes(model: nn.Module) -> list[str]:
+    """Classes of the layers, which FSDP shards one by one. Those that transformers names are none for many encoders,
+    and hold the embeddings for others, which accelerate shards by themselves: FSDP 2 does not do so twice."""
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return sorted({type(layer).__name__ for layers in lists for layer in layers})
 
 
 def tokenized_sentences(

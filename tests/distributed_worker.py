@@ -9,13 +9,37 @@ import torch
 from backbones import tiny_config
 from conftest import WORDS
 from datasets import Dataset
-from transformers import BertTokenizer
+from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.utils.data import DataLoader
+from transformers import BertTokenizer, TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.arguments import ArcCSETrainingArguments
 from arccse_hf.distributed import gather_keys, world_size
 from arccse_hf.evaluation import TaskSuite
 from arccse_hf.trainer import ArcCSETrainer
+
+PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
+STEPS = 3
+LEARNING_RATE = 0.01
+
+# The rows of each process in each micro-step, where a test deals them out itself: never as many on both, and in the
+# third one only the first process has texts long enough for a triplet. Two micro-steps are a step; the last is alone.
+UNEVEN = [
+    (range(0, 11), range(11, 16)),
+    (range(16, 19), range(19, 32)),
+    (range(40, 50), range(32, 38)),
+    (range(50, 54), range(54, 64)),
+    (range(0, 5), range(5, 7)),
+]
+
+MODES = {
+    "pairs": {"gradient_accumulation_steps": 2},
+    "triplets": {"triplet_weight": 0.5},
+    "uneven": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5},
+    "uneven-cached": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5, "grad_cache_chunk_size": 5},
+    "uneven-local": {"gather_negatives": False},
+}
 
 
 class Norms:
@@ -29,31 +53,62 @@ class Norms:
         return {"mean": float(norms.mean()), "first": float(norms[0])}
 
 
-def train(folder: Path, mode: str, processes: int) -> dict:
-    tokenizer = BertTokenizer(
-        vocab={word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    )
-    generator = torch.Generator().manual_seed(0)
-    words = torch.randint(5, 40, (64, 20), generator=generator).tolist()
-    rows = Dataset.from_dict(
-        {"anchor": [[2, *row, 3] for row in words], "positive": [[2, *row[5:], 3] for row in words]}
-    )
+class UnevenTrainer(ArcCSETrainer):
+    def get_train_dataloader(self):
+        batches = [joined(parts) if PROCESSES == 1 else list(parts[self.args.process_index]) for parts in UNEVEN]
+        return DataLoader(self.train_dataset, batch_sampler=batches, collate_fn=self.data_collator)
+
+
+class CountReductions(TrainerCallback):
+    """Counts how often DDP reduces gradients; a model this small is reduced at once."""
+
+    def __init__(self, trainer):
+        self.trainer, self.count = trainer, 0
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if PROCESSES > 1:
+            self.trainer.model_wrapped.register_comm_hook(None, self.reduce)
+
+    def reduce(self, group, bucket):
+        self.count += 1
+        return allreduce_hook(group, bucket)
+
+
+def joined(parts):
+    return [row for part in parts for row in part]
+
+
+def tiny_model():
     backbone = tiny_config("bert")
     backbone.hidden_dropout_prob = backbone.attention_probs_dropout_prob = 0.0
+    backbone.initializer_range = 0.5  # so that sentences differ from the start
     torch.manual_seed(0)
-    model = ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, pooling="mean", projection="mlp"))
-    start = {name: weight.clone() for name, weight in model.state_dict().items()}
-    args = ArcCSETrainingArguments(
-        output_dir=str(folder / f"{mode}-{processes}"),
-        per_device_train_batch_size=16 // processes,
-        gradient_accumulation_steps=2,
-        max_steps=2,
-        logging_steps=2,
+    config = ArcCSEConfig(backbone_config=backbone, pooling="mean", projection="mlp", triplet_margin=0.3)
+    return ArcCSEForContrastiveLearning(config)
+
+
+def rows(hard_negatives):
+    """64 rows of 9 to 20 words; those from 32 to 39 have 9."""
+    generator = torch.Generator().manual_seed(0)
+    words = torch.randint(5, 40, (64, 20), generator=generator).tolist()
+    anchors = [row[: 9 + (5 * number % 12 if number // 8 != 4 else 0)] for number, row in enumerate(words)]
+    columns = {"anchor": anchors, "positive": [row[4:] for row in words]}
+    if hard_negatives:
+        columns["negative"] = [row[::-1] for row in words]
+    return Dataset.from_dict({name: [[2, *row, 3] for row in texts] for name, texts in columns.items()})
+
+
+def arguments(folder, mode):
+    return ArcCSETrainingArguments(
+        output_dir=str(Path(folder) / f"{mode}-{PROCESSES}"),
+        **{"triplet_weight": 0.0, "max_steps": STEPS, **MODES[mode]},
+        per_device_train_batch_size=16 // PROCESSES,
+        triplet_min_tokens=13,
+        logging_steps=1,
         optim="sgd",
-        learning_rate=0.1,
-        triplet_weight=0.5 if mode == "triplets" else 0.0,
-        triplet_min_tokens=10,
-        gather_negatives=mode != "local",
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="constant",
+        max_grad_norm=0.0,
         # Batches in order: which rows two processes see together is then what one sees at once.
         train_sampling_strategy="sequential",
         eval_strategy="no",
@@ -62,17 +117,31 @@ def train(folder: Path, mode: str, processes: int) -> dict:
         use_cpu=True,
         disable_tqdm=True,
     )
-    sentences = [" ".join(WORDS[index - 5] for index in row[: 3 + number]) for number, row in enumerate(words[:5])]
-    trainer = ArcCSETrainer(
-        model, args, train_dataset=rows, processing_class=tokenizer, eval_suite=TaskSuite([Norms(sentences)])
+
+
+def train(folder, mode):
+    tokenizer = BertTokenizer(
+        vocab={word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
     )
+    model = tiny_model()
+    sentences = [" ".join(WORDS[: 3 + number]) for number in range(5)]
+    trainer = (UnevenTrainer if mode.startswith("uneven") else ArcCSETrainer)(
+        model,
+        arguments(folder, mode),
+        train_dataset=rows(hard_negatives=mode.startswith("uneven")),
+        processing_class=tokenizer,
+        eval_suite=TaskSuite([Norms(sentences)]),
+    )
+    counter = CountReductions(trainer)
+    trainer.add_callback(counter)
     trainer.train()
     metrics = {name: value for name, value in trainer.evaluate().items() if "norms" in name}
-    log = next(line for line in trainer.state.log_history if "loss" in line)
-    return {"weights": model.state_dict(), "start": start, "metrics": metrics, "log": log}
+    log = [line for line in trainer.state.log_history if "loss" in line]
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    return {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count}
 
 
-def gather() -> dict:
+def gather():
     rank = torch.distributed.get_rank()
     keys = (10 * rank + torch.arange(6.0 if rank == 0 else 4.0).reshape(-1, 2)).requires_grad_()
     gathered = gather_keys(keys)
@@ -81,8 +150,8 @@ def gather() -> dict:
 
 
 if __name__ == "__main__":
-    folder, *modes = sys.argv[1:]
-    for mode in modes:
-        result = gather() if mode == "gather" else train(Path(folder), mode, int(os.environ["WORLD_SIZE"]))
-        name = f"{mode}-{os.environ['WORLD_SIZE']}-{os.environ['RANK']}.pt"
-        torch.save({**result, "world_size": world_size()}, Path(folder) / name)
+    folder = sys.argv[1]
+    # Training arguments start the process group, which `gather` needs.
+    results = {mode: train(folder, mode) for mode in MODES} | {"gather": gather()}
+    results["world_size"] = world_size()
+    torch.save(results, Path(folder) / f"{torch.distributed.get_rank()}.pt")

@@ -45,12 +45,6 @@ def test_a_batch_without_a_triplet_has_none(tokenizer):
     assert set(ArcCSECollator(tokenizer, triplets=False)(rows(30, 30))) == {"pair"}
 
 
-def test_sharded_training_gets_a_triplet_in_every_batch(tokenizer):
-    collator = ArcCSECollator(tokenizer, triplet_min_tokens=10, always_triplet=True)
-    assert collator(rows(3, 4))["triplet"]["input_ids"].tolist() == [[[CLS, 5, 6, 7, SEP]] * 3]
-    assert collator(rows(3, 12))["triplet"]["input_ids"].shape[0] == 1
-
-
 @pytest.mark.parametrize("length", range(1, 40, 3))
 def test_versions_lose_nested_spans_and_never_a_special_token(tokenizer, length):
     collator = ArcCSECollator(tokenizer, triplet_min_tokens=1)

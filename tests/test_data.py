@@ -5,6 +5,7 @@ import gzip
 import json
 import logging
 import os
+import random
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
 from arccse_hf import data, text_files
-from arccse_hf.data import CleaningCounts, load_training_texts, tokenize_texts
+from arccse_hf.data import CleaningCounts, RowCleaner, load_training_texts, tokenize_texts
 from arccse_hf.errors import UserError
 from arccse_hf.installed_docs import DocstringCorpus
 
@@ -22,6 +23,7 @@ disable_progress_bars()
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "the", "first", "second", "one", "here"]
 SENTENCES = ["The first sentence.", "A second one here.", "Finally, the third."]
+NOISE = random.Random(0).randbytes(999).hex().encode()  # the same in every process that collects the tests
 
 
 @pytest.fixture(autouse=True)
@@ -145,6 +147,15 @@ def test_cleaning_counts_the_first_reason_for_each_row(tmp_path, caplog):
     assert line in caplog.messages
 
 
+def test_a_window_bounds_how_far_back_a_duplicate_is_looked_for():
+    cleaner = RowCleaner(1, (), duplicate_window=2)
+    # Window after each row kept: a, ab, bc, ca, ab.
+    assert cleaner.keep((text,) for text in "abaccbab") == [0, 1, 3, 6, 7]
+    assert cleaner.counts == CleaningCounts(8, 0, 0, duplicate=3, held_out=0, kept=5, min_chars=1, duplicate_window=2)
+    cleaner.forget()
+    assert cleaner.keep([("a",), ("b",), ("a",)]) == [0, 1] and cleaner.counts.read == 11
+
+
 def test_a_sample_is_random_and_the_same_for_the_same_seed(tmp_path):
     numbered = [(f"Sentence number {number}.",) for number in range(200)]
     file = write(tmp_path / "many.txt", "\n".join(text for (text,) in numbered))
@@ -178,18 +189,18 @@ def refuse(match: str, **arguments) -> None:
     [
         ("empty.txt", b"", "is empty"),
         ("blank.txt", b"\n \n\n", "no row is left"),
-        ("empty.txt.gz", gzip.compress(b""), "is empty"),
+        ("empty.txt.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("binary.txt", b"some text\n\x00\x01", "NUL"),
         ("utf16.csv", "text\nwörter\n".encode("utf-16"), "NUL"),
         ("latin.txt", "one\ntwo\ndrei Wörter\n".encode("latin1"), "line 3 is not UTF-8"),
         ("cut.txt", "one\nzwei W\u00f6".encode()[:-1], "line 2 is not UTF-8"),
-        ("latin.csv.gz", gzip.compress("text\nWörter\n".encode("latin1")), "line 2 is not UTF-8"),
-        ("cut.txt.gz", gzip.compress(os.urandom(999).hex().encode())[:-20], "gzip file is damaged"),
+        ("latin.csv.gz", gzip.compress("text\nWörter\n".encode("latin1"), mtime=0), "line 2 is not UTF-8"),
+        ("cut.txt.gz", gzip.compress(NOISE, mtime=0)[:-20], "gzip file is damaged"),
         ("plain.txt.gz", b"not packed at all", "gzip file is damaged"),
         ("header.csv", b"text\n", "has a header but no rows"),
         ("cells.csv", b"text\nHello, world and all.\n", "more cells than the header"),
         ("ragged.csv", b"text\nhello\na,b,c\n", "line 3"),
-        ("broken.jsonl", b'{"text": "a"}\n{"text": "b"\n{"text": "c"}\n', "cannot be read as .jsonl"),
+        ("broken.jsonl", b'{"text": "a"}\n{"text": "b"\n{"text": "c"}\n', "line 2 cannot be read as .jsonl"),
         ("numbers.jsonl", b'{"text": 1}\n{"text": 2}\n', "column text holds values of type int64"),
         ("numbers.csv", b"text\n1\n2\n", "column text holds numbers"),
         ("mixed.jsonl", b'{"text": "a"}\n{"text": 2}\n', "column text holds"),
@@ -226,7 +237,7 @@ def test_files_must_agree(tmp_path):
     refuse("c.txt: is of another kind", train_file=[first, write(tmp_path / "c.txt", "hello\n")])
     good = write(tmp_path / "a.jsonl", '{"text": "hello"}\n')
     refuse("different columns", train_file=[good, write(tmp_path / "b.jsonl", '{"body": "hello"}\n')])
-    refuse("c.jsonl: cannot be read", train_file=[good, write(tmp_path / "c.jsonl", '{"text": \n')])
+    refuse("c.jsonl: line 1 cannot be read", train_file=[good, write(tmp_path / "c.jsonl", '{"text": \n')])
 
 
 def test_columns_that_are_not_there_are_refused_with_the_nearest(tmp_path):

@@ -74,8 +74,7 @@ def test_poolings_against_a_loop_over_tokens(pooling):
 @pytest.mark.parametrize("projection", PROJECTIONS)
 def test_the_projection_is_where_its_name_says(projection):
     model = trainable(projection=projection, pooling="mean").eval()
-    sentences = batch(views=3)
-    flat = {name: values[:, 0] for name, values in sentences.items()}
+    flat = {name: values[:, 0] for name, values in batch().items()}
     with torch.no_grad():
         pooled = trainable(projection="none", pooling="mean").eval()
         pooled.arccse.encoder.load_state_dict(model.arccse.encoder.state_dict())
@@ -84,7 +83,7 @@ def test_the_projection_is_where_its_name_says(projection):
         projected = plain if dense is None else torch.tanh(plain @ dense.dense.weight.T + dense.dense.bias)
         at_inference = projected if projection == "mlp" else plain
         torch.testing.assert_close(model(**flat).pooler_output, at_inference)
-        torch.testing.assert_close(model._embed(sentences)[:, 0], projected)
+        torch.testing.assert_close(model(**flat, project=True), projected)
 
 
 def test_the_default_projection_follows_the_pooling():
@@ -124,6 +123,18 @@ def test_the_two_views_of_a_sentence_get_different_dropout_and_triplets_none():
     assert (with_dropout.closer_cosine < 0.9999).all()
 
 
+def test_a_large_cosine_matrix_is_taken_a_few_rows_at_a_time(monkeypatch):
+    gradients = []
+    for at_once in (10**6, 50):  # all 9 rows with 18 keys; or 2 at a time
+        monkeypatch.setattr("arccse_hf.modeling_arccse._COSINES_AT_ONCE", at_once)
+        model = trainable(pooling="mean").double().eval()
+        output = model(pair=batch(rows=9, views=3))
+        output.arccon_loss.backward()
+        gradients.append({name: weight.grad for name, weight in model.named_parameters()} | {"": output.arccon_loss})
+    for name, gradient in gradients[0].items():
+        torch.testing.assert_close(gradients[1][name], gradient, msg=name)
+
+
 def test_a_batch_without_triplets_has_no_triplet_loss():
     output = trainable()(pair=batch())
     assert output.triplet_loss is None and output.closer_cosine is None
@@ -137,13 +148,11 @@ def test_forward_wants_sentences_or_pairs(given):
 
 def test_embeddings_do_not_depend_on_how_a_batch_is_cut(monkeypatch):
     model = trainable(pooling="mean").eval()
-    sentences = batch(rows=21)
-    cut = model._embed(sentences)
+    sentences = {name: values[:, 0] for name, values in batch(rows=42).items()}
+    cut = model(**sentences, project=True)
     monkeypatch.setattr("arccse_hf.modeling_arccse._ROWS_OF_LIKE_LENGTH", 1000)
-    torch.testing.assert_close(model._embed(sentences), cut)
-    for view in range(2):
-        alone = model(**{name: values[:, view] for name, values in sentences.items()}).pooler_output
-        torch.testing.assert_close(cut[:, view], alone)
+    torch.testing.assert_close(model(**sentences, project=True), cut)
+    torch.testing.assert_close(model(**sentences).pooler_output, cut)  # one padded batch
 
 
 @pytest.mark.parametrize("kind", [BertModel, BertForPreTraining, BertForMaskedLM, RobertaForMaskedLM])

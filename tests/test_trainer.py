@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning, arccon_loss, triplet_loss
 from arccse_hf.arguments import ArcCSETrainingArguments
+from arccse_hf.errors import UserError
 from arccse_hf.evaluation import TaskSuite
 from arccse_hf.trainer import ArcCSETrainer
 
@@ -146,7 +147,7 @@ def test_with_triplet_weight_0_nothing_of_the_triplet_path_runs(tmp_path, rows, 
 
     monkeypatch.setattr("arccse_hf.collator.nested_spans", fail)
     monkeypatch.setattr("arccse_hf.modeling_arccse.TripletHead.forward", fail)
-    monkeypatch.setattr("arccse_hf.modeling_arccse._evaluating", fail)
+    monkeypatch.setattr("arccse_hf.modeling_arccse.without_dropout", fail)
     trainer = make_trainer(tmp_path, rows, tokenizer, triplet_weight=0.0, triplet_min_tokens=1)
     trainer.train()
     assert "triplet_loss" not in trainer.state.log_history[0]
@@ -158,6 +159,25 @@ def test_batches_without_any_triplet_train(tmp_path, rows, tokenizer):
     trainer = make_trainer(tmp_path, rows, tokenizer, triplet_min_tokens=1000)
     trainer.train()
     assert trainer.state.log_history[0]["loss"] == trainer.state.log_history[0]["arccon_loss"]
+
+
+def test_sharded_training_embeds_a_triplet_in_every_batch_that_counts_for_nothing(tmp_path, rows, tokenizer):
+    """Sharded weights are gathered at every call of the encoder, which all processes then have to make."""
+    runs = []
+    for sharded in (False, True):
+        trainer = make_trainer(
+            tmp_path, rows, tokenizer, tiny_model(triplet_margin=0.3), triplet_min_tokens=1000, triplet_weight=0.5
+        )
+        trainer._sharded = sharded
+        given = []
+        trainer.model.register_forward_pre_hook(
+            lambda _, args, kwargs, given=given: given.append(kwargs), with_kwargs=True
+        )
+        trainer.train()
+        assert [("triplet" in kwargs) for kwargs in given] == [sharded] * 3
+        runs.append((weights_of(trainer.model), [line for line in trainer.state.log_history if "loss" in line]))
+    assert all(torch.equal(weight, runs[1][0][name]) for name, weight in runs[0][0].items())
+    assert runs[0][1] == runs[1][1]
 
 
 def test_training_drops_the_last_batch_and_evaluation_drops_nothing(tmp_path, rows, tokenizer, sentences):
@@ -235,6 +255,13 @@ def test_bfloat16_trains_on_the_cpu(tmp_path, rows, tokenizer):
     name = "arccse.encoder.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(trainer.model.state_dict()[name], before[name])
     assert trainer.model.state_dict()[name].dtype == torch.float32
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path):
+    args = ArcCSETrainingArguments(output_dir=str(tmp_path), use_cpu=True)
+    args._n_gpu = 4
+    with pytest.raises(UserError, match="--num_processes 4"):
+        ArcCSETrainer(tiny_model(), args)
 
 
 def test_training_lowers_the_loss(tmp_path, rows, tokenizer):
