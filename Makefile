@@ -1,5 +1,7 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
 # make test         the environment, then style checks and the test suite
+# make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
+#                   train a recipe, score it on the seven STS sets, print the published row above ours
 # make clean        remove the environment and the quickstart's output
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ STS := $(if $(SENTEVAL),--eval_tasks retrieval stsb_dev --eval_data $(SENTEVAL))
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test clean
+.PHONY: quickstart test reproduce clean
 
 quickstart: .venv/quickstart
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
@@ -24,6 +26,9 @@ test: .venv/quickstart
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+reproduce: .venv/quickstart
+	$(BIN)/python -m arccse_hf reproduce $(CONFIG) $(ARGS)
 
 .venv/done: requirements.txt pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -11,12 +11,18 @@ import typer
 
 from .errors import UserError
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # --text_column, as run_arccse.py and accelerate spell options, is --text-column.
+    context_settings={"token_normalize_func": lambda name: name.replace("_", "-")},
+)
 
 
 @app.callback()
 def _app() -> None:
-    """Evaluate and use sentence encoders."""
+    """Evaluate, compare and use sentence encoders."""
 
 
 @app.command()
@@ -62,6 +68,38 @@ def evaluate(
 
 
 @app.command()
+def encode(
+    model: Annotated[str, typer.Option(help="Folder, hub id, checkpoint or package:NAME/PATH.")],
+    inputs: Annotated[
+        list[str],
+        typer.Option(
+            "--input", help="A file or a quoted glob; may be repeated. .txt .csv .tsv .jsonl [.gz], .parquet."
+        ),
+    ],
+    output: Annotated[Path, typer.Option(help="Folder for the Parquet files of id and embedding.")],
+    text_column: Annotated[str, typer.Option(help="Column of the texts.")] = "text",
+    id_column: Annotated[
+        str | None, typer.Option(help="Column of ids; without it, the row's number in its file.")
+    ] = None,
+    pooling: Annotated[str | None, typer.Option(help="cls, mean, ...: overrides the model's own.")] = None,
+    normalize: Annotated[bool, typer.Option("--normalize", help="Scale embeddings to length 1.")] = False,
+    max_seq_length: Annotated[int | None, typer.Option(help="Tokens a text is cut to.")] = None,
+    batch_size: Annotated[int, typer.Option(help="Texts embedded at once.")] = 64,
+    dtype: Annotated[str, typer.Option(help="Of the computation: float32, bfloat16 or float16.")] = "float32",
+    output_dtype: Annotated[str, typer.Option(help="Of what is written: float32 or float16.")] = "float32",
+    shard_rows: Annotated[int, typer.Option(help="Rows of one Parquet file: what a killed run does again.")] = 20_000,
+) -> None:
+    """Embed files of text, on all processes of `accelerate launch`; what is done already is not done again."""
+    from .encoding.batches import EncodeOptions
+    from .encoding.command import run
+    from .encoding.reading import Columns
+
+    options = EncodeOptions(Columns(text_column, id_column), normalize, batch_size, output_dtype, shard_rows)
+    status = run(model, inputs, output, options, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
+    raise typer.Exit(status)
+
+
+@app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Output folders of run_arccse.py.")],
     output: Annotated[Path, typer.Option(help="Folder for report.html and its pictures.")] = Path("report"),
@@ -70,6 +108,50 @@ def report(
     from .report import write_report
 
     print(write_report(runs, output))
+
+
+FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=FIELDS)
+def study(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="STUDY.yaml [--field value ...]", help="See configs/studies/.")],
+    output: Annotated[Path | None, typer.Option(help="Folder of the runs and results, instead of the file's.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on: do the runs that are not done.")] = False,
+    seeds: Annotated[str | None, typer.Option(help="Comma-separated, instead of the file's.")] = None,
+    run: Annotated[int | None, typer.Option(help="Do this one run alone, for array jobs.")] = None,
+    list_runs: Annotated[bool, typer.Option("--list", help="List the runs and which are done.")] = False,
+) -> None:
+    """Train variants of a recipe over several seeds, and compare them: table, intervals, pictures.
+
+    Any field of run_arccse.py can be given; it goes over the study's settings, and under what its variants set.
+    """
+    from .study.command import run_study
+
+    status = run_study(
+        config,
+        overrides=context.args,
+        output=output,
+        seeds=seeds.split(",") if seeds else None,
+        resume=resume,
+        only=run,
+        list_runs=list_runs,
+    )
+    raise typer.Exit(status)
+
+
+@app.command(context_settings=FIELDS)
+def reproduce(
+    context: typer.Context,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG.yaml [--field value ...]", help="A recipe of configs/.")],
+    output: Annotated[Path | None, typer.Option(help="Folder, instead of runs/reproduce/RECIPE.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run that was stopped.")] = False,
+) -> None:
+    """Train a recipe, score it on the seven STS sets, and print the published row above ours."""
+    from .study.command import reproduce as run
+
+    raise typer.Exit(run(config, overrides=context.args, output=output, resume=resume))
 
 
 def main() -> None:

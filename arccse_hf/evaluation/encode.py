@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,13 +39,16 @@ class Encoder:
     pooling: str
 
 
-def process_state() -> PartialState:
+def process_state(timeout: timedelta | None = None) -> PartialState:
     """The processes of an `accelerate launch`, or this one alone.
 
     Left to itself PartialState takes several processes on a machine without an accelerator for as many single ones.
+
+    Args:
+        timeout: How long a process waits for the others where they meet; the first call settles it. None: minutes.
     """
     use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=use_cpu)
+    return PartialState(cpu=use_cpu, **({} if timeout is None else {"timeout": timeout}))
 
 
 def load_encoder(
@@ -162,9 +166,6 @@ def embed(
 ) -> np.ndarray:
     """Embed `sentences`, divided over all processes of an `accelerate launch`; every process gets all embeddings.
 
-    Each process sorts its share by number of tokens, so that a batch holds next to no padding (by characters, which
-    sentence-transformers sorts by, batches of 64 hold a third more).
-
     Returns:
         float32 `[len(sentences), dim]`, in the order of `sentences`.
     """
@@ -172,15 +173,8 @@ def embed(
     mine = list(sentences[state.process_index :: state.num_processes])
     part = np.empty((0, 0), dtype=np.float32)
     if mine:
-        order = np.argsort([-count for count in token_counts(model, mine)], kind="stable")
-        bar = tqdm(total=len(mine), unit="sentence", disable=not (show_progress and state.is_main_process))
-        encoded = []
-        for start in range(0, len(mine), batch_size):
-            batch = [mine[i] for i in order[start : start + batch_size]]
-            encoded.append(model.encode(batch, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True))
-            bar.update(len(batch))
-        bar.close()
-        part = torch.cat(encoded).float().cpu().numpy()[np.argsort(order)]
+        with tqdm(total=len(mine), unit="sentence", disable=not (show_progress and state.is_main_process)) as bar:
+            part = embed_here(model, mine, batch_size=batch_size, bar=bar)
     if state.num_processes == 1:
         return part
     parts = gather_object([part])
@@ -189,6 +183,24 @@ def embed(
         if len(rows):
             embeddings[rank :: state.num_processes] = rows
     return embeddings
+
+
+def embed_here(model: SentenceTransformer, sentences: Sequence[str], *, batch_size: int, bar: tqdm) -> np.ndarray:
+    """Embed `sentences`, at least one, on this process, and move `bar` on.
+
+    They are sorted by number of tokens, so that a batch holds next to no padding (by characters, which
+    sentence-transformers sorts by, batches of 64 hold a third more).
+
+    Returns:
+        float32 `[len(sentences), dim]`, in the order of `sentences`.
+    """
+    order = np.argsort([-count for count in token_counts(model, sentences)], kind="stable")
+    encoded = []
+    for start in range(0, len(sentences), batch_size):
+        batch = [sentences[i] for i in order[start : start + batch_size]]
+        encoded.append(model.encode(batch, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True))
+        bar.update(len(batch))
+    return torch.cat(encoded).float().cpu().numpy()[np.argsort(order)]
 
 
 def token_counts(model: SentenceTransformer, sentences: Sequence[str]) -> list[int]:

@@ -209,7 +209,7 @@ def write_report(
         entry = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "samples"}
         models.append(entry | {"averages": result.averages})
     content = {"settings": settings, "models": models, "differences": [dataclasses.asdict(d) for d in differences]}
-    text = json.dumps(_without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
+    text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
     (folder / "evaluation.md").write_text(to_markdown(grids), encoding="utf-8")
@@ -235,10 +235,10 @@ def check_writable(folder: Path) -> None:
         raise UserError(f"--output {folder}: can't be written ({error.strerror}): choose another folder") from error
 
 
-def _without_nan(value):
+def without_nan(value):
     """JSON has no NaN: an undefined score is null."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_without_nan(item) for item in value]
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value

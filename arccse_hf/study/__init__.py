@@ -1,0 +1,1 @@
+"""Studies: variants of a recipe over several seeds, compared with intervals."""

@@ -1,0 +1,173 @@
+"""`python -m arccse_hf study` and `reproduce`: do the runs that are not done, then say what they show."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from ..arguments import Fields, as_command_line, parse_arguments, read_fields
+from ..errors import UserError, one_line
+from ..evaluation import TaskSuite, load_tasks
+from ..evaluation.tables import check_writable, print_grid
+from .execute import SCORES, describe, execute, read_outcome
+from .figures import draw
+from .output import RESULTS_JSON, RESULTS_MARKDOWN, grids, write_results
+from .plan import Plan, read_plan
+from .summary import AVERAGE, headline_metrics, summarise
+
+PUBLISHED = Path(__file__).parents[2] / "configs" / "published" / "spearman.yaml"
+
+
+def run_study(
+    path: Path,
+    *,
+    overrides: Sequence[str] = (),
+    output: Path | None = None,
+    seeds: Sequence[str] | None = None,
+    resume: bool = False,
+    only: int | None = None,
+    list_runs: bool = False,
+) -> int:
+    """Do every run of the study that is not done, one after the other; then write and print the results.
+
+    Args:
+        path: The study file.
+        overrides: `--field value ...`, over the study's settings.
+        output: Instead of the study's `output_dir`.
+        seeds: Instead of the study's.
+        resume: Go on in an output folder that holds runs already; those that are done are not repeated.
+        only: The number of a single run to do, as `list_runs` prints them: for the array jobs of a cluster.
+        list_runs: Print the runs and whether they are done, and do none.
+
+    Returns:
+        The exit status: 0, or 1 where a run failed.
+
+    Raises:
+        UserError: The study or a field of it is wrong; nothing has been trained then.
+    """
+    plan = read_plan(path, output, fields_of(overrides), seeds)
+    plan.check()
+    if list_runs:
+        for number, run in enumerate(plan.runs()):
+            done = (plan.output_dir / run.name / SCORES).is_file()
+            print(f"{number:4d}  {'done' if done else '-':4}  {run.name}")
+        return 0
+    return do(plan, resume=resume, only=only)
+
+
+def reproduce(config: Path, *, overrides: Sequence[str] = (), output: Path | None = None, resume: bool = False) -> int:
+    """Train one recipe, score it on the seven STS sets, and print the published row above ours.
+
+    Args:
+        config: A recipe of `configs/`, or one of your own; the published row is that of its file name.
+        overrides: `--field value ...`, over the recipe.
+        output: Instead of `runs/reproduce/RECIPE`.
+        resume: See `run_study`.
+    """
+    fields = read_fields(config) | fields_of(overrides)
+    name = config.stem
+    plan = Plan(
+        output_dir=output or Path("runs", "reproduce", name),
+        base=config,
+        settings=fields_of(overrides),
+        variants={name: {}},
+        seeds=[int(fields.get("seed", 42))],
+        baseline=name,
+        published=name,
+        keep_models=True,
+    )
+    plan.check()
+    return do(plan, resume=resume)
+
+
+def do(plan: Plan, *, resume: bool = False, only: int | None = None) -> int:
+    """See `run_study`."""
+    runs = plan.runs()
+    if only is not None and not 0 <= only < len(runs):
+        raise UserError(f"--run {only}: the study has runs 0 to {len(runs) - 1}; --list shows them")
+    check_writable(plan.output_dir)
+    begun = any(plan.output_dir.iterdir())
+    if begun and not resume and only is None:
+        raise UserError(f"{plan.output_dir}: holds a study already; --resume goes on with it, --output starts another")
+    _, data, _ = parse_arguments(as_command_line(plan.config(runs[0])))
+    suite = TaskSuite(load_tasks(plan.test_tasks, data.eval_data))
+    published = _published(plan, suite)
+
+    done = {run.name for run in runs if read_outcome(plan, run) is not None}
+    failures: dict[str, str] = {}
+    for number, run in enumerate(runs):
+        if only not in (None, number):
+            continue
+        state = " (done before)" if run.name in done else ""
+        print(f"\n[{number + 1}/{len(runs)}] {describe(run)}{state}", flush=True)
+        if state:
+            continue
+        try:
+            execute(plan, run, suite)
+        except Exception as error:  # one run that fails must not lose the others
+            failures[run.name] = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            print(f"error: {run.name}: {failures[run.name]}", file=sys.stderr, flush=True)
+    if only is None:
+        _conclude(plan, suite, published, failures)
+    return 1 if failures else 0
+
+
+def _conclude(plan: Plan, suite: TaskSuite, published: dict[str, float] | None, failures: dict[str, str]) -> None:
+    rows = summarise(plan, suite)
+    if not rows:
+        return
+    tables = grids(plan, suite, rows, published)
+    write_results(plan, suite, rows, tables, failures)
+    for figure in draw(plan, rows):
+        for file, png in figure.files.items():
+            (plan.output_dir / file).write_bytes(png)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a log file has no width that a table would have to fit
+    for grid in tables:
+        print_grid(grid, console)
+    for name, message in failures.items():
+        console.print(f"{name} failed: {message}", style="red", markup=False)
+    console.print(f"written: {plan.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON} and pictures", markup=False)
+
+
+def _published(plan: Plan, suite: TaskSuite) -> dict[str, float] | None:
+    """The published scores x 100 of the test tasks and their average, where the plan names a row that has them all."""
+    if plan.published is None:
+        return None
+    known = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.is_file() else {}
+    row = known.get(plan.published, {})
+    if not {AVERAGE, *headline_metrics(suite)} <= row.keys():
+        print(f"{plan.published}: no published scores of these test tasks are known ({PUBLISHED.name})", flush=True)
+        return None
+    return row
+
+
+def fields_of(arguments: Sequence[str]) -> Fields:
+    """`--name value ...` and `--name=value` as fields.
+
+    Raises:
+        UserError: a value that follows no name, or a name without a value.
+    """
+    fields: Fields = {}
+    name = None
+    for argument in arguments:
+        if argument.startswith("--"):
+            name, given, value = argument[2:].partition("=")
+            name = name.replace("-", "_")
+            fields[name] = value if given else []
+        elif name is None:
+            raise UserError(f"{argument!r} does not follow a --field name")
+        else:
+            before = fields[name]
+            fields[name] = [*before, argument] if isinstance(before, list) else [before, argument]
+    for name, value in fields.items():
+        if value == []:
+            raise UserError(f"--{name}: needs a value")
+        if isinstance(value, list) and len(value) == 1:
+            fields[name] = value[0]
+    return fields
