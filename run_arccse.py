@@ -24,8 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase, set_seed
 
-from arccse_hf.arguments import ArcCSETrainingArguments, DataArguments, parse_arguments
+from arccse_hf.arguments import ArcCSETrainingArguments, DataArguments
 from arccse_hf.backbone import load_backbone, max_positions
+from arccse_hf.command_line import parse_arguments
 from arccse_hf.data import CleaningCounts, load_training_texts, tokenize_texts
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import TaskSuite, load_tasks

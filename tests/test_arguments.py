@@ -2,7 +2,7 @@
 
 import pytest
 
-from arccse_hf.arguments import parse_arguments
+from arccse_hf.command_line import parse_arguments
 from arccse_hf.errors import UserError
 
 REQUIRED = ["--model_name_or_path", "some-encoder", "--train_file", "text.txt"]

@@ -253,7 +253,7 @@ def test_a_package_path_is_found_without_import_and_its_checksum_verified(tmp_pa
 
 
 def test_the_recipes_can_be_read(capsys):
-    from arccse_hf.arguments import parse_arguments
+    from arccse_hf.command_line import parse_arguments
 
     for recipe in sorted((ROOT / "configs").glob("*.yaml")):
         model, _, training = parse_arguments([str(recipe), "--use_cpu"])

@@ -11,6 +11,7 @@ import yaml
 from backbones import tiny_config
 from transformers import BertModel
 
+from arccse_hf.command_line import fields_of
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import Sample
 from arccse_hf.evaluation.command import run as evaluate
@@ -79,7 +80,7 @@ def test_a_grid_and_seeds_and_trials_become_runs(study_file):
 
 def test_what_is_nearer_to_the_run_wins(study_file, base):
     path = study_file(settings={"max_steps": 5, "temperature": 0.1, "max_grad_norm": 2}, variants=OBJECTIVES)
-    given = command.fields_of(["--max_steps", "7", "--angular-margin=5", "--dataset_name", "installed-docs"])
+    given = fields_of(["--max_steps", "7", "--angular-margin=5", "--dataset_name", "installed-docs"])
     plan = read_plan(path, overrides=given)
     config = plan.config(plan.runs()[0])
     assert config["max_steps"] == "7"  # command line over settings
@@ -91,10 +92,10 @@ def test_what_is_nearer_to_the_run_wins(study_file, base):
 
 def test_fields_on_the_command_line():
     given = ["--train_file", "a", "b", "--max-steps=3", "--seed", "1"]
-    assert command.fields_of(given) == {"train_file": ["a", "b"], "max_steps": "3", "seed": "1"}
+    assert fields_of(given) == {"train_file": ["a", "b"], "max_steps": "3", "seed": "1"}
     for wrong, message in ((["7"], "'7' does not follow"), (["--seed"], "--seed: needs a value")):
         with pytest.raises(UserError, match=message):
-            command.fields_of(wrong)
+            fields_of(wrong)
 
 
 def test_a_study_trains_scores_and_compares(study_file, base, capsys):

@@ -9,7 +9,7 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from ..arguments import Fields, as_command_line, parse_arguments, read_fields
+from ..command_line import as_command_line, fields_of, parse_arguments, read_fields
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.tables import check_writable, print_grid
@@ -145,29 +145,3 @@ def _published(plan: Plan, suite: TaskSuite) -> dict[str, float] | None:
         print(f"{plan.published}: no published scores of these test tasks are known ({PUBLISHED.name})", flush=True)
         return None
     return row
-
-
-def fields_of(arguments: Sequence[str]) -> Fields:
-    """`--name value ...` and `--name=value` as fields.
-
-    Raises:
-        UserError: a value that follows no name, or a name without a value.
-    """
-    fields: Fields = {}
-    name = None
-    for argument in arguments:
-        if argument.startswith("--"):
-            name, given, value = argument[2:].partition("=")
-            name = name.replace("-", "_")
-            fields[name] = value if given else []
-        elif name is None:
-            raise UserError(f"{argument!r} does not follow a --field name")
-        else:
-            before = fields[name]
-            fields[name] = [*before, argument] if isinstance(before, list) else [before, argument]
-    for name, value in fields.items():
-        if value == []:
-            raise UserError(f"--{name}: needs a value")
-        if isinstance(value, list) and len(value) == 1:
-            fields[name] = value[0]
-    return fields

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..arguments import Fields, as_command_line, parse_arguments
+from ..command_line import Fields, as_command_line, parse_arguments
 from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
 from ..evaluation.bootstrap import Sample

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..arguments import TEXT_SOURCES, Fields, as_command_line, parse_arguments, read_fields
+from ..command_line import TEXT_SOURCES, Fields, as_command_line, parse_arguments, read_fields
 from ..errors import UserError
 
 UNTRAINED = "untrained"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..arguments import Fields
+from ..command_line import Fields
 from ..evaluation import TaskSuite
 from ..evaluation.bootstrap import RESAMPLES, bootstrap_differences, interval
 from .execute import Outcome, chosen_fields, read_outcome
