@@ -48,16 +48,17 @@ def expand_files(patterns: Sequence[str], option: str = "--train_file") -> list[
     for file in files:
         if os.path.isdir(file):
             raise _file_error(file, f"is a folder; name its files, such as {os.path.join(file, '*.txt')}", option)
-        if _kind(file) not in _BUILDERS:
+        if file_kind(file) not in _BUILDERS:
             raise _file_error(file, f"unknown kind of file; known are {', '.join(_BUILDERS)}, also with .gz", option)
         if file.endswith(".parquet.gz"):
             raise _file_error(file, "parquet is compressed by itself; unpack it with gunzip", option)
-        if _kind(file) != _kind(files[0]):
+        if file_kind(file) != file_kind(files[0]):
             raise _file_error(file, f"is of another kind than {files[0]}; give files of one kind", option)
     return files
 
 
-def _kind(file: str) -> str:
+def file_kind(file: str) -> str:
+    """The ending that says how a file is read, `.gz` left aside: `.txt`, `.csv` ..."""
     return Path(file.removesuffix(".gz")).suffix.lower()
 
 
@@ -75,7 +76,7 @@ def load_files(files: list[str], streaming: bool = False) -> tuple[Dataset | Ite
     for file in files:
         if os.path.getsize(file) == 0:
             raise _file_error(file, "is empty; give a file with text")
-        if _kind(file) != ".parquet":
+        if file_kind(file) != ".parquet":
             _check_is_text(file, whole=not streaming)
     options, numeric = _reader_options(files)
     try:
@@ -91,7 +92,7 @@ def reading_error(files: list[str], error: BaseException) -> UserError:
     """
     for file in files:
         try:
-            if _kind(file) != ".parquet":
+            if file_kind(file) != ".parquet":
                 _check_is_text(file)
             for _ in (
                 _build([file], _reader_options([file])[0], streaming=True).with_format("arrow").iter(_ROWS_AT_ONCE)
@@ -107,16 +108,16 @@ def reading_error(files: list[str], error: BaseException) -> UserError:
 
 def _reader_options(files: list[str]) -> tuple[dict, set[str]]:
     """What the reader of these files must be told, and the columns of csv files that hold numbers."""
-    if _BUILDERS[_kind(files[0])] != "csv":
+    if _BUILDERS[file_kind(files[0])] != "csv":
         return {}, set()
-    separator = "\t" if _kind(files[0]) == ".tsv" else ","
+    separator = "\t" if file_kind(files[0]) == ".tsv" else ","
     names, numeric = _csv_columns(files, separator)
     # All as text: types guessed chunk by chunk can differ within a column, and "null" or "NA" may be a sentence.
     return {"features": text_features(names), "sep": separator, "keep_default_na": False}, numeric
 
 
 def _build(files: list[str], options: dict, streaming: bool) -> Dataset | IterableDataset:
-    builder = _BUILDERS[_kind(files[0])]
+    builder = _BUILDERS[file_kind(files[0])]
     if streaming and builder in ("text", "json"):
         options = options | {"chunksize": _CHUNK_BYTES}  # as many of these in memory as files are read in turns
     # Escaped, because load_dataset expands globs again and a real file's name may hold brackets.
@@ -137,9 +138,9 @@ def _file_error(file: str, problem: str, option: str = "--train_file") -> UserEr
 
 
 def _unreadable(file: str, error: BaseException) -> UserError:
-    line = _broken_json_line(file) if _kind(file) == ".jsonl" else None
-    where = f"line {line} " if line else ""
-    return _file_error(file, f"{where}cannot be read as {_kind(file)}; mend or convert it ({innermost_reason(error)})")
+    line = _broken_json_line(file) if file_kind(file) == ".jsonl" else None
+    problem = f"cannot be read as {file_kind(file)}; mend or convert it ({innermost_reason(error)})"
+    return _file_error(file, f"line {line} {problem}" if line else problem)
 
 
 def _broken_json_line(file: str) -> int | None:

@@ -18,7 +18,7 @@ from functools import partial
 from tempfile import TemporaryDirectory
 
 from measuring import alternate, write_report
-from trainers import MINILM, Run, count_tokens, open_model, read_sentences, time_ours
+from trainers import Run, add_run_options, count_tokens, open_model, read_sentences, time_ours
 
 OBJECTIVES = {
     "SimCSE": {"angular_margin": 0.0, "triplet_weight": 0.0},
@@ -29,15 +29,9 @@ OBJECTIVES = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
-    parser.add_argument("--model", default=MINILM, help="an encoder, or tiny")
-    parser.add_argument("--length", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=64)
+    add_run_options(parser)
     parser.add_argument("--triplet-min-tokens", type=int, default=25, help="shorter sentences get no triplet")
-    parser.add_argument("--bf16", action="store_true", help="in bfloat16 autocast")
-    parser.add_argument("--steps", type=int, default=3, help="training steps of one measurement")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--output", help="where the JSON goes")
     options = parser.parse_args(argv)
     sentences = read_sentences(options.text, options.batch * (options.steps + 1))
     common = {"train_sampling_strategy": "sequential", "triplet_min_tokens": options.triplet_min_tokens}

@@ -10,6 +10,8 @@ Its WordPiece vocabulary is learned from the text too. Training ends after --min
 
 import argparse
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from datasets import load_dataset
 from tokenizers import BertWordPieceTokenizer
@@ -22,8 +24,6 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
-
-from arccse_hf.export import check_output_dir
 
 
 class StopAfter(TrainerCallback):
@@ -39,7 +39,7 @@ class StopAfter(TrainerCallback):
         control.should_training_stop = time.monotonic() > self.end
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
     parser.add_argument("--output", required=True, help="folder of the encoder and its tokenizer")
@@ -52,8 +52,9 @@ def main() -> None:
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--use_cpu", action="store_true")
-    options = parser.parse_args()
-    check_output_dir(options.output, overwrite=False, resume=None)
+    options = parser.parse_args(argv)
+    if Path(options.output).is_dir() and any(Path(options.output).iterdir()):
+        parser.error(f"--output {options.output}: is not empty; choose another folder")
 
     rows = load_dataset("text", data_files=options.text, split="train")
     words = BertWordPieceTokenizer(lowercase=True)

@@ -26,7 +26,7 @@ from measuring import matmul_peak, synchronize, training_flops, write_report
 from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
-from trainers import MINILM, Run, count_tokens, metered, open_model, our_trainer, read_sentences
+from trainers import Run, add_run_options, count_tokens, metered, open_model, our_trainer, read_sentences
 from transformers import TrainerCallback
 
 # What is anywhere within one of these belongs to it; the norms outside the loss are those of gradient clipping.
@@ -51,15 +51,9 @@ _BACKWARD = "autograd::engine::evaluate_function: "
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
-    parser.add_argument("--model", default=MINILM, help="an encoder, or tiny")
-    parser.add_argument("--length", type=int, default=32)
-    parser.add_argument("--batch", type=int, default=64)
-    parser.add_argument("--steps", type=int, default=4, help="training steps that are measured")
+    add_run_options(parser)
     parser.add_argument("--triplets", action="store_true", help="with the triplet objective")
-    parser.add_argument("--bf16", action="store_true", help="in bfloat16 autocast")
     parser.add_argument("--peak-sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="of the matrix products")
-    parser.add_argument("--output", help="where the JSON goes")
     options = parser.parse_args(argv)
     settings = {"triplet_weight": 0.1 if options.triplets else 0.0}
     sentences = read_sentences(options.text, options.batch * (options.steps + 1))

@@ -3,6 +3,7 @@
 import gzip
 import os
 import re
+from argparse import ArgumentParser
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -100,6 +101,17 @@ def their_trainer(run: Run) -> Iterator[SentenceTransformerTrainer]:
         trainer = SentenceTransformerTrainer(model, args, train_dataset=rows, loss=MultipleNegativesRankingLoss(model))
         trainer.remove_callback(trainer.model_card_callback_class)  # its model card is no part of training
         yield trainer
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """What every script that trains one encoder in one way has to be told."""
+    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
+    parser.add_argument("--model", default=MINILM, help="an encoder, or tiny")
+    parser.add_argument("--length", type=int, default=32)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--bf16", action="store_true", help="in bfloat16 autocast")
+    parser.add_argument("--steps", type=int, default=4, help="training steps of one measurement")
+    parser.add_argument("--output", help="where the JSON goes")
 
 
 def time_ours(run: Run, **settings) -> float:

@@ -11,6 +11,8 @@ import pytest
 import torch
 from transformers import BertTokenizer, PreTrainedTokenizerFast
 
+pytest.register_assert_rewrite("encode_runs")  # its asserts too say what differed
+
 WORDS = (
     "the a of in on small large red blue green quick slow cat dog bird house river road man woman child sees hears "
     "finds likes builds crosses near under over with without two three many few old new long short first last"

@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import measuring
 
-SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed".split()
+SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed pretrain_small_bert".split()
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
 
 
@@ -162,3 +162,19 @@ def slope(sizes, seconds) -> float:
     design = torch.stack([torch.tensor(sizes, dtype=torch.float64).log(), torch.ones(len(sizes))], dim=1)
     target = torch.tensor(seconds, dtype=torch.float64).log()
     return torch.linalg.lstsq(design.double(), target[:, None]).solution[0].item()
+
+
+def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path, capsys):
+    from arccse_hf.arguments import ModelArguments
+    from arccse_hf.backbone import load_backbone
+
+    sizes = ["--layers", "1", "--width", "64", "--vocabulary", "300", "--batch", "8", "--use_cpu"]
+    arguments = ["--text", text, "--output", str(tmp_path / "bert"), *sizes, "--minutes", "0"]
+    import_module("pretrain_small_bert").main(arguments)
+    assert "bert: 1 steps" in capsys.readouterr().out
+    model, tokenizer = load_backbone(ModelArguments(str(tmp_path / "bert")))
+    assert model.config.hidden_size == 64
+    assert tokenizer.tokenize(f"The {WORDS[0]}") == ["the", WORDS[0]]
+    with pytest.raises(SystemExit):
+        import_module("pretrain_small_bert").main(arguments)
+    assert "bert: is not empty" in capsys.readouterr().err

@@ -115,7 +115,7 @@ def test_one_chunk_at_a_time_holds_activations(batch):
 SETTINGS = {
     "accumulation and clipping": {"gradient_accumulation_steps": 3, "max_grad_norm": 0.5},
     "dropout in the triplets too": {"triplet_dropout": True},
-    "activation checkpointing": {"gradient_checkpointing": True},
+    "activation checkpointing": {"activation_checkpointing": True},
 }
 
 

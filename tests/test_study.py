@@ -9,15 +9,16 @@ import pytest
 import torch
 import yaml
 from backbones import tiny_config
+from matplotlib.figure import Figure
 from transformers import BertModel
 
 from arccse_hf.command_line import fields_of
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import Sample
 from arccse_hf.evaluation.command import run as evaluate
-from arccse_hf.study import command, execute
+from arccse_hf.study import command, execute, figures
 from arccse_hf.study.plan import read_plan
-from arccse_hf.study.summary import seed_and_pair_interval
+from arccse_hf.study.summary import AVERAGE, Row, Statistic, seed_and_pair_interval
 
 ROOT = Path(__file__).parent.parent
 
@@ -202,6 +203,44 @@ def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch)
     assert scores[0] == scores[1]
 
 
+def test_runs_go_through_the_launcher_that_the_study_names(study_file, base, capfd):
+    launcher = f"accelerate launch --config_file {ROOT / 'configs' / 'accelerate' / 'cpu.yaml'}"
+    assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1], launcher=launcher)) == 0
+    scores = [json.loads((base.parent / "out" / "results.json").read_text())["variants"][0]["scores"]]
+    assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1]), output=base.parent / "here") == 0
+    scores.append(json.loads((base.parent / "here" / "results.json").read_text())["variants"][0]["scores"])
+    assert scores[0] == scores[1]
+
+    failing = study_file(variants={"ArcCSE": {}}, seeds=[1], launcher="python -c exit(3)")
+    assert command.run_study(failing, output=base.parent / "failed") == 1
+    assert "run_arccse.py" in (message := capfd.readouterr().err) and "ended with status 3" in message
+
+
+@pytest.mark.parametrize("metric", ["eval_scored_spearman", "eval_geometry_alignment"])
+def test_the_best_trial_is_chosen_and_one_without_a_score_never(study_file, metric):
+    """By whether the metric is the better the larger; the trial that has no number is not done where it is missing."""
+    plan = read_plan(study_file(variants={"x": {}}, tuning={"grid": {"temperature": [1, 2, 3, 4]}}))
+    trials = [run for run in plan.runs() if run.kind == "trial"]
+    for trial, value in zip(trials, [float("nan"), 0.2, 0.7, 0.5], strict=True):
+        assert execute.chosen_fields(plan, "x") is None
+        (plan.output_dir / trial.name).mkdir(parents=True)
+        execute._write(plan.output_dir / trial.name, execute.Outcome(plan.config(trial), metric, value), {})
+    assert execute.chosen_fields(plan, "x") == {"temperature": "3" if "spearman" in metric else "2"}
+
+
+def test_a_grid_of_two_fields_becomes_a_line_for_each_value_of_the_second(study_file):
+    path = study_file(grid={"angular_margin": [0, 10, 20], "temperature": [0.05, 0.1]})
+    plan = read_plan(path)
+    means = {name: index / 100 for index, name in enumerate(plan.variants)}
+    rows = [Row(name, [1], {AVERAGE: Statistic(mean, float("nan"), {1: mean})}) for name, mean in means.items()]
+    axes = Figure().add_subplot()
+    figures._scores(plan, rows)(axes)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "10", "20"]
+    lines, labels = axes.get_legend_handles_labels()
+    assert labels == ["temperature=0.05", "temperature=0.1"]
+    assert [line[0].get_ydata().tolist() for line in lines] == [[0, 2, 4], [1, 3, 5]]
+
+
 def test_one_run_alone_for_array_jobs(study_file, base, capsys):
     path = study_file(variants=OBJECTIVES, seeds=[1], tuning=TUNING)
     assert command.run_study(path, list_runs=True) == 0
@@ -247,22 +286,22 @@ def test_the_shipped_studies_are_valid(path):
     assert len(plan.seeds) == 5 and len(plan.variants) >= 4
 
 
-def outcome(values, references=None):
-    return execute.Outcome({}, scores={"task": {}}, samples={"task": Sample("m", np.array(values, float), references)})
+def samples(values):
+    return {"task": Sample("mean", np.array(values, float))}
 
 
 def test_the_interval_covers_seeds():
     """Two seeds that differ by 0 and by 1 on every unit: a resample of seeds has mean 0, 1/2 or 1."""
-    theirs = [outcome([0.0] * 50), outcome([0.0] * 50)]
-    assert seed_and_pair_interval([outcome([0.0] * 50), outcome([1.0] * 50)], theirs) == (0, 1)
-    assert seed_and_pair_interval([outcome([1.0] * 50)] * 2, theirs) == (1, 1)
+    theirs = [samples([0.0] * 50), samples([0.0] * 50)]
+    assert seed_and_pair_interval([samples([0.0] * 50), samples([1.0] * 50)], theirs) == (0, 1)
+    assert seed_and_pair_interval([samples([1.0] * 50)] * 2, theirs) == (1, 1)
 
 
 def test_the_interval_covers_pairs_and_is_paired():
     """One seed's unit differences of standard deviation 1: the mean of n has 1 / sqrt(n), whatever both share."""
     rng = np.random.default_rng(0)
     shared, noise = rng.normal(scale=100, size=400), rng.normal(size=400)
-    ours, theirs = outcome(shared + noise), outcome(shared)
+    ours, theirs = samples(shared + noise), samples(shared)
     low, high = seed_and_pair_interval([ours] * 3, [theirs] * 3, resamples=4000)
     assert high - low == pytest.approx(2 * 1.96 * noise.std() / 20, rel=0.1)
     assert (low + high) / 2 == pytest.approx(noise.mean(), abs=0.02)

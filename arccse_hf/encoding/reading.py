@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..errors import UserError
-from ..text_files import READ_ERRORS, expand_files, innermost_reason
+from ..text_files import READ_ERRORS, expand_files, file_kind, innermost_reason
 
 Row = tuple[int | str, str | None]
 """The id of a row, and its text."""
@@ -95,7 +95,7 @@ def inspect_file(path: str, name: str, columns: Columns) -> InputFile:
     try:
         with open(path, "rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        if _kind(path) == ".parquet":
+        if file_kind(path) == ".parquet":
             with pq.ParquetFile(path) as parquet:
                 rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
             return InputFile(path, name, sha256, rows, _check_schema(path, schema, columns))
@@ -119,7 +119,7 @@ def read_rows(file: InputFile, columns: Columns, ranges: Sequence[tuple[int, int
         UnreadableFile: At a row that is malformed, or no text.
     """
     row = ranges[0][0]
-    read = _parquet_rows if _kind(file.path) == ".parquet" else _text_rows
+    read = _parquet_rows if file_kind(file.path) == ".parquet" else _text_rows
     try:
         for row, row_id, text in read(file.path, columns, ranges):
             if text is not None and not isinstance(text, str):
@@ -128,10 +128,6 @@ def read_rows(file: InputFile, columns: Columns, ranges: Sequence[tuple[int, int
             row += 1
     except _READ_ERRORS as error:
         raise _unreadable(file.path, row, error) from error
-
-
-def _kind(path: str) -> str:
-    return Path(path.removesuffix(".gz")).suffix.lower()
 
 
 def _unreadable(path: str, row: int, error: BaseException) -> UnreadableFile:
@@ -210,13 +206,13 @@ def _common(start: int, stop: int, ranges: Sequence[tuple[int, int]]) -> list[tu
 def _open_text(path: str) -> tuple[list[str], Iterator[bytes] | Iterator[list[str]]]:
     """The header, empty where there is none, and the rows of a text file, not parsed yet where it can wait."""
     lines = _lines(path)
-    if _kind(path) == ".txt":
+    if file_kind(path) == ".txt":
         return [], lines
-    if _kind(path) in (".json", ".jsonl"):
+    if file_kind(path) in (".json", ".jsonl"):
         return [], (line for line in lines if line.strip())
     csv.field_size_limit(_MAX_LINE_BYTES)
     reader = csv.reader(
-        (line.decode() for line in lines), delimiter="\t" if _kind(path) == ".tsv" else ",", strict=True
+        (line.decode() for line in lines), delimiter="\t" if file_kind(path) == ".tsv" else ",", strict=True
     )
     header = next(reader, [])
     return header, _cells(reader, header)
@@ -247,7 +243,7 @@ def _cells(reader: Iterator[list[str]], header: list[str]) -> Iterator[list[str]
 
 
 def _check_first_row(path: str, header: list[str], first: bytes | list[str], columns: Columns) -> str | None:
-    if _kind(path) == ".txt":
+    if file_kind(path) == ".txt":
         if columns.id is not None:
             raise UserError(f"--id-column {columns.id}: lines of {path} have no columns; leave it out")
         return "int64"
@@ -274,7 +270,7 @@ def _text_rows(path: str, columns: Columns, ranges: Sequence[tuple[int, int]]) -
             if isinstance(raw, list):
                 cells = dict(zip(header, raw, strict=True))
                 yield row, cells.get(columns.id), cells[columns.text]
-            elif _kind(path) == ".txt":
+            elif file_kind(path) == ".txt":
                 yield row, None, raw.decode().rstrip("\r\n")
             else:
                 fields = _fields(raw)

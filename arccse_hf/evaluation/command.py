@@ -10,13 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from accelerate import PartialState
-from rich.console import Console
 
 from ..errors import UserError
 from .compare import ModelResult, compare, embed_suite, score_suite
 from .encode import Encoder, load_encoder, process_state
 from .suite import TaskSuite
-from .tables import check_writable, difference_grid, print_grid, score_grids, write_report
+from .tables import check_writable, difference_grid, print_grid, score_grids, table_console, write_report
 from .tasks import load_tasks
 
 if TYPE_CHECKING:
@@ -98,9 +97,7 @@ def _report(
     differences = compare(results, seed=seed)
     if differences:
         grids.append(difference_grid(differences, results))
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a log file has no width that a table would have to fit
+    console = table_console()
     for grid in grids:
         print_grid(grid, console)
     for result in results:

@@ -11,6 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
 from ..errors import UserError
 from .compare import Difference, ModelResult
 from .suite import AVERAGES, TRANSFER_AVERAGE, TaskSuite, greater_is_better
@@ -166,11 +170,14 @@ def difference_grid(differences: Sequence[Difference], results: Sequence[ModelRe
     return grid
 
 
-def print_grid(grid: Grid, console) -> None:
-    """Print `grid` as an aligned table on a rich console."""
-    from rich.markup import escape
-    from rich.table import Table
+def table_console() -> Console:
+    """Where tables are printed: as wide as the terminal, or wide enough, as a log file has no width to fit into."""
+    console = Console()
+    return console if console.is_terminal else Console(width=200)
 
+
+def print_grid(grid: Grid, console: Console) -> None:
+    """Print `grid` as an aligned table on a rich console."""
     console.print(f"\n{escape(grid.title)}", style="bold")  # a table's own title would be wrapped to its width
     table = Table()
     for number, name in enumerate(grid.header):

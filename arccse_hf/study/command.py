@@ -7,12 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from rich.console import Console
 
 from ..command_line import as_command_line, fields_of, parse_arguments, read_fields
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
-from ..evaluation.tables import check_writable, print_grid
+from ..evaluation.tables import check_writable, print_grid, table_console
 from .execute import SCORES, describe, execute, read_outcome
 from .figures import draw
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, grids, write_results
@@ -68,19 +67,18 @@ def reproduce(config: Path, *, overrides: Sequence[str] = (), output: Path | Non
         output: Instead of `runs/reproduce/RECIPE`.
         resume: See `run_study`.
     """
-    fields = read_fields(config) | fields_of(overrides)
-    name = config.stem
+    name, settings = config.stem, fields_of(overrides)
+    _, _, training = parse_arguments([str(config), *as_command_line(settings)])
     plan = Plan(
         output_dir=output or Path("runs", "reproduce", name),
-        base=config,
-        settings=fields_of(overrides),
+        base=read_fields(config),
+        settings=settings,
         variants={name: {}},
-        seeds=[int(fields.get("seed", 42))],
+        seeds=[training.seed],
         baseline=name,
         published=name,
         keep_models=True,
     )
-    plan.check()
     return do(plan, resume=resume)
 
 
@@ -125,9 +123,7 @@ def _conclude(plan: Plan, suite: TaskSuite, published: dict[str, float] | None, 
     for figure in draw(plan, rows):
         for file, png in figure.files.items():
             (plan.output_dir / file).write_bytes(png)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a log file has no width that a table would have to fit
+    console = table_console()
     for grid in tables:
         print_grid(grid, console)
     for name, message in failures.items():

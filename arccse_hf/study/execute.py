@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import runpy
 import shutil
 import subprocess
 import sys
 import time
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +43,6 @@ class Outcome:
         value: that metric's, of the kept weights, on data that is no test data.
         scores: `{test task: {metric: value}}`; empty for trials.
         seconds: of training, evaluation in between included.
-        samples: by test task, what its headline is computed from.
     """
 
     fields: Fields
@@ -49,7 +50,6 @@ class Outcome:
     value: float | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
-    samples: dict[str, Sample] = field(default_factory=dict, repr=False)
 
 
 def read_outcome(plan: Plan, run: StudyRun) -> Outcome | None:
@@ -62,44 +62,45 @@ def read_outcome(plan: Plan, run: StudyRun) -> Outcome | None:
     if not (folder / SCORES).is_file():
         return None
     outcome = Outcome(**json.loads((folder / SCORES).read_text(encoding="utf-8")))
-    wanted = plan.config(run, chosen_fields(plan, run.variant) if run.kind == "run" else None)
-    names = sorted(
-        name for name in {*outcome.fields, *wanted} - {"output_dir"} if outcome.fields.get(name) != wanted.get(name)
-    )
+    chosen = chosen_fields(plan, run.variant) if run.kind == "run" else {}
+    wanted = plan.config(run, chosen)
+    # What trials will choose that are not there (any more) can't be compared yet.
+    compared = {*outcome.fields, *wanted} - {"output_dir", *(plan.trials[0] if chosen is None else ())}
+    names = sorted(name for name in compared if outcome.fields.get(name) != wanted.get(name))
     if names:
         changes = ", ".join(f"{name} {outcome.fields.get(name)} -> {wanted.get(name)}" for name in names)
         raise UserError(
             f"{folder}: was done with other fields than the study has now ({changes}); choose another output, or "
             "delete that folder to have it done again"
         )
-    if (folder / SAMPLES).is_file():
-        with np.load(folder / SAMPLES) as arrays:
-            tasks = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays)
-            outcome.samples = {
-                task: Sample(str(arrays[f"{task}/metric"]), arrays[f"{task}/values"], arrays.get(f"{task}/references"))
-                for task in tasks
-            }
     return outcome
 
 
-def chosen_fields(plan: Plan, variant: str) -> Fields:
-    """The values of the variant's best trial; empty where the study does not tune.
+def read_samples(plan: Plan, run: StudyRun) -> dict[str, Sample]:
+    """By test task, what the headline of `run`, which is done, is computed from; some tasks have none."""
+    path = plan.output_dir / run.name / SAMPLES
+    if not path.is_file():
+        return {}
+    with np.load(path) as arrays:
+        tasks = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays)
+        return {
+            task: Sample(str(arrays[f"{task}/metric"]), arrays[f"{task}/values"], arrays.get(f"{task}/references"))
+            for task in tasks
+        }
 
-    Raises:
-        UserError: not all of the variant's trials are done.
-    """
+
+def chosen_fields(plan: Plan, variant: str) -> Fields | None:
+    """The values of the variant's best trial: empty where the study does not tune, None while trials are missing."""
     if not plan.trials:
         return {}
     trials = [run for run in plan.runs() if run.kind == "trial" and run.variant == variant]
-    outcomes = {run.name: outcome for run in trials if (outcome := read_outcome(plan, run)) is not None}
-    if len(outcomes) < len(trials):
-        raise UserError(
-            f"{variant}: {len(trials) - len(outcomes)} of its {len(trials)} trials are not done, which choose "
-            f"{', '.join(trials[0].choice)}; do them first"
-        )
-    sign = 1 if greater_is_better(outcomes[trials[0].name].metric) else -1
-    best = max(trials, key=lambda run: sign * outcomes[run.name].value)
-    return best.choice
+    outcomes = [read_outcome(plan, trial) for trial in trials]
+    if None in outcomes:
+        return None
+    sign = 1 if greater_is_better(outcomes[0].metric) else -1
+    # A trial whose embeddings all fell together has no correlation.
+    values = [-math.inf if math.isnan(outcome.value) else sign * outcome.value for outcome in outcomes]
+    return trials[values.index(max(values))].choice
 
 
 def execute(plan: Plan, run: StudyRun, suite: TaskSuite) -> Outcome:
@@ -114,8 +115,17 @@ def execute(plan: Plan, run: StudyRun, suite: TaskSuite) -> Outcome:
         UserError: the script refused its input, its launcher failed, or the trials that choose its values are missing.
     """
     folder = plan.output_dir / run.name
-    fields = plan.config(run, chosen_fields(plan, run.variant) if run.kind == "run" else None)
+    chosen = chosen_fields(plan, run.variant) if run.kind == "run" else {}
+    if chosen is None:
+        trials = [other for other in plan.runs() if other.kind == "trial" and other.variant == run.variant]
+        missing = sum(read_outcome(plan, trial) is None for trial in trials)
+        raise UserError(
+            f"{run.variant}: {missing} of its {len(trials)} trials are not done, which choose "
+            f"{', '.join(plan.trials[0])}; do them first"
+        )
+    fields = plan.config(run, chosen)
     outcome = Outcome(fields)
+    samples: dict[str, Sample] = {}
     config = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     if (folder / CONFIG).is_file() and (folder / CONFIG).read_text(encoding="utf-8") != config:
         print(f"{folder}: was stopped halfway with other fields; it starts anew", flush=True)
@@ -136,11 +146,11 @@ def execute(plan: Plan, run: StudyRun, suite: TaskSuite) -> Outcome:
         outcome.value = results[f"eval_{outcome.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
         model = parse_arguments(as_command_line(fields))[0]
-        _score(outcome, load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
+        outcome.scores, samples = _score(load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
     elif run.kind == "run":
-        _score(outcome, load_encoder(str(folder)), suite)
-    _write(folder, outcome)
-    if not plan.keep_models:
+        outcome.scores, samples = _score(load_encoder(str(folder)), suite)
+    _write(folder, outcome, samples)
+    if run.kind != "untrained" and not plan.keep_models:
         for path in folder.iterdir():
             if path.name not in _RECORD:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -165,25 +175,24 @@ def _train(plan: Plan, folder: Path) -> None:
         raise UserError(f"{' '.join(command)}: ended with status {status}; its messages are above")
 
 
-def _score(outcome: Outcome, encoder: Encoder, suite: TaskSuite) -> None:
+def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, float]], dict[str, Sample]]:
     result = score_suite(*embed_suite(encoder, suite), suite)
     if result.errors:
         raise UserError("; ".join(f"{task}: {message}" for task, message in result.errors.items()))
-    outcome.scores, outcome.samples = result.scores, result.samples
+    return result.scores, result.samples
 
 
-def _write(folder: Path, outcome: Outcome) -> None:
+def _write(folder: Path, outcome: Outcome, samples: Mapping[str, Sample]) -> None:
     """The scores last, and in one move: they are the mark that the run is done."""
     arrays: dict[str, np.ndarray] = {}
-    for task, sample in outcome.samples.items():
+    for task, sample in samples.items():
         arrays |= {f"{task}/metric": np.array(sample.metric), f"{task}/values": sample.values}
         if sample.references is not None:
             arrays[f"{task}/references"] = sample.references
     if arrays:
         np.savez_compressed(folder / SAMPLES, **arrays)
-    content = {name: getattr(outcome, name) for name in ("fields", "metric", "value", "scores", "seconds")}
     unfinished = folder / f"{SCORES}.unfinished"
-    unfinished.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    unfinished.write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
     os.replace(unfinished, folder / SCORES)
 
 

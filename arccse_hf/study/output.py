@@ -74,8 +74,8 @@ def _trials(plan: Plan) -> Grid:
         cells = ["-" if outcome is None else format_value(outcome.value, "") for outcome in found]
         grid.rows.append([spelled(choice), *cells])
     for column, variant in enumerate(plan.variants, start=1):
-        if all(outcomes[run.name] is not None for run in runs if run.variant == variant):
-            grid.bold.add((plan.trials.index(chosen_fields(plan, variant)), column))
+        if (chosen := chosen_fields(plan, variant)) is not None:
+            grid.bold.add((plan.trials.index(chosen), column))
     return grid
 
 

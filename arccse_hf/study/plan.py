@@ -46,7 +46,7 @@ class Plan:
 
     Args:
         output_dir: where everything goes.
-        base: the recipe that every run starts from.
+        base: the fields of the recipe that every run starts from.
         settings: fields set over the recipe in every run.
         variants: the rows of the table, each with the fields that make it.
         axes: the grid's fields and their values, where the variants come from a grid; empty otherwise.
@@ -63,7 +63,7 @@ class Plan:
     """
 
     output_dir: Path
-    base: Path
+    base: Fields
     settings: Fields
     variants: dict[str, Fields]
     axes: dict[str, list[str]] = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Plan:
     def config(self, run: StudyRun, tuned: Fields | None = None) -> Fields:
         """Every field that `run` sets, the recipe's own included; `tuned` are the values that its trials chose."""
         own = {"seed": str(run.seed), "output_dir": str(self.output_dir / run.name), "overwrite_output_dir": "true"}
-        return merged(read_fields(self.base), self.settings, run.fields, tuned or {}, own)
+        return merged(self.base, self.settings, run.fields, tuned or {}, own)
 
     def check(self) -> None:
         """Raises UserError, with the run's name, where a run's fields are not those of `run_arccse.py`."""
@@ -148,10 +148,9 @@ def read_plan(
         raise UserError(f"{path}: has no output_dir; give --output")
     if "base" not in content:
         raise UserError(f"{path}: has no base, the recipe that every run starts from")
-    base = path.parent / content["base"]
     return Plan(
         output_dir=output_dir or Path(content["output_dir"]),
-        base=base,
+        base=read_fields(path.parent / content["base"]),
         settings=merged(_mapping(path, content, "settings"), overrides or {}),
         variants=variants,
         axes=axes,

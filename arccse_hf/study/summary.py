@@ -10,9 +10,9 @@ import numpy as np
 
 from ..command_line import Fields
 from ..evaluation import TaskSuite
-from ..evaluation.bootstrap import RESAMPLES, bootstrap_differences, interval
-from .execute import Outcome, chosen_fields, read_outcome
-from .plan import UNTRAINED, Plan
+from ..evaluation.bootstrap import RESAMPLES, Sample, bootstrap_differences, interval
+from .execute import Outcome, chosen_fields, read_outcome, read_samples
+from .plan import UNTRAINED, Plan, StudyRun
 
 AVERAGE = "average"
 
@@ -56,62 +56,53 @@ def summarise(plan: Plan, suite: TaskSuite) -> list[Row]:
     """A row for the untrained encoder and each variant, of which at least one run is done."""
     metrics = headline_metrics(suite)
     outcomes: dict[str, dict[int, Outcome]] = {}
+    runs: dict[tuple[str, int], StudyRun] = {}
     for run in plan.runs():
-        if run.kind != "trial" and _ready(plan, run.variant, run.kind):
-            outcome = read_outcome(plan, run)
-            if outcome is not None:
-                outcomes.setdefault(run.variant, {})[run.seed] = outcome
+        if run.kind != "trial" and (outcome := read_outcome(plan, run)) is not None:
+            outcomes.setdefault(run.variant, {})[run.seed] = outcome
+            runs[run.variant, run.seed] = run
     rows = {name: Row(name, sorted(by_seed), _statistics(by_seed, metrics)) for name, by_seed in outcomes.items()}
     for variant, row in rows.items():
         if variant == UNTRAINED:
             continue
-        row.chosen = chosen_fields(plan, variant)
+        row.chosen = chosen_fields(plan, variant) or {}
         common = sorted(outcomes[variant].keys() & outcomes.get(plan.baseline, {}).keys())
         if variant != plan.baseline and common:
             own, base = row.scores[AVERAGE].values, rows[plan.baseline].scores[AVERAGE].values
             row.difference = float(np.mean([own[seed] - base[seed] for seed in common]))
-            pairs = [(outcomes[variant][seed], outcomes[plan.baseline][seed]) for seed in common]
-            row.interval = seed_and_pair_interval(*zip(*pairs, strict=True))
+            ours = [read_samples(plan, runs[variant, seed]) for seed in common]
+            theirs = [read_samples(plan, runs[plan.baseline, seed]) for seed in common]
+            if all(samples.keys() == metrics.keys() for samples in (*ours, *theirs)):
+                row.interval = seed_and_pair_interval(ours, theirs)
     return list(rows.values())
 
 
 def seed_and_pair_interval(
-    ours: Sequence[Outcome], theirs: Sequence[Outcome], resamples: int = RESAMPLES, seed: int = 0
-) -> tuple[float, float] | None:
+    ours: Sequence[Mapping[str, Sample]],
+    theirs: Sequence[Mapping[str, Sample]],
+    resamples: int = RESAMPLES,
+    seed: int = 0,
+) -> tuple[float, float]:
     """95 % interval of the mean difference in the average score, both over the seeds and over the test tasks' units.
 
     Every resample draws seeds, and sentence pairs of each task, with replacement: the same seeds and pairs on both
     sides, and the same pairs for all seeds, so that what is hard for both cancels.
 
     Args:
-        ours: outcomes of a variant, one a seed.
-        theirs: outcomes of the baseline for the same seeds.
+        ours: of each seed of a variant, what the headlines of the test tasks are computed from.
+        theirs: the same of the baseline, for the same seeds.
         resamples: how many are drawn.
         seed: of the drawing.
-
-    Returns:
-        None where a task can't be resampled.
     """
-    tasks = list(ours[0].scores)
-    if any(task not in outcome.samples for outcome in (*ours, *theirs) for task in tasks):
-        return None
     by_seed = np.empty((len(ours), resamples))
     for index, (our, their) in enumerate(zip(ours, theirs, strict=True)):
         drawn = [
-            bootstrap_differences(our.samples[task], their.samples[task], resamples=resamples, seed=(seed, number))
-            for number, task in enumerate(tasks)
+            bootstrap_differences(our[task], their[task], resamples=resamples, seed=(seed, number))
+            for number, task in enumerate(our)
         ]
         by_seed[index] = np.mean(drawn, axis=0)
-    seeds = np.random.default_rng((seed, len(tasks))).integers(0, len(ours), size=(len(ours), resamples))
+    seeds = np.random.default_rng((seed, len(ours[0]))).integers(0, len(ours), size=(len(ours), resamples))
     return interval(np.take_along_axis(by_seed, seeds, axis=0).mean(axis=0))
-
-
-def _ready(plan: Plan, variant: str, kind: str) -> bool:
-    """Whether the trials that a run depends on are all there."""
-    if kind == "untrained":
-        return True
-    trials = [run for run in plan.runs() if run.kind == "trial" and run.variant == variant]
-    return all(read_outcome(plan, trial) is not None for trial in trials)
 
 
 def _statistics(by_seed: Mapping[int, Outcome], metrics: Mapping[str, str]) -> dict[str, Statistic]:
