@@ -203,6 +203,15 @@ def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch)
     assert scores[0] == scores[1]
 
 
+def test_what_was_stopped_halfway_with_other_fields_is_not_taken_up(study_file, base, capsys):
+    checkpoint = base.parent / "out" / "runs" / "ArcCSE" / "seed-1" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")  # to go on from it would fail
+    (checkpoint.parent / "config.yaml").write_text("max_steps: 7\n")
+    assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1]), resume=True) == 0
+    assert "seed-1: was stopped halfway with other fields; it starts anew" in capsys.readouterr().out
+
+
 def test_runs_go_through_the_launcher_that_the_study_names(study_file, base, capfd):
     launcher = f"accelerate launch --config_file {ROOT / 'configs' / 'accelerate' / 'cpu.yaml'}"
     assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1], launcher=launcher)) == 0
