@@ -2,6 +2,7 @@
 
 import json
 import statistics
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -248,6 +249,16 @@ def test_a_grid_of_two_fields_becomes_a_line_for_each_value_of_the_second(study_
     lines, labels = axes.get_legend_handles_labels()
     assert labels == ["temperature=0.05", "temperature=0.1"]
     assert [line[0].get_ydata().tolist() for line in lines] == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_without_matplotlib_nothing_is_trained(study_file, base, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["arccse_hf.study.figures"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, "arccse_hf.report.figures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match="study: the pictures need matplotlib: pip install"):
+        command.run_study(study_file(variants=OBJECTIVES))
+    assert not (base.parent / "out").exists()
 
 
 def test_one_run_alone_for_array_jobs(study_file, base, capsys):

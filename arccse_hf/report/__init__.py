@@ -2,14 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
 from .runs import read_runs
 
 PAGE = "report.html"
+
+
+@contextlib.contextmanager
+def needing_matplotlib(command: str) -> Iterator[None]:
+    """Around imports: matplotlib is an extra, and a UserError says so where it is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "matplotlib":
+            raise
+        raise UserError(f"{command}: the pictures need matplotlib: pip install arccse-hf[report]") from error
 
 
 def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
@@ -26,13 +38,9 @@ def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike
         UserError: A folder that is no run, a broken file, an `output` that can't be written, or no matplotlib.
     """
     runs = read_runs(folders)
-    try:
+    with needing_matplotlib("report"):
         from .page import build_page
         from .sections import sections_of
-    except ModuleNotFoundError as error:
-        if (error.name or "").split(".")[0] != "matplotlib":
-            raise
-        raise UserError("report: the pictures need matplotlib: pip install arccse-hf[report]") from error
 
     folder = Path(output)
     sections = sections_of(runs)

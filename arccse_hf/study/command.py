@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
@@ -12,11 +13,14 @@ from ..command_line import as_command_line, fields_of, parse_arguments, read_fie
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.tables import check_writable, print_grid, table_console
+from ..report import needing_matplotlib
 from .execute import SCORES, describe, execute, read_outcome
-from .figures import draw
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, grids, write_results
 from .plan import Plan, read_plan
-from .summary import AVERAGE, headline_metrics, summarise
+from .summary import AVERAGE, Row, headline_metrics, summarise
+
+if TYPE_CHECKING:
+    from ..report.figures import Figure
 
 PUBLISHED = Path(__file__).parents[2] / "configs" / "published" / "spearman.yaml"
 
@@ -84,6 +88,8 @@ def reproduce(config: Path, *, overrides: Sequence[str] = (), output: Path | Non
 
 def do(plan: Plan, *, resume: bool = False, only: int | None = None) -> int:
     """See `run_study`."""
+    with needing_matplotlib("study"):  # now, and not when everything is trained
+        from .figures import draw
     runs = plan.runs()
     if only is not None and not 0 <= only < len(runs):
         raise UserError(f"--run {only}: the study has runs 0 to {len(runs) - 1}; --list shows them")
@@ -110,11 +116,17 @@ def do(plan: Plan, *, resume: bool = False, only: int | None = None) -> int:
             failures[run.name] = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             print(f"error: {run.name}: {failures[run.name]}", file=sys.stderr, flush=True)
     if only is None:
-        _conclude(plan, suite, published, failures)
+        _conclude(plan, suite, published, failures, draw)
     return 1 if failures else 0
 
 
-def _conclude(plan: Plan, suite: TaskSuite, published: dict[str, float] | None, failures: dict[str, str]) -> None:
+def _conclude(
+    plan: Plan,
+    suite: TaskSuite,
+    published: dict[str, float] | None,
+    failures: dict[str, str],
+    draw: Callable[[Plan, Sequence[Row]], list[Figure]],
+) -> None:
     rows = summarise(plan, suite)
     if not rows:
         return
