@@ -148,6 +148,12 @@ class ArcCSETrainer(Trainer):
             return super().get_train_dataloader()
         return own(self._train_batch_size, self.data_collator, self.args, self.accelerator.device)
 
+    def end(self) -> None:
+        # Threads of gloo may hold tensors of the last collective: where its group is destroyed meanwhile, both can wait
+        # for ever. They are done with them when all processes have met once more.
+        self.accelerator.wait_for_everyone()
+        super().end()
+
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """Saves the whole model, also where FSDP's checkpoints hold shards: Trainer would save nothing there."""
         super().save_model(output_dir, _internal_call)
