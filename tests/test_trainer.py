@@ -265,7 +265,8 @@ def test_several_gpus_in_one_process_are_refused(tmp_path):
 
 
 def test_training_lowers_the_loss(tmp_path, rows, tokenizer):
-    trainer = make_trainer(tmp_path, rows, tokenizer, max_steps=60, learning_rate=1e-3, per_device_train_batch_size=16)
+    model = tiny_model(dropout=0.0)
+    trainer = make_trainer(tmp_path, rows, tokenizer, model, max_steps=60, per_device_train_batch_size=16)
     trainer.train()
     losses = [line["arccon_loss"] for line in trainer.state.log_history if "loss" in line]
     assert np.mean(losses[-5:]) < 0.8 * np.mean(losses[:5])
