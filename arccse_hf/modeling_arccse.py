@@ -27,10 +27,10 @@ from transformers.models.auto import (
 from transformers.utils import ModelOutput
 
 from .configuration_arccse import ArcCSEConfig
+from .cpu_training import pool_by_length
 from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_loss_from_cosines
 from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
 
-_ROWS_OF_LIKE_LENGTH = 16
 _COSINES_AT_ONCE = 2**20
 
 
@@ -312,24 +312,12 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
     def _embed(self, texts: Mapping[str, Tensor]) -> Tensor:
         """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides how a set of
         texts is cut for the encoder."""
-        # Many short kernels cost nothing on a CPU, and padding does; on other devices it is the other way round.
+        # Many short kernels cost little on a CPU, and padding does; on other devices it is the other way round.
         # Sharded weights (DTensor) need the same number of encoder calls on every process.
         sharded = isinstance(next(self.parameters()), DTensor)
-        by_length = self.device.type == "cpu" and not sharded and not torch.compiler.is_compiling()
-        return self.projection(self._pool_by_length(**texts) if by_length else self.arccse(**texts).pooler_output)
-
-    def _pool_by_length(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Pooled vectors `[rows, dim]` of `[rows, length]`, through sub-batches of like length with little padding."""
-        lengths = attention_mask.sum(-1)
-        # Stable, so that rows which are sorted already keep their order, and with it their dropout masks.
-        order = lengths.argsort(stable=True)
-        pooled = [
-            self.arccse(
-                input_ids=input_ids[rows, : lengths[rows[-1]]], attention_mask=attention_mask[rows, : lengths[rows[-1]]]
-            ).pooler_output
-            for rows in order.split(_ROWS_OF_LIKE_LENGTH)
-        ]
-        return torch.cat(pooled)[order.argsort()]
+        if self.device.type != "cpu" or sharded or torch.compiler.is_compiling():
+            return self.projection(self.arccse(**texts).pooler_output)
+        return self.projection(pool_by_length(self.arccse, **texts))
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
         """Saves the model so that `AutoModel` opens the folder as an `ArcCSEModel`, with or without the package."""

@@ -120,8 +120,9 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_training_goes_as_without_it(tmp_path, rows, tokenizer, settings):
-    """Dropout included: a chunk whose size is a multiple of the model's own is cut for the encoder as the batch is."""
+def test_training_goes_as_without_it(tmp_path, rows, tokenizer, settings, monkeypatch):
+    """Dropout included, where the encoder is given the same texts together: here each alone."""
+    monkeypatch.setattr("arccse_hf.cpu_training._TOKENS_AT_ONCE", 1)
     runs = []
     for chunk_size in (None, 32):
         trainer = make_trainer(
@@ -139,8 +140,9 @@ def test_training_goes_as_without_it(tmp_path, rows, tokenizer, settings):
         assert line == pytest.approx(expected, rel=1e-4)
 
 
-def test_mixed_precision(tmp_path, rows, tokenizer):
+def test_mixed_precision(tmp_path, rows, tokenizer, monkeypatch):
     """In bfloat16 gradients agree as far as its three digits go."""
+    monkeypatch.setattr("arccse_hf.cpu_training._TOKENS_AT_ONCE", 1)
     moved = []
     for chunk_size in (None, 32):
         model = spread_model(dropout=0.1)

@@ -146,15 +146,6 @@ def test_forward_wants_sentences_or_pairs(given):
         trainable()(**given)
 
 
-def test_embeddings_do_not_depend_on_how_a_batch_is_cut(monkeypatch):
-    model = trainable(pooling="mean").eval()
-    sentences = {name: values[:, 0] for name, values in batch(rows=42).items()}
-    cut = model(**sentences, project=True)
-    monkeypatch.setattr("arccse_hf.modeling_arccse._ROWS_OF_LIKE_LENGTH", 1000)
-    torch.testing.assert_close(model(**sentences, project=True), cut)
-    torch.testing.assert_close(model(**sentences).pooler_output, cut)  # one padded batch
-
-
 @pytest.mark.parametrize("kind", [BertModel, BertForPreTraining, BertForMaskedLM, RobertaForMaskedLM])
 def test_from_backbone_really_loads_the_weights(kind, tmp_path):
     family = "roberta" if kind is RobertaForMaskedLM else "bert"

@@ -1,0 +1,152 @@
+"""What makes a CPU fast changes nothing of the mathematics: the cut into sub-batches, dropout, attention."""
+
+import contextlib
+import itertools
+
+import pytest
+import torch
+import torch.nn.functional as F
+from backbones import BACKBONES
+from test_modeling import batch, trainable
+
+from arccse_hf import cpu_training
+from arccse_hf.cpu_training import cut_by_length
+
+
+def padded(rows=42):
+    """Texts of 3 to 9 tokens, `[rows, 9]`."""
+    return {name: values[:, 0] for name, values in batch(rows=rows).items()}
+
+
+def gradients(model, embeddings):
+    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=embeddings.dtype).view_as(embeddings)
+    (embeddings * weights).sum().backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_embeddings_and_gradients_are_those_of_one_padded_batch(family, monkeypatch):
+    """Words are looked up once for all sub-batches."""
+    tables = []
+    look_up = torch.embedding
+    monkeypatch.setattr(torch, "embedding", lambda weight, *args: tables.append(weight) or look_up(weight, *args))
+    monkeypatch.setattr(cpu_training, "_TOKENS_AT_ONCE", 40)
+    cut, whole = (trainable(family, pooling="mean", projection="mlp_train_only").double().eval() for _ in range(2))
+    calls = []
+    cut.arccse.register_forward_pre_hook(lambda _, args, named: calls.append(named), with_kwargs=True)
+    embeddings = cut(**padded(), project=True)
+    assert len(calls) > 5
+    assert [table is cut.get_input_embeddings().weight for table in tables].count(True) == 1
+    expected = whole.projection(whole.arccse(**padded()).pooler_output)
+    torch.testing.assert_close(embeddings, expected)
+    expected_gradients = gradients(whole, expected)
+    for name, gradient in gradients(cut, embeddings).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("lengths", [[3], [700], [5] * 300, sorted(7 + 13 * n % 90 for n in range(128))])
+def test_sub_batches_are_as_large_as_the_limit_allows(lengths):
+    counts, longest = cut_by_length(lengths)
+    assert sum(counts) == len(lengths)
+    ends = list(itertools.accumulate(counts))
+    assert longest == [lengths[end - 1] for end in ends]
+    assert all(count == 1 or count * length <= 640 for count, length in zip(counts, longest, strict=True))
+    assert all((count + 1) * lengths[end] > 640 for count, end in zip(counts, ends[:-1], strict=False))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("p", [0.1, 0.5])
+def test_dropout_drops_so_many_scales_the_rest_and_keeps_the_mask_for_the_gradient(p, dtype):
+    torch.manual_seed(0)
+    ones = torch.ones(401, 1003, dtype=dtype, requires_grad=True)  # no multiple of 4
+    dropped = cpu_training.dropout(ones, p)
+    kept = dropped != 0
+    assert dropped.dtype == dtype
+    torch.testing.assert_close(dropped[kept], torch.full_like(dropped[kept], 1 / (1 - p)), rtol=2e-5, atol=0)
+    deviation = (p * (1 - p) / ones.numel()) ** 0.5
+    assert abs((~kept).float().mean() - p) < 4 * deviation + 2**-16
+    dropped.sum().backward()
+    assert torch.equal(ones.grad, dropped.detach())
+    # Neighbours, of which four come out of one random number, know nothing of each other.
+    flat = kept.flatten().float() - kept.float().mean()
+    for shift in (1, 2, 3, 4):
+        assert abs((flat[shift:] * flat[:-shift]).mean()) < 4 * p * (1 - p) / ones.numel() ** 0.5
+
+
+def test_dropout_follows_the_seed():
+    masks = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        masks.append(cpu_training.dropout(torch.ones(100), 0.5))
+        torch.rand(1)
+    assert torch.equal(masks[0], masks[1]) and not torch.equal(masks[0], masks[2])
+
+
+def test_what_is_no_dropout_or_drops_everything_is_left_to_pytorch():
+    ones = torch.ones(10)
+    assert cpu_training.dropout(ones, 0.5, training=False) is ones
+    assert torch.equal(cpu_training.dropout(ones, 0.0), ones)
+    assert torch.equal(cpu_training.dropout(ones, 1.0), torch.zeros(10))
+    assert cpu_training.dropout(ones, 1.0, inplace=True) is ones and ones.sum() == 0
+
+
+@pytest.mark.parametrize("mask", ["none", "boolean", "additive"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-6), (torch.bfloat16, 0.02)]
+)
+def test_attention_is_pytorchs(mask, dtype, tolerance, monkeypatch):
+    monkeypatch.setattr(cpu_training, "dropout", lambda weights, p: weights)
+    torch.manual_seed(0)
+    query, key, value = torch.randn(3, 4, 2, 7, 8, dtype=torch.float64)
+    allowed = torch.rand(4, 1, 7, 7) > 0.3
+    allowed[..., 0] = True
+    masks = {"none": None, "boolean": allowed, "additive": torch.zeros(4, 1, 7, 7, dtype=dtype)}
+    masks["additive"].masked_fill_(~allowed, -1e4)
+    attn_mask = None if mask == "none" else allowed
+    expected = F.scaled_dot_product_attention(query, key, value, attn_mask, scale=0.3)
+    actual = cpu_training.attention(
+        *(tensor.to(dtype) for tensor in (query, key, value)), masks[mask], dropout_p=0.1, scale=0.3
+    )
+    assert actual.dtype == dtype
+    torch.testing.assert_close(actual.double(), expected, atol=tolerance, rtol=tolerance)
+
+
+def test_attention_drops_weights_of_the_softmax():
+    torch.manual_seed(0)
+    query = key = torch.zeros(1, 1, 300, 8)  # all weights are alike
+    attended = cpu_training.attention(query, key, torch.eye(300)[None, None], dropout_p=0.25)
+    assert sorted(set(attended.flatten().tolist())) == pytest.approx([0, 1 / 300 / 0.75])
+    assert (attended == 0).float().mean() == pytest.approx(0.25, abs=0.01)
+
+
+def test_training_goes_through_them_and_evaluation_has_no_dropout(monkeypatch):
+    calls = []
+
+    def spy(input, p=0.5, training=True, inplace=False):
+        calls.append(training)
+        return input
+
+    monkeypatch.setattr(cpu_training, "dropout", spy)
+    model = trainable("bert", pooling="mean").train()
+    model(**padded(5), project=True)
+    # The embeddings, then in each of three layers the attention weights and two hidden states.
+    assert calls == [True] * (1 + 3 * 3)
+    calls.clear()
+    model.eval()(**padded(5), project=True)
+    assert not any(calls)
+
+
+def test_activation_checkpointing_computes_the_same_masks_again(monkeypatch):
+    """The gradient is that of a pass which keeps everything, with PyTorch's own dropout."""
+    results = []
+    for checkpointing in (False, True):
+        model = trainable("bert", pooling="mean").double().train()
+        if checkpointing:
+            model.activation_checkpointing_enable()
+        else:
+            monkeypatch.setattr(cpu_training, "QuickOperations", lambda *_: contextlib.nullcontext())
+        torch.manual_seed(1)
+        results.append(gradients(model, model(**padded(), project=True)))
+        monkeypatch.undo()
+    for name, gradient in results[0].items():
+        torch.testing.assert_close(results[1][name], gradient, msg=lambda text, name=name: f"{name}: {text}")
