@@ -19,13 +19,14 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pyarrow.compute as pc
+import torch
 from datasets import Dataset
 from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase, set_seed
 
 from arccse_hf.arguments import ArcCSETrainingArguments, DataArguments
-from arccse_hf.backbone import load_backbone, max_positions
+from arccse_hf.backbone import load_backbone, max_positions, whole_weights
 from arccse_hf.command_line import parse_arguments
 from arccse_hf.data import CleaningCounts, load_training_texts, tokenize_texts
 from arccse_hf.errors import UserError
@@ -108,7 +109,9 @@ def main(argv: list[str]) -> None:
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():
         card = model_card(model_args, data_args, args, counts=counts, before=before, after=after)
-        export(ArcCSEForContrastiveLearning.from_pretrained(final), tokenizer, args.output_dir, card)
+        with whole_weights():
+            trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
+            export(trained, tokenizer, args.output_dir, card)
         shutil.rmtree(final)
         show_results(before, after, args.output_dir)
     trainer.end()

@@ -192,8 +192,15 @@ class ArcCSETrainingArguments(TrainingArguments):
         self.load_best_model_at_end = False
         super().__post_init__()
         self.load_best_model_at_end, self.greater_is_better = load_best, greater_is_better
+        if self.deepspeed_plugin is not None:
+            # What the launch configuration says DeepSpeed knows already; Trainer compares that with these two.
+            self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
         if self.grad_cache_chunk_size is not None and self.grad_cache_chunk_size < 1:
             raise UserError(f"--grad_cache_chunk_size {self.grad_cache_chunk_size}: must be 1 or more")
+        if not self.accelerator_config.even_batches:
+            raise UserError(
+                "--accelerator_config even_batches: must be true, or processes would wait for batches that others lack"
+            )
         if self.triplet_weight < 0:
             raise UserError(f"--triplet_weight {self.triplet_weight}: must not be negative")
         if not 0 < self.small_span_ratio < self.large_span_ratio < 1:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers.integrations import deepspeed as deepspeed_integration
 from transformers.utils import logging as transformers_logging
 
 from .arguments import ModelArguments
@@ -29,7 +30,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
     path = resolve_model_path(arguments.model_name_or_path)
     loading = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
     try:
-        with quiet_loading():  # from_backbone makes errors of what the report would say
+        with quiet_loading(), whole_weights():  # from_backbone makes errors of what the report would say
             model = ArcCSEForContrastiveLearning.from_backbone(
                 path,
                 attn_implementation=arguments.attn_implementation,
@@ -97,6 +98,18 @@ def max_positions(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedToke
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limit = min(limit, module.num_embeddings - module.padding_idx - 1)
     return min(limit, tokenizer.model_max_length)
+
+
+@contextlib.contextmanager
+def whole_weights() -> Iterator[None]:
+    """Has transformers load models whole where DeepSpeed ZeRO-3 is configured, too, for which each process would hold a
+    part. Training divides them all the same."""
+    config = deepspeed_integration._hf_deepspeed_config_weak_ref
+    deepspeed_integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed_integration._hf_deepspeed_config_weak_ref = config
 
 
 @contextlib.contextmanager

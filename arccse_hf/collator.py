@@ -33,6 +33,7 @@ class ArcCSECollator:
         triplet_min_tokens: anchors with fewer tokens (special tokens not counted) get no triplet.
         span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
         seed: of the spans.
+        pad_to_multiple_of: what the length of a batch is a multiple of.
 
     Raises:
         ValueError: the tokenizer has no padding token, or the ratios are outside 0 < small < large < 1.
@@ -48,6 +49,7 @@ class ArcCSECollator:
         triplet_min_tokens: int = 25,
         span_corruption: SpanCorruption = "mask",
         seed: int = 42,
+        pad_to_multiple_of: int = 1,
     ):
         if not 0 < small_ratio < large_ratio < 1:
             raise ValueError(
@@ -65,6 +67,7 @@ class ArcCSECollator:
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
         self.span_corruption = span_corruption
         self.seed = seed
+        self.pad_to_multiple_of = pad_to_multiple_of
         # Shared memory: worker processes hold copies of the collator and must see the epoch change too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
         self._generator = torch.Generator()
@@ -95,7 +98,7 @@ class ArcCSECollator:
         return [token_ids, *versions]
 
     def _pad(self, rows: list[list[list[int]]]) -> dict[str, Tensor]:
-        return pad_views(rows, self.pad_token_id)
+        return pad_views(rows, self.pad_token_id, self.pad_to_multiple_of)
 
 
 class SentenceCollator:
@@ -119,10 +122,10 @@ def require_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     return tokenizer.pad_token_id
 
 
-def pad_views(rows: Sequence[Sequence[Sequence[int]]], pad_token_id: int) -> dict[str, Tensor]:
+def pad_views(rows: Sequence[Sequence[Sequence[int]]], pad_token_id: int, multiple_of: int = 1) -> dict[str, Tensor]:
     """`input_ids` and `attention_mask` `[rows, views, length]` of `rows` that all have the same number of views, padded
-    on the right to the longest."""
-    longest = max(len(view) for row in rows for view in row)
+    on the right to the longest, or to the next multiple."""
+    longest = -(-max(len(view) for row in rows for view in row) // multiple_of) * multiple_of
     input_ids = np.full((len(rows), len(rows[0]), longest), pad_token_id, dtype=np.int64)
     attention_mask = np.zeros_like(input_ids)
     for index, row in enumerate(rows):

@@ -42,7 +42,7 @@ class ArcCSEOutput(ModelOutput):
         arccon_loss: scalar, the mean over the anchors.
         triplet_loss: scalar, the mean over the triplets; absent where the batch holds none.
         anchors: embeddings `[batch, dim]`, without gradient.
-        keys: embeddings `[keys, dim]`, without gradient: key i is the positive of anchor i; then follow, where there
+        key_embeddings: `[keys, dim]`, without gradient: key i is the positive of anchor i; then follow, where there
             are any, the hard negatives and the keys of other processes.
         closer_cosine: `[triplets]`, without gradient: each sentence against its version with the small span masked.
         farther_cosine: `[triplets]`, without gradient: the same with the large span masked.
@@ -51,14 +51,14 @@ class ArcCSEOutput(ModelOutput):
     arccon_loss: Tensor | None = None
     triplet_loss: Tensor | None = None
     anchors: Tensor | None = None
-    keys: Tensor | None = None
+    key_embeddings: Tensor | None = None
     closer_cosine: Tensor | None = None
     farther_cosine: Tensor | None = None
 
     @property
     def cosines(self) -> Tensor:
         """`[batch, keys]`: each anchor with every key."""
-        return cosine_matrix(self.anchors, self.keys)
+        return cosine_matrix(self.anchors, self.key_embeddings)
 
 
 class Projection(nn.Module):
@@ -298,7 +298,9 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         anchors, *others = pair.unbind(1)
         keys = torch.cat(others)
         keys = keys if gather_keys is None else gather_keys(keys)
-        output = ArcCSEOutput(arccon_loss=self.arccon_head(anchors, keys), anchors=anchors.detach(), keys=keys.detach())
+        output = ArcCSEOutput(
+            arccon_loss=self.arccon_head(anchors, keys), anchors=anchors.detach(), key_embeddings=keys.detach()
+        )
         if triplet is not None:
             output.triplet_loss, closer_cosine, farther_cosine = self.triplet_head(*triplet.unbind(1))
             output.closer_cosine, output.farther_cosine = closer_cosine.detach(), farther_cosine.detach()
@@ -313,8 +315,9 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides how a set of
         texts is cut for the encoder."""
         # Many short kernels cost little on a CPU, and padding does; on other devices it is the other way round.
-        # Sharded weights (DTensor) need the same number of encoder calls on every process.
-        sharded = isinstance(next(self.parameters()), DTensor)
+        # Sharded weights (FSDP 2, DeepSpeed ZeRO-3) need the same number of encoder calls on every process.
+        weight = next(self.parameters())
+        sharded = isinstance(weight, DTensor) or hasattr(weight, "ds_id")
         if self.device.type != "cpu" or sharded or torch.compiler.is_compiling():
             return self.projection(self.arccse(**texts).pooler_output)
         return self.projection(pool_by_length(self.arccse, **texts))

@@ -1,16 +1,20 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import datasets
 import numpy as np
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import DataLoader, Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from .arguments import ArcCSETrainingArguments
+from .backbone import max_positions
 from .collator import ArcCSECollator, SentenceCollator
 from .distributed import gather_keys, world_size
 from .errors import UserError
@@ -62,6 +66,8 @@ class ArcCSETrainer(Trainer):
                 triplet_min_tokens=args.triplet_min_tokens,
                 span_corruption=args.span_corruption,
                 seed=args.data_seed if args.data_seed is not None else args.seed,
+                # Every shape may be compiled on its own: let there be few.
+                pad_to_multiple_of=8 if args.torch_compile and max_positions(model, processing_class) % 8 == 0 else 1,
             )
         if eval_suite is not None or kwargs.get("eval_dataset") is None:
             args.settle_evaluation(eval_suite.metric_names() if eval_suite else [], greater_is_better)
@@ -82,8 +88,9 @@ class ArcCSETrainer(Trainer):
                 f"--grad_cache_chunk_size {args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave it "
                 "out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
             )
-        if self.is_fsdp_enabled and self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap is None:
-            self.accelerator.state.fsdp_plugin.transformer_cls_names_to_wrap = _layer_classes(model)
+        if self.is_fsdp_enabled:
+            _set_up_fsdp(self.accelerator.state.fsdp_plugin, model)
+        self.add_callback(_OwnDropoutMasks())
         if isinstance(self.data_collator, ArcCSECollator):
             self.add_callback(_NewSpansEachEpoch(self.data_collator))
 
@@ -197,12 +204,14 @@ class ArcCSETrainer(Trainer):
             triplets: how many this process has.
             all_triplets: scalar, how many all processes have.
         """
-        rows, keys = len(outputs.anchors), len(outputs.keys)
-        positive = row_cosines(outputs.anchors, outputs.keys[:rows]).sum()
+        rows, keys = len(outputs.anchors), len(outputs.key_embeddings)
+        positive = row_cosines(outputs.anchors, outputs.key_embeddings[:rows]).sum()
         nothing = torch.zeros_like(positive)
         self._add("arccon_loss", losses["arccon_loss"].detach(), 1)
         self._add("positive_cosine", positive, rows)
-        self._add("negative_cosine", sum_of_cosines(outputs.anchors, outputs.keys) - positive, rows * (keys - 1))
+        self._add(
+            "negative_cosine", sum_of_cosines(outputs.anchors, outputs.key_embeddings) - positive, rows * (keys - 1)
+        )
         self._add("triplet_loss", losses.get("triplet_loss", nothing).detach(), all_triplets > 0)
         violated = (outputs.farther_cosine > outputs.closer_cosine).sum() if triplets else nothing
         self._add("triplets_violated", violated, triplets)
@@ -221,12 +230,31 @@ class ArcCSETrainer(Trainer):
         return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count}
 
 
+class _OwnDropoutMasks(TrainerCallback):
+    """Trainer seeds all processes alike, and then the same rows of their batches would get the same dropout masks. Only
+    here, because the order of the rows, which they must agree on, is settled by then."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.process_index > 0:
+            torch.manual_seed(args.seed + args.process_index)
+
+
 class _NewSpansEachEpoch(TrainerCallback):
     def __init__(self, collator: ArcCSECollator):
         self.collator = collator
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.collator.set_epoch(int(state.epoch or 0))
+
+
+def _set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
+    """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does."""
+    if plugin.transformer_cls_names_to_wrap is None:
+        plugin.transformer_cls_names_to_wrap = _layer_classes(model)
+    if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
+        )
 
 
 def _layer_classes(model: nn.Module) -> list[str]:

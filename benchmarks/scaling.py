@@ -10,8 +10,8 @@ training     seconds to train on so many sentences, one epoch
 batch        seconds a sentence takes to train on, by batch size
 processes    seconds of a step of 1 process and of 2 that train together on the CPU, with one thread and a batch each
              (weak scaling); an efficiency of 1 means that 2 take no longer. Negatives are gathered over both.
-memory       the most a process of its own had resident: one plain step of the smallest batch, and one step of the
-             largest with a gradient cache whose chunks are as large as the smallest batch
+memory       the most a process of its own had resident in a step: of the smallest batch and of the largest, with a
+             gradient cache whose chunks are as large as the smallest batch; and of the smallest without a cache
 
 Of the first three the exponent p of seconds ~ sentences^p (or of batches) is fitted: 1 is linear in the sentences,
 0 is a cost that does not depend on the batch.
@@ -130,15 +130,16 @@ def processes(path: str, sentences: list[str], folder: Path, options: argparse.N
 def memory(path: str, sentences: list[str], folder: Path, options: argparse.Namespace) -> dict:
     small, large = options.cached
     run = {"steps": 1, "length": options.length, "path": path}
-    plain = launch(run | {"batch": small}, sentences, folder)
-    cached = launch(run | {"batch": large, "grad_cache_chunk_size": small}, sentences, folder)
-    before, after = "resident_before_training", "peak_resident"
-    return {
-        f"batch {small}": plain,
-        f"batch {large}, chunks of {small}": cached,
-        "peak_ratio": cached[after] / plain[after],
-        "ratio_above_what_was_there_before": (cached[after] - cached[before]) / (plain[after] - plain[before]),
+    peaks = {
+        name: launch(run | settings, sentences, folder)
+        for name, settings in {
+            f"batch {small}": {"batch": small},
+            f"batch {small}, chunks of {small}": {"batch": small, "grad_cache_chunk_size": small},
+            f"batch {large}, chunks of {small}": {"batch": large, "grad_cache_chunk_size": small},
+        }.items()
     }
+    plain, cached, largest = (result["peak_resident"] for result in peaks.values())
+    return peaks | {"peak_ratio": largest / cached, "peak_ratio_to_no_cache": largest / plain}
 
 
 PARTS = {
@@ -174,12 +175,10 @@ def child(text: str, **settings) -> None:
     with open(text, encoding="utf-8") as file:
         run = Run(sentences=file.read().split("\n"), processes=together, **fields)
     with our_trainer(run, **settings) as trainer:
-        before = resident_bytes()
         meter = metered(trainer)
         result = {
             "processes": trainer.args.world_size,
             "seconds_per_step": meter.seconds_per_step,
-            "resident_before_training": before,
             "peak_resident": resident_bytes(peak=True),
         }
         if trainer.is_world_process_zero():

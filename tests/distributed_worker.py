@@ -138,7 +138,8 @@ def train(folder, mode):
     metrics = {name: value for name, value in trainer.evaluate().items() if "norms" in name}
     log = [line for line in trainer.state.log_history if "loss" in line]
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
-    return {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count}
+    random = torch.rand(1).item()
+    return {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count, "random": random}
 
 
 def gather():

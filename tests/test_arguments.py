@@ -89,6 +89,7 @@ def test_data_to_measure_on_brings_its_tasks(given, tasks):
         ),
         (["--large_span_ratio", "1"], "0 < small < large < 1"),
         (["--triplet_weight", "-1"], "--triplet_weight -1.0"),
+        (["--accelerator_config", '{"even_batches": false}'], "even_batches: must be true"),
         (["--max_seq_length", "2"], "--max_seq_length 2"),
         (["--dataset_name", "other"], "either --train_file .* or --dataset_name"),
         (["--learning", "1"], "--learning: there is no such field"),

@@ -26,6 +26,15 @@ def test_an_unsupervised_pair_is_the_sentence_twice(tokenizer):
     assert pair["attention_mask"].sum(-1).tolist() == [[5, 5], [7, 7]]
 
 
+def test_batches_are_padded_to_a_multiple_where_shapes_must_be_few(tokenizer):
+    collator = ArcCSECollator(tokenizer, triplet_min_tokens=9, pad_to_multiple_of=8)
+    for lengths, padded in (((3, 5), 8), ((6,), 8), ((7, 9), 16)):
+        batch = collator(rows(*lengths))
+        assert {values.shape[-1] for part in batch.values() for values in part.values()} == {padded}
+        assert batch["pair"]["attention_mask"].sum(-1)[:, 0].tolist() == [length + 2 for length in lengths]
+        assert (batch["pair"]["input_ids"][0, 0, lengths[0] + 2 :] == PAD).all()
+
+
 @pytest.mark.parametrize("columns", [("anchor", "positive"), ("anchor", "positive", "negative")])
 def test_given_pairs_and_hard_negatives_become_views_in_order(tokenizer, columns):
     row = {name: [CLS, 10 + index, SEP] for index, name in enumerate(columns)}

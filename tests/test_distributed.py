@@ -17,14 +17,15 @@ import run_arccse
 from arccse_hf.collator import pad_views
 
 HERE = Path(__file__).parent
+CONFIGS = HERE.parent / "configs" / "accelerate"
 
 
-def launch(*command):
-    """Runs a command that starts two processes on the CPU."""
+def launch(*command, **more):
+    """Runs a command that starts two processes on the CPU, in this environment and `more`."""
     environment = os.environ | {
         "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": str(HERE.parent),
-    }  # fmt: skip
+        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    } | more  # fmt: skip
     done = subprocess.run(
         [sys.executable, "-m", *command], capture_output=True, text=True, env=environment, timeout=300
     )
@@ -60,6 +61,11 @@ def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path
         assert line == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert ("triplet_loss" in first["log"][0]) == (mode != "pairs")
     assert first["reductions"] == second["reductions"] == distributed_worker.STEPS
+
+
+def test_processes_draw_dropout_masks_of_their_own(results):
+    first, second = (result["pairs"]["random"] for result in results)
+    assert first != second
 
 
 def test_the_batches_of_two_processes_have_uneven_rows_and_triplets():
@@ -98,9 +104,9 @@ def test_gathered_keys_of_uneven_batches_carry_the_gradient_home(results):
     assert second["gradient"][:, 0].tolist() == [4 + 1, 5 + 2]
 
 
-def test_sharded_training_with_the_shipped_configuration(tmp_path, tokenizer, sentences):
-    """FSDP 2: the numbers of one process, though a process often has no triplet; whole or sharded checkpoints, from
-    which a run goes on; and a model at the end that AutoModel opens."""
+@pytest.fixture
+def sharded_runs(tmp_path, tokenizer, sentences):
+    """A function that gives the script's arguments for a run of that name: 4 steps, one checkpoint after 2."""
     torch.manual_seed(0)
     backbone = tiny_config("bert")
     backbone.hidden_dropout_prob = backbone.attention_probs_dropout_prob = 0.0
@@ -127,34 +133,65 @@ def test_sharded_training_with_the_shipped_configuration(tmp_path, tokenizer, se
             "--load_best_model_at_end", "False", "--disable_tqdm", "True", *more,
         ]  # fmt: skip
 
+    return command
+
+
+def assert_runs_agree(folder, names):
+    """All have the losses and the weights of the run `alone`, which moved them."""
+    alone = load_file(folder / "alone" / "model.safetensors")
+    start = load_file(folder / "encoder" / "model.safetensors")
+    assert max((alone[name] - weight).abs().max() for name, weight in start.items()) > 0.01
+    expected = losses(folder / "alone")
+    assert len(expected) == 4
+    for name in names:
+        assert losses(folder / name) == pytest.approx(expected, abs=1e-5)
+        weights = AutoModel.from_pretrained(folder / name).state_dict()
+        for weight_name, weight in alone.items():
+            torch.testing.assert_close(weights[weight_name], weight, atol=1e-5, rtol=0, msg=weight_name)
+
+
+def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):
+    """FSDP 2: the numbers of one process, though a process often has no triplet; whole or sharded checkpoints, from
+    which a run goes on; and a model at the end that AutoModel opens."""
     kinds = ("FULL_STATE_DICT", "SHARDED_STATE_DICT")
     runs = []
     for kind in kinds:
         checkpoint = str(tmp_path / kind / "checkpoint-2")
-        runs.append((kind, command(kind, 2)))
-        runs.append((kind, command(f"{kind}-resumed", 2, "--resume_from_checkpoint", checkpoint)))
+        runs.append((kind, sharded_runs(kind, 2)))
+        runs.append((kind, sharded_runs(f"{kind}-resumed", 2, "--resume_from_checkpoint", checkpoint)))
     launch(
-        "accelerate.commands.launch", "--config_file", str(HERE.parent / "configs" / "accelerate" / "fsdp.yaml"),
+        "accelerate.commands.launch", "--config_file", str(CONFIGS / "fsdp.yaml"),
         "--num_processes", "2", "--mixed_precision", "no", str(HERE / "fsdp_worker.py"), json.dumps(runs),
     )  # fmt: skip
-    run_arccse.main(command("alone", 1))
-    alone = load_file(tmp_path / "alone" / "model.safetensors")
-    expected = losses(tmp_path / "alone")
-    assert len(expected) == 4
-    assert (
-        max(
-            (alone[name] - weight).abs().max()
-            for name, weight in load_file(tmp_path / "encoder" / "model.safetensors").items()
-        )
-        > 0.01
-    )
+    run_arccse.main(sharded_runs("alone", 1))
     for kind in kinds:
         assert (tmp_path / kind / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir() == (kind == "SHARDED_STATE_DICT")
-        for name in (kind, f"{kind}-resumed"):
-            assert losses(tmp_path / name) == pytest.approx(expected, abs=1e-5)
-            weights = AutoModel.from_pretrained(tmp_path / name).state_dict()
-            for weight_name, weight in alone.items():
-                torch.testing.assert_close(weights[weight_name], weight, atol=1e-5, rtol=0, msg=weight_name)
+    assert_runs_agree(tmp_path, [kind + resumed for kind in kinds for resumed in ("", "-resumed")])
+
+
+@pytest.mark.parametrize("stage", [2, 3])
+def test_deepspeed_with_the_shipped_configuration(tmp_path, sharded_runs, stage):
+    """As with FSDP; in bfloat16, as the configuration has it, the model at the end is in float32 all the same."""
+    pytest.importorskip("deepspeed", reason="deepspeed is not installed")
+    start = ["accelerate.commands.launch", "--config_file", str(CONFIGS / f"deepspeed-zero{stage}.yaml")]
+    start += ["--num_processes", "2"]
+    script = str(HERE.parent / "run_arccse.py")
+    # Told of a CPU by accelerate's variable, accelerate would train without DeepSpeed, and say nothing.
+    environment = {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "0"}
+    more = ["--optim", "adamw_torch"]
+    exact = [*start, "--mixed_precision", "no", script]
+    launch(*exact, *sharded_runs("whole", 2, *more), **environment)
+    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    assert list(checkpoint.glob("global_step2/*optim_states.pt"))
+    resume = ["--resume_from_checkpoint", str(checkpoint)]
+    launch(*exact, *sharded_runs("resumed", 2, *more, *resume), **environment)
+    run_arccse.main(sharded_runs("alone", 1, *more))
+    assert_runs_agree(tmp_path, ["whole", "resumed"])
+
+    launch(*start, script, *sharded_runs("bfloat16", 2, *more), **environment)
+    assert losses(tmp_path / "bfloat16") == pytest.approx(losses(tmp_path / "alone"), rel=0.05)
+    weights = load_file(tmp_path / "bfloat16" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
 
 
 def losses(folder):

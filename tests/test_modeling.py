@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from backbones import BACKBONES, VOCAB_SIZE, tiny_config
+from torch.utils._pytree import tree_flatten
 from transformers import (
     AutoModel,
     BertForMaskedLM,
@@ -138,6 +139,12 @@ def test_a_large_cosine_matrix_is_taken_a_few_rows_at_a_time(monkeypatch):
 def test_a_batch_without_triplets_has_no_triplet_loss():
     output = trainable()(pair=batch())
     assert output.triplet_loss is None and output.closer_cosine is None
+
+
+def test_outputs_are_containers_that_distributed_training_can_look_into():
+    output = trainable()(pair=batch(), triplet=batch(views=3))
+    assert {id(tensor) for tensor in tree_flatten(output)[0]} == {id(tensor) for tensor in output.values()}
+    assert {"arccon_loss", "triplet_loss", "key_embeddings"} < set(output.keys())
 
 
 @pytest.mark.parametrize("given", [{}, {"pair": batch(), "input_ids": torch.ones(1, 3, dtype=torch.long)}])

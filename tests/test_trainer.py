@@ -5,14 +5,16 @@ import json
 import numpy as np
 import pytest
 import torch
+from accelerate import FullyShardedDataParallelPlugin
 from backbones import tiny_config
 from datasets import Dataset
+from torch.distributed.fsdp import MixedPrecisionPolicy
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning, arccon_loss, triplet_loss
 from arccse_hf.arguments import ArcCSETrainingArguments
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import TaskSuite
-from arccse_hf.trainer import ArcCSETrainer
+from arccse_hf.trainer import ArcCSETrainer, _set_up_fsdp
 
 
 class Distances:
@@ -262,6 +264,35 @@ def test_several_gpus_in_one_process_are_refused(tmp_path):
     args._n_gpu = 4
     with pytest.raises(UserError, match="--num_processes 4"):
         ArcCSETrainer(tiny_model(), args)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 8])
+def test_compiled_training_goes_as_eager_training(tmp_path, rows, tokenizer, chunk_size):
+    """With the graphs of torch.compile, whatever makes machine code of them; lengths are padded to a few."""
+    rows = rows.map(lambda row: {"positive": row["anchor"][3:]})  # of equal views, rounding would decide
+    results = []
+    for compiled in ({}, {"torch_compile": True, "torch_compile_backend": "aot_eager"}):
+        model = tiny_model(dropout=0.0, triplet_margin=0.3, pooling="mean")
+        settings = {"optim": "sgd", "triplet_weight": 0.5, "grad_cache_chunk_size": chunk_size, **compiled}
+        trainer = make_trainer(tmp_path, rows, tokenizer, model, **settings)
+        batches = spy_on_batches(trainer)
+        trainer.train()
+        lengths = {values.shape[-1] for batch in batches for part in batch.values() for values in part.values()}
+        results.append((weights_of(model), trainer.state.log_history, lengths))
+    (expected, expected_log, _), (weights, log, lengths) = results
+    assert all(length % 8 == 0 for length in lengths)
+    assert [line["loss"] for line in log[:3]] == pytest.approx([line["loss"] for line in expected_log[:3]], abs=1e-5)
+    for name, weight in weights.items():
+        torch.testing.assert_close(weight, expected[name], atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_fsdp_averages_gradients_and_leaves_losses_in_float32():
+    bfloat16 = MixedPrecisionPolicy(*[torch.bfloat16] * 3)
+    plugin = FullyShardedDataParallelPlugin(fsdp_version=2, mixed_precision_policy=bfloat16)
+    _set_up_fsdp(plugin, tiny_model())
+    policy = plugin.mixed_precision_policy
+    assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
+    assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
 
 
 def test_training_lowers_the_loss(tmp_path, rows, tokenizer):
