@@ -33,6 +33,8 @@ UNEVEN = [
     (range(0, 5), range(5, 7)),
 ]
 
+VOCABULARY = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
+
 MODES = {
     "pairs": {"gradient_accumulation_steps": 2},
     "triplets": {"triplet_weight": 0.5},
@@ -120,9 +122,7 @@ def arguments(folder, mode):
 
 
 def train(folder, mode):
-    tokenizer = BertTokenizer(
-        vocab={word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    )
+    tokenizer = BertTokenizer(vocab=VOCABULARY)
     model = tiny_model()
     sentences = [" ".join(WORDS[: 3 + number]) for number in range(5)]
     trainer = (UnevenTrainer if mode.startswith("uneven") else ArcCSETrainer)(
@@ -142,6 +142,30 @@ def train(folder, mode):
     return {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count, "random": random}
 
 
+def order(folder):
+    """The anchors that this process trains on in each of two epochs of shuffled rows."""
+    args = arguments(folder, "pairs")
+    args.max_steps, args.num_train_epochs, args.train_sampling_strategy = -1, 2, "random"
+    args.gradient_accumulation_steps = 1
+    trainer = ArcCSETrainer(
+        tiny_model(), args, train_dataset=rows(hard_negatives=False), processing_class=BertTokenizer(vocab=VOCABULARY)
+    )
+    epochs, compute_loss = [[], []], trainer.compute_loss
+
+    def spy(model, inputs, *args, **kwargs):
+        pair = inputs["pair"]
+        anchors = [
+            ids[mask.bool()].tolist()
+            for ids, mask in zip(pair["input_ids"][:, 0], pair["attention_mask"][:, 0], strict=True)
+        ]
+        epochs[int(trainer.state.epoch or 0)] += anchors
+        return compute_loss(model, inputs, *args, **kwargs)
+
+    trainer.compute_loss = spy
+    trainer.train()
+    return epochs
+
+
 def gather():
     rank = torch.distributed.get_rank()
     keys = (10 * rank + torch.arange(6.0 if rank == 0 else 4.0).reshape(-1, 2)).requires_grad_()
@@ -153,6 +177,6 @@ def gather():
 if __name__ == "__main__":
     folder = sys.argv[1]
     # Training arguments start the process group, which `gather` needs.
-    results = {mode: train(folder, mode) for mode in MODES} | {"gather": gather()}
+    results = {mode: train(folder, mode) for mode in MODES} | {"gather": gather(), "order": order(folder)}
     results["world_size"] = world_size()
     torch.save(results, Path(folder) / f"{torch.distributed.get_rank()}.pt")

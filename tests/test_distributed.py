@@ -68,6 +68,13 @@ def test_processes_draw_dropout_masks_of_their_own(results):
     assert first != second
 
 
+def test_processes_share_out_the_shuffled_rows_all_the_same(results):
+    rows = sorted(distributed_worker.rows(hard_negatives=False)["anchor"])
+    epochs = [first + second for first, second in zip(*(result["order"] for result in results), strict=True)]
+    assert [sorted(epoch) for epoch in epochs] == [rows, rows]
+    assert epochs[0] != epochs[1]
+
+
 def test_the_batches_of_two_processes_have_uneven_rows_and_triplets():
     anchors = distributed_worker.rows(hard_negatives=False)["anchor"]
     triplets = [[sum(len(anchors[row]) >= 15 for row in part) for part in parts] for parts in distributed_worker.UNEVEN]
