@@ -154,8 +154,8 @@ class ArcCSETrainingArguments(TrainingArguments):
     dataloader_drop_last: bool = field(
         default=True,
         metadata={
-            "help": "Drop the last, smaller batch of an epoch. Kept, it is one process's smaller batch; where several "
-            "train, it is filled up with rows from the start of the epoch."
+            "help": "Drop the last, smaller batch of an epoch. Kept, it is shared out evenly where several processes "
+            "train."
         },
     )
     remove_unused_columns: bool = field(

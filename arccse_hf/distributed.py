@@ -1,9 +1,15 @@
-"""Gathering over processes, with the gradient: the only file that touches torch.distributed."""
+"""What processes share: keys, with their gradient, and the rows of a batch. The only file that touches
+torch.distributed."""
+
+import math
+from collections.abc import Iterator
+from itertools import pairwise
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data import BatchSampler, Sampler
 
 
 def world_size() -> int:
@@ -50,3 +56,33 @@ class _GatherBlocks(torch.autograd.Function):
         gradient = gradient.contiguous()
         dist.all_reduce(gradient)
         return gradient[dist.get_rank()]
+
+
+class SharedBatches(BatchSampler):
+    """Each batch of all processes as one piece a process, one after the other. The last batch is shared out as evenly
+    as its rows allow; fewer than there are processes are left out, because every process needs a row.
+
+    Args:
+        rows: gives the rows of an epoch in their order.
+        together: rows of a batch, of all processes.
+        processes: how many train together.
+    """
+
+    def __init__(self, rows: Sampler[int], together: int, processes: int):
+        super().__init__(rows, together, drop_last=False)
+        self.processes = processes
+
+    @property
+    def left_out(self) -> int:
+        """Rows at the end of each epoch that no process gets."""
+        rest = len(self.sampler) % self.batch_size
+        return rest if rest < self.processes else 0
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            if len(batch) >= self.processes:
+                bounds = [number * len(batch) // self.processes for number in range(self.processes + 1)]
+                yield from (batch[start:end] for start, end in pairwise(bounds))
+
+    def __len__(self) -> int:
+        return math.ceil((len(self.sampler) - self.left_out) / self.batch_size) * self.processes

@@ -27,9 +27,9 @@ from transformers.models.auto import (
 from transformers.utils import ModelOutput
 
 from .configuration_arccse import ArcCSEConfig
-from .cpu_training import pool_by_length
 from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_loss_from_cosines
 from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
+from .sub_batches import pool_by_length
 
 _COSINES_AT_ONCE = 2**20
 
@@ -312,13 +312,13 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         return self._embed(flat).unflatten(0, sentences["input_ids"].shape[:2])
 
     def _embed(self, texts: Mapping[str, Tensor]) -> Tensor:
-        """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides how a set of
-        texts is cut for the encoder."""
-        # Many short kernels cost little on a CPU, and padding does; on other devices it is the other way round.
-        # Sharded weights (FSDP 2, DeepSpeed ZeRO-3) need the same number of encoder calls on every process.
+        """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides whether a set
+        of texts is cut for the encoder."""
+        # Sharded weights (FSDP 2, DeepSpeed ZeRO-3) need the same number of encoder calls on every process; and each
+        # shape may be compiled on its own.
         weight = next(self.parameters())
         sharded = isinstance(weight, DTensor) or hasattr(weight, "ds_id")
-        if self.device.type != "cpu" or sharded or torch.compiler.is_compiling():
+        if sharded or torch.compiler.is_compiling():
             return self.projection(self.arccse(**texts).pooler_output)
         return self.projection(pool_by_length(self.arccse, **texts))
 

@@ -1,5 +1,6 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -8,20 +9,23 @@ import datasets
 import numpy as np
 import torch
 from accelerate import FullyShardedDataParallelPlugin
+from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainerCallback
 
 from .arguments import ArcCSETrainingArguments
 from .backbone import max_positions
 from .collator import ArcCSECollator, SentenceCollator
-from .distributed import gather_keys, world_size
+from .distributed import SharedBatches, gather_keys, world_size
 from .errors import UserError
 from .evaluation import TaskSuite, greater_is_better
 from .grad_cache import GradCache
 from .losses import row_cosines, sum_of_cosines
 from .modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
+
+logger = logging.getLogger(__name__)
 
 
 class ArcCSETrainer(Trainer):
@@ -151,9 +155,20 @@ class ArcCSETrainer(Trainer):
     def get_train_dataloader(self) -> DataLoader:
         # A dataset that is a share of the rows already, a `TextStream`, makes its own loader: Trainer's would shard it.
         own = getattr(self.train_dataset, "dataloader", None)
-        if own is None:
-            return super().get_train_dataloader()
-        return own(self._train_batch_size, self.data_collator, self.args, self.accelerator.device)
+        if own is not None:
+            return own(self._train_batch_size, self.data_collator, self.args, self.accelerator.device)
+        loader = super().get_train_dataloader()
+        shard = loader.batch_sampler
+        # Accelerate fills up the last batch with rows from the start of the epoch, so that all have as many.
+        if isinstance(shard, BatchSamplerShard) and type(shard.batch_sampler) is BatchSampler and not shard.drop_last:
+            together = shard.batch_sampler.batch_size * (1 if shard.split_batches else shard.num_processes)
+            batches = SharedBatches(shard.batch_sampler.sampler, together, shard.num_processes)
+            shard.batch_sampler, shard.split_batches = batches, False
+            shard.batch_size = None  # to accelerate: they differ in size
+            if batches.left_out:
+                too_few = "each epoch ends with %d rows, too few for %d processes: they are left out"
+                logger.warning(too_few, batches.left_out, batches.processes)
+        return loader
 
     def end(self) -> None:
         # Threads of gloo may hold tensors of the last collective: where its group is destroyed meanwhile, both can wait
@@ -248,7 +263,13 @@ class _NewSpansEachEpoch(TrainerCallback):
 
 
 def _set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
-    """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does."""
+    """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does.
+
+    Raises:
+        UserError: FSDP 1, whose weights do not show that they are shards.
+    """
+    if plugin.fsdp_version == 1:
+        raise UserError("fsdp_version 1: not supported; set fsdp_version: 2, as configs/accelerate/fsdp.yaml does")
     if plugin.transformer_cls_names_to_wrap is None:
         plugin.transformer_cls_names_to_wrap = _layer_classes(model)
     if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):

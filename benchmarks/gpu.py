@@ -6,9 +6,10 @@
 
 Encoders have random weights. Each part is measured for itself; one that fails leaves its error in the JSON.
 
-steps     a bare training step in bfloat16 autocast (ArcCon on pairs, AdamW) for BERT-base and BERT-large, eager and
-          compiled. Batches of random tokens, whose lengths are log-normal as those of English Wikipedia sentences are
-          (median 28 tokens), cut to --length. Batches above --plain-limit go through the gradient cache, in chunks of
+steps     a bare training step in bfloat16 autocast (ArcCon on pairs, AdamW) for BERT-base and BERT-large: eager, in
+          sub-batches of like length as training has it; padded, each batch in one piece; compiled, which is padded
+          too. Batches of random tokens, whose lengths are log-normal as those of English Wikipedia sentences are
+          (median 28 tokens), cut to --lengths. Batches above --plain-limit go through the gradient cache, in chunks of
           --chunk texts. Utilisation is that of `measuring.training_flops` on tokens that are not padding, over the
           best of some large square products in bfloat16.
 trainers  `ArcCSETrainer` beside sentence-transformers' trainer on the same sentences, both in bfloat16, taking turns.
@@ -24,16 +25,16 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict
 from functools import partial
 from itertools import product
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import torch
 from measuring import Tokens, alternate, matmul_peak, synchronize, training_flops, write_report
 from transformers import BertConfig
 
-from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
+from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning, sub_batches
 from arccse_hf.grad_cache import GradCache
 
 SHAPES = {
@@ -45,6 +46,7 @@ TINY = {
     "shapes": ["tiny"], "batches": [4, 8], "plain_limit": 4, "chunk": 8, "steps": 1, "repeats": 2,
     "peak_sizes": [64], "trainer_batches": [4], "trainer_shape": "tiny",
 }  # fmt: skip
+MODES = ["eager", "padded", "compiled"]
 # Logarithm of the lengths of sentences of the English Wikipedia in BERT's tokens: mean and standard deviation.
 LENGTHS = (3.34, 0.45)
 VOCABULARY = 30_522
@@ -55,13 +57,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--parts", nargs="+", choices=["steps", "trainers"], default=["steps", "trainers"])
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["base", "large"])
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 4096])
-    parser.add_argument("--modes", nargs="+", choices=["eager", "compiled"], default=["eager", "compiled"])
-    parser.add_argument("--length", type=int, default=32)
+    parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
+    parser.add_argument("--lengths", type=int, nargs="+", default=[32])
     parser.add_argument("--plain-limit", type=int, default=512, help="largest batch that goes without gradient cache")
     parser.add_argument("--chunk", type=int, default=1024, help="texts in a chunk of the gradient cache")
     parser.add_argument("--trainer-shape", choices=SHAPES, default="base")
     parser.add_argument("--trainer-batches", type=int, nargs="+", default=[64, 512])
-    parser.add_argument("--steps", type=int, default=10, help="training steps of one measurement")
+    parser.add_argument("--steps", type=int, default=5, help="training steps of one measurement")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak-sizes", type=int, nargs="+", default=[4096, 8192, 16384], help="of the matrix products")
     parser.add_argument("--tiny", action="store_true", help="sizes that a CPU does in a minute")
@@ -74,14 +76,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     report = {"peak_flops_per_second": peak}
     if "steps" in options.parts:
         report["steps"] = [
-            {"shape": shape, "batch": batch, "mode": mode}
-            | attempt(partial(measure_steps, shape, batch, mode, options, peak))
-            for shape, batch, mode in product(options.shapes, options.batches, options.modes)
+            {"shape": shape, "length": length, "batch": batch, "mode": mode}
+            | attempt(partial(measure_steps, shape, length, batch, mode, options, peak))
+            for shape, length, batch, mode in product(options.shapes, options.lengths, options.batches, options.modes)
         ]
     if "trainers" in options.parts:
         report["trainers"] = [
-            {"shape": options.trainer_shape, "batch": batch} | attempt(partial(compare_trainers, batch, options))
-            for batch in options.trainer_batches
+            {"shape": options.trainer_shape, "length": length, "batch": batch}
+            | attempt(partial(compare_trainers, length, batch, options))
+            for length, batch in product(options.lengths, options.trainer_batches)
         ]
     write_report(options, **report)
 
@@ -100,14 +103,14 @@ def attempt(measure: Callable[[], dict]) -> dict:
     return result
 
 
-def measure_steps(shape: str, batch: int, mode: str, options: argparse.Namespace, peak: float) -> dict:
+def measure_steps(shape: str, length: int, batch: int, mode: str, options: argparse.Namespace, peak: float) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     backbone = BertConfig(vocab_size=VOCABULARY, **SHAPES[shape])
     model = ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, pooling="mean")).to(device).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     wrapped = torch.compile(model) if mode == "compiled" else model
-    texts = random_texts(batch, options.length, device)
+    texts = random_texts(batch, length, device)
     autocast = partial(torch.autocast, device, torch.bfloat16)
     counted = Tokens()
     counted.add(texts["attention_mask"].flatten(0, 1))
@@ -127,27 +130,26 @@ def measure_steps(shape: str, batch: int, mode: str, options: argparse.Namespace
         optimizer.step()
         optimizer.zero_grad()
 
-    def seconds() -> float:
+    def seconds(steps: int) -> float:
         synchronize()
         start = time.perf_counter()
-        for _ in range(options.steps):
+        for _ in range(steps):
             step()
         synchronize()
-        return (time.perf_counter() - start) / options.steps
+        return time.perf_counter() - start
 
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    start = time.perf_counter()
-    step()
-    step()
-    synchronize()
-    first = time.perf_counter() - start
-    values = [seconds() for _ in range(options.repeats)]
+    limits = dict.fromkeys(["_TOKENS_ON_A_CPU", "_TOKENS_ON_A_GPU"], texts["input_ids"].numel())
+    with patch.multiple(sub_batches, **limits) if mode == "padded" else nullcontext():
+        first = seconds(2)
+        values = [seconds(options.steps) / options.steps for _ in range(options.repeats)]
     median = statistics.median(values)
     flops = training_flops(model.arccse.encoder, backbone, counted)
     return {
         "grad_cache_chunk_size": options.chunk if batch > options.plain_limit else None,
-        "tokens_per_step": asdict(counted),
+        "real_tokens_per_step": counted.real,
+        "padded_tokens_per_step": counted.computed,
         "first_two_steps_seconds": first,
         "seconds_per_step": values,
         "sentences_per_second": batch / median,
@@ -167,7 +169,7 @@ def random_texts(batch: int, length: int, device: str) -> dict[str, torch.Tensor
     return {name: values[:, None].repeat(1, 2, 1).to(device) for name, values in texts.items()}
 
 
-def compare_trainers(batch: int, options: argparse.Namespace) -> dict:
+def compare_trainers(length: int, batch: int, options: argparse.Namespace) -> dict:
     from trainers import Run, random_bert, time_ours, time_theirs  # needs more packages than the other part
 
     generator = random.Random(0)
@@ -178,7 +180,7 @@ def compare_trainers(batch: int, options: argparse.Namespace) -> dict:
     ]
     with TemporaryDirectory() as folder:
         random_bert(folder, words, **SHAPES[options.trainer_shape])
-        run = Run(folder, sentences, options.length, batch, options.steps, bf16=True)
+        run = Run(folder, sentences, length, batch, options.steps, bf16=True)
         sides = {"arccse_hf": partial(time_ours, run), "sentence-transformers": partial(time_theirs, run)}
         seconds = alternate(sides, options.repeats)
     rate = {name: batch / statistics.median(values) for name, values in seconds.items()}

@@ -1,5 +1,6 @@
 """What the measuring scripts share: the clock of a training run, floating point operations, the machine, the JSON."""
 
+import gc
 import json
 import math
 import os
@@ -82,10 +83,12 @@ def synchronize() -> None:
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each side measures, `repeats` times, the sides in turn: what slows the machine for a while slows all."""
+    """What each side measures, `repeats` times, the sides in turn: what slows the machine for a while slows all. None
+    has to do with the memory that another has left."""
     values: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, measure in sides.items():
+            gc.collect()  # trainers hold themselves in cycles
             values[name].append(measure())
     return values
 

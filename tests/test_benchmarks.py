@@ -16,6 +16,8 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import measuring
 
+from arccse_hf import sub_batches
+
 SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed pretrain_small_bert".split()
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
 
@@ -118,17 +120,32 @@ def test_scaling_fits_exponents_and_launches_processes(report_of, text):
 
 
 def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
-    def fail(batch, options):
+    def fail(length, batch, options):
         raise ImportError("no such package")
 
     monkeypatch.setattr(import_module("gpu"), "compare_trainers", fail)
-    report = report_of("gpu", "--tiny", "--modes", "eager")
-    assert report["trainers"] == [{"shape": "tiny", "batch": 4, "error": "ImportError: no such package"}]
-    assert [step["grad_cache_chunk_size"] for step in report["steps"]] == [None, 8]
+    report = report_of("gpu", "--tiny", "--modes", "eager", "padded")
+    assert report["trainers"] == [{"shape": "tiny", "length": 32, "batch": 4, "error": "ImportError: no such package"}]
+    assert [step["grad_cache_chunk_size"] for step in report["steps"]] == [None, None, 8, 8]
     for step in report["steps"]:
         seconds = statistics.median(step["seconds_per_step"])
         assert step["sentences_per_second"] == pytest.approx(step["batch"] / seconds)
         assert step["utilisation"] == pytest.approx(step["flops_per_step"] / seconds / report["peak_flops_per_second"])
+
+
+def test_gpu_measures_batches_in_one_piece_too(report_of, monkeypatch):
+    limits, cut_by_length = [], sub_batches.cut_by_length
+
+    def spy(lengths, tokens):
+        limits.append(tokens)
+        return cut_by_length(lengths, tokens)
+
+    monkeypatch.setattr(sub_batches, "cut_by_length", spy)
+    for mode, limit in {"eager": sub_batches._TOKENS_ON_A_CPU, "padded": 2 * 4 * 32}.items():
+        (plain, _) = report_of("gpu", "--tiny", "--parts", "steps", "--modes", mode)["steps"]
+        assert plain["padded_tokens_per_step"] == 2 * 4 * 32
+        assert limits[0] == limit
+        limits.clear()
 
 
 def test_gpu_sets_both_trainers_beside_each_other(report_of):

@@ -44,7 +44,7 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("mode", ["pairs", "triplets", "uneven", "uneven-cached"])
+@pytest.mark.parametrize("mode", ["pairs", "triplets", "uneven", "uneven-cached", "last"])
 def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path):
     """Negatives of both, with their gradient, and means over the rows and the triplets of both, however many each has:
     the same weights, the same log and the same measurements. A gradient cache changes nothing of that."""

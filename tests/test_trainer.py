@@ -295,6 +295,11 @@ def test_fsdp_averages_gradients_and_leaves_losses_in_float32():
     assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
 
 
+def test_fsdp_1_is_refused():
+    with pytest.raises(UserError, match="fsdp_version: 2"):
+        _set_up_fsdp(FullyShardedDataParallelPlugin(fsdp_version=1), tiny_model())
+
+
 def test_training_lowers_the_loss(tmp_path, rows, tokenizer):
     model = tiny_model(dropout=0.0)
     trainer = make_trainer(tmp_path, rows, tokenizer, model, max_steps=60, per_device_train_batch_size=16)

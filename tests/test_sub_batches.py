@@ -1,0 +1,76 @@
+"""The cut of a set of texts into sub-batches changes nothing of the mathematics."""
+
+import itertools
+from types import SimpleNamespace
+
+import pytest
+import torch
+from backbones import BACKBONES
+from test_modeling import batch, trainable
+
+from arccse_hf import sub_batches
+from arccse_hf.sub_batches import cut_by_length, pool_by_length
+
+
+def padded(rows=42):
+    """Texts of 3 to 9 tokens, `[rows, 9]`."""
+    return {name: values[:, 0] for name, values in batch(rows=rows).items()}
+
+
+def gradients(model, embeddings):
+    weights = torch.linspace(-1, 1, embeddings.numel(), dtype=embeddings.dtype).view_as(embeddings)
+    (embeddings * weights).sum().backward()
+    return {name: weight.grad for name, weight in model.named_parameters()}
+
+
+@pytest.mark.parametrize("family", BACKBONES)
+def test_embeddings_and_gradients_are_those_of_one_padded_batch(family, monkeypatch):
+    """Words are looked up once for all sub-batches."""
+    tables = []
+    look_up = torch.embedding
+    monkeypatch.setattr(torch, "embedding", lambda weight, *args: tables.append(weight) or look_up(weight, *args))
+    monkeypatch.setattr(sub_batches, "_TOKENS_ON_A_CPU", 40)
+    cut, whole = (trainable(family, pooling="mean", projection="mlp_train_only").double().eval() for _ in range(2))
+    calls = []
+    cut.arccse.register_forward_pre_hook(lambda _, args, named: calls.append(named), with_kwargs=True)
+    embeddings = cut(**padded(), project=True)
+    assert len(calls) > 5
+    assert [table is cut.get_input_embeddings().weight for table in tables].count(True) == 1
+    expected = whole.projection(whole.arccse(**padded()).pooler_output)
+    torch.testing.assert_close(embeddings, expected)
+    expected_gradients = gradients(whole, expected)
+    for name, gradient in gradients(cut, embeddings).items():
+        torch.testing.assert_close(gradient, expected_gradients[name], msg=lambda text, name=name: f"{name}: {text}")
+
+
+@pytest.mark.parametrize("lengths", [[3], [700], [5] * 300, sorted(7 + 13 * n % 90 for n in range(128))])
+def test_sub_batches_are_as_large_as_the_limit_allows(lengths):
+    counts, longest = cut_by_length(lengths, 640)
+    assert sum(counts) == len(lengths)
+    ends = list(itertools.accumulate(counts))
+    assert longest == [lengths[end - 1] for end in ends]
+    assert all(count == 1 or count * length <= 640 for count, length in zip(counts, longest, strict=True))
+    assert all((count + 1) * lengths[end] > 640 for count, end in zip(counts, ends[:-1], strict=False))
+
+
+class Elsewhere:
+    """A model on a GPU, as far as the cut can tell, that embeds a text as its first token."""
+
+    device, is_activation_checkpointing = torch.device("cuda"), False
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, input_ids, attention_mask):
+        self.calls.append(attention_mask)
+        return SimpleNamespace(pooler_output=input_ids[:, :1].float())
+
+
+def test_a_gpu_gets_large_sub_batches():
+    lengths = torch.tensor([128, 12] * 1024)
+    attention_mask = (torch.arange(128) < lengths[:, None]).long()
+    input_ids = torch.arange(2048)[:, None].expand(-1, 128)
+    model = Elsewhere()
+    assert torch.equal(pool_by_length(model, input_ids, attention_mask)[:, 0], torch.arange(2048.0))
+    assert [tuple(mask.shape) for mask in model.calls] == [(1024, 12)] + [(128, 128)] * 8
+    assert all(mask.all() for mask in model.calls)
