@@ -20,6 +20,8 @@ def shard_on_the_cpu(self, *args, fsdp_plugin=None, **kwargs):
     if first:
         self.fsdp_plugin = fsdp_plugin
         self.distributed_type = PartialState._shared_state["distributed_type"] = DistributedType.FSDP
+        if self._mixed_precision != "no":
+            fsdp_plugin.set_mixed_precision(self._mixed_precision)
 
 
 if __name__ == "__main__":

@@ -157,6 +157,12 @@ def assert_runs_agree(folder, names):
             torch.testing.assert_close(weights[weight_name], weight, atol=1e-5, rtol=0, msg=weight_name)
 
 
+def launch_fsdp(mixed_precision, runs):
+    """The script with each of some (kind of checkpoint, arguments), on two processes."""
+    start = ["accelerate.commands.launch", "--config_file", str(CONFIGS / "fsdp.yaml"), "--num_processes", "2"]
+    launch(*start, "--mixed_precision", mixed_precision, str(HERE / "fsdp_worker.py"), json.dumps(runs))
+
+
 def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):
     """FSDP 2: the numbers of one process, though a process often has no triplet; whole or sharded checkpoints, from
     which a run goes on; and a model at the end that AutoModel opens."""
@@ -166,14 +172,28 @@ def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):
         checkpoint = str(tmp_path / kind / "checkpoint-2")
         runs.append((kind, sharded_runs(kind, 2)))
         runs.append((kind, sharded_runs(f"{kind}-resumed", 2, "--resume_from_checkpoint", checkpoint)))
-    launch(
-        "accelerate.commands.launch", "--config_file", str(CONFIGS / "fsdp.yaml"),
-        "--num_processes", "2", "--mixed_precision", "no", str(HERE / "fsdp_worker.py"), json.dumps(runs),
-    )  # fmt: skip
+    launch_fsdp("no", runs)
     run_arccse.main(sharded_runs("alone", 1))
     for kind in kinds:
         assert (tmp_path / kind / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir() == (kind == "SHARDED_STATE_DICT")
     assert_runs_agree(tmp_path, [kind + resumed for kind in kinds for resumed in ("", "-resumed")])
+
+
+@pytest.mark.parametrize("kind", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_fsdp_in_bfloat16_ends_with_the_best_checkpoint(tmp_path, sharded_runs, kind):
+    best = ["--load_best_model_at_end", "True", "--metric_for_best_model", "geometry_uniformity"]
+    launch_fsdp("bf16", [(kind, sharded_runs("sharded", 2, *best))])
+    run_arccse.main(sharded_runs("alone", 1))
+    sharded, expected = losses(tmp_path / "sharded"), losses(tmp_path / "alone")
+    assert sharded == pytest.approx(expected, rel=0.05)
+    assert sharded != pytest.approx(expected, rel=1e-4)
+    weights = load_file(tmp_path / "sharded" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float32}
+    history = json.loads((tmp_path / "sharded" / "trainer_state.json").read_text())["log_history"]
+    after_2_steps, after_4_steps, at_the_end = (
+        line["eval_geometry_uniformity"] for line in history if "eval_runtime" in line and line["step"] > 0
+    )
+    assert at_the_end == after_2_steps < after_4_steps
 
 
 @pytest.mark.parametrize("stage", [2, 3])
