@@ -169,11 +169,12 @@ def check_batches(rows: Dataset | TextStream, args: ArcCSETrainingArguments) -> 
         raise UserError(
             f"--per_device_train_batch_size {batch}: the negatives of a sentence are the others of its batch; 2 or more"
         )
-    together = batch * args.world_size
-    if isinstance(rows, Dataset) and len(rows) < together:  # A stream sees that when it has read them.
+    fewest = batch * args.world_size if args.dataloader_drop_last else max(2, args.world_size)
+    if isinstance(rows, Dataset) and len(rows) < fewest:  # A stream sees that when it has read them.
         raise UserError(
             f"--per_device_train_batch_size {batch}: {len(rows)} rows do not fill one batch"
-            f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text or lower it"
+            f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text, lower it, "
+            "or keep smaller ones (--dataloader_drop_last False)"
         )
 
 

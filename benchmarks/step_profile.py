@@ -3,18 +3,20 @@
 
     python benchmarks/step_profile.py --text sentences.txt --output step_profile.json
 
-Three runs of the same steps of `ArcCSETrainer`: one that is only timed, one that counts the tokens, one under
-torch.profiler. An operation belongs to the innermost group that its name or a name around it stands for; an operation
-of the backward pass belongs to the group of the operation whose gradient it computes. Shares are of the profiled
-steps' time, which the profiler makes longer; what is outside of operations is Python's, or the device's waiting.
+Runs of the same steps of `ArcCSETrainer`: some that are only timed, of which the median counts, one that counts the
+tokens, one under torch.profiler. An operation belongs to the innermost group that its name or a name around it stands
+for; an operation of the backward pass belongs to the group of the operation whose gradient it computes. Shares are of
+the profiled steps' time, which the profiler makes longer; what is outside of operations is Python's, or the device's
+waiting.
 
 Model FLOP utilisation is the operations that the formula of `measuring.training_flops` gives for the real tokens
 (padding is waste, not work), over the time of a step that is only timed, over the best of some large square matrix
-products in the same precision, measured before and after.
+products in the same precision, measured before each of these runs and after the last.
 """
 
 import argparse
 import re
+import statistics
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -56,6 +58,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_run_options(parser)
     parser.add_argument("--triplets", action="store_true", help="with the triplet objective")
+    parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--peak-sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="of the matrix products")
     options = parser.parse_args(argv)
     settings = {"triplet_weight": 0.1 if options.triplets else 0.0}
@@ -64,27 +67,29 @@ def main(argv: Sequence[str] | None = None) -> None:
         path = open_model(options.model, sentences, folder)
         run = Run(path, sentences, options.length, options.batch, options.steps, options.bf16)
         dtype = torch.bfloat16 if options.bf16 else torch.float32
-        peaks = [matmul_peak(dtype, options.peak_sizes)]
-        with our_trainer(run, **settings) as trainer:
-            timed = metered(trainer)
-        peaks.append(matmul_peak(dtype, options.peak_sizes))
+        timed, peaks = [], [matmul_peak(dtype, options.peak_sizes)]
+        for _ in range(options.repeats):
+            with our_trainer(run, **settings) as trainer:
+                timed.append(metered(trainer))
+            peaks.append(matmul_peak(dtype, options.peak_sizes))
         tokens = count_tokens(run, **settings)
         with our_trainer(run, **settings) as trainer:
             flops = training_flops(trainer.model.arccse.encoder, trainer.model.config.backbone_config, tokens)
             profiled = profile_steps(trainer, options.steps)
-    seconds = timed.seconds_per_step
+    each = [meter.seconds_per_step for meter in timed]
+    seconds, cores_used = statistics.median(each), min(meter.cores_used for meter in timed)
     rate = flops / seconds
     padding = 1 - tokens.real / tokens.computed
     print(f"{seconds:.3f} s a step: {options.batch / seconds:.1f} sentences/s, {tokens.real / seconds:.0f} tokens/s")
-    print(f"{timed.cores_used:.2f} cores used by {torch.get_num_threads()} threads")
+    print(f"{cores_used:.2f} cores used by {torch.get_num_threads()} threads")
     print(f"{tokens.real} tokens a step, {padding:.1%} padding computed along")
     print(f"{rate / 1e9:.1f} GFLOP/s of {max(peaks) / 1e9:.1f}: utilisation {rate / max(peaks):.1%}")
     for group, share in profiled["shares"].items():
         print(f"{share:7.1%}  {group}")
     write_report(
         options,
-        seconds_per_step=seconds,
-        cores_used=timed.cores_used,
+        seconds_per_step=each,
+        cores_used=cores_used,
         tokens_per_step=asdict(tokens) | {"padding": padding},
         flops_per_step=flops,
         peak_flops_per_second=peaks,

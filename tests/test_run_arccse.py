@@ -163,6 +163,16 @@ MISTAKES = {
 }
 
 
+def test_fewer_rows_than_a_batch_will_do_where_smaller_batches_are_kept(command, monkeypatch):
+    def train(trainer, **_):
+        assert [len(batch["pair"]["input_ids"]) for batch in trainer.get_train_dataloader()] == [48]
+        raise InterruptedError
+
+    monkeypatch.setattr("arccse_hf.trainer.ArcCSETrainer.train", train)
+    with pytest.raises(InterruptedError):
+        run_arccse.main([*command, "--per_device_train_batch_size", "64", "--dataloader_drop_last", "False"])
+
+
 @pytest.mark.parametrize("mistake", MISTAKES)
 def test_mistakes_are_named_before_training_starts(mistake, command, tmp_path, monkeypatch):
     monkeypatch.setattr("arccse_hf.trainer.ArcCSETrainer.train", lambda *_, **__: pytest.fail("training started"))
