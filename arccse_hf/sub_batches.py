@@ -2,17 +2,20 @@
 computed."""
 
 from collections.abc import Sequence
+from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from .cpu_training import pool_quickly
 
-# The tokens of a sub-batch, padding included. On a CPU many short operations cost little, and what a small sub-batch
-# works on stays in the cache. Elsewhere it has to keep the device busy for longer than starting its operations takes.
-_TOKENS_ON_A_CPU = 640
-_TOKENS_ON_A_GPU = 16_384
+# The most tokens of a sub-batch, padding included; and how many tokens more would take as long as one sub-batch more.
+# On a CPU many short operations cost little, and what a small sub-batch works on stays in the cache. Elsewhere one has
+# to keep the device busy for longer than it takes to start its operations.
+_ON_A_CPU = (900, 100)
+_ON_A_GPU = (16_384, 2_048)
 
 
 def pool_by_length(model: PreTrainedModel, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -21,7 +24,7 @@ def pool_by_length(model: PreTrainedModel, input_ids: Tensor, attention_mask: Te
     # Stable, so that texts which are sorted already keep their order, and with it their dropout masks.
     lengths, order = attention_mask.sum(-1).sort(stable=True)
     on_a_cpu = model.device.type == "cpu"
-    counts, longest = cut_by_length(lengths.tolist(), _TOKENS_ON_A_CPU if on_a_cpu else _TOKENS_ON_A_GPU)
+    counts, longest = cut_by_length(lengths.tolist(), *(_ON_A_CPU if on_a_cpu else _ON_A_GPU))
     parts = [
         {"input_ids": input_ids[rows, :length], "attention_mask": attention_mask[rows, :length]}
         for rows, length in zip(order.split(counts), longest, strict=True)
@@ -34,15 +37,27 @@ def pool_by_length(model: PreTrainedModel, input_ids: Tensor, attention_mask: Te
     return torch.cat(pooled)[order.argsort()]
 
 
-def cut_by_length(lengths: Sequence[int], tokens: int) -> tuple[list[int], list[int]]:
-    """How many of some texts, whose `lengths` rise, go into each sub-batch, and the longest length there. A sub-batch
-    has no more than so many `tokens`, padding included, unless it is a single text."""
-    counts, longest = [], []
-    for length in lengths:
-        if counts and (counts[-1] + 1) * length <= tokens:
-            counts[-1] += 1
-            longest[-1] = length
-        else:
-            counts.append(1)
-            longest.append(length)
-    return counts, longest
+def cut_by_length(lengths: Sequence[int], limit: int, overhead: int) -> tuple[list[int], list[int]]:
+    """How many of some texts, whose `lengths` rise, go into each sub-batch, and the longest length there.
+
+    A sub-batch has no more than `limit` tokens, padding included, unless it is a single text. It costs its tokens and
+    `overhead`, and the cut is the one that costs least, where texts of one length stay in a group, and groups above the
+    limit are divided evenly.
+    """
+    distinct, counts = np.unique(lengths, return_counts=True)
+    ends = np.concatenate([[0], counts.cumsum()])
+    at_once = np.maximum(limit // distinct, 1)
+    # The least cost of all texts up to each length, and how many of the distinct lengths come before its last group.
+    least, before = np.zeros(len(ends)), np.zeros(len(ends), dtype=int)
+    for last, length in enumerate(distinct, 1):
+        texts = ends[last] - ends[:last]
+        costs = least[:last] + texts * length + overhead * np.ceil(texts / at_once[last - 1])
+        before[last] = costs.argmin()
+        least[last] = costs[before[last]]
+
+    sizes, last = [], len(distinct)
+    while last:
+        texts = ends[last] - ends[before[last]]
+        sizes = [len(piece) for piece in np.array_split(np.arange(texts), -(-texts // at_once[last - 1]))] + sizes
+        last = before[last]
+    return sizes, [lengths[end - 1] for end in accumulate(sizes)]

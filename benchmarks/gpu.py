@@ -140,8 +140,8 @@ def measure_steps(shape: str, length: int, batch: int, mode: str, options: argpa
 
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    limits = dict.fromkeys(["_TOKENS_ON_A_CPU", "_TOKENS_ON_A_GPU"], texts["input_ids"].numel())
-    with patch.multiple(sub_batches, **limits) if mode == "padded" else nullcontext():
+    in_one_piece = dict.fromkeys(["_ON_A_CPU", "_ON_A_GPU"], (texts["input_ids"].numel(),) * 2)
+    with patch.multiple(sub_batches, **in_one_piece) if mode == "padded" else nullcontext():
         first = seconds(2)
         values = [seconds(options.steps) / options.steps for _ in range(options.repeats)]
     median = statistics.median(values)

@@ -138,12 +138,12 @@ def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
 def test_gpu_measures_batches_in_one_piece_too(report_of, monkeypatch):
     limits, cut_by_length = [], sub_batches.cut_by_length
 
-    def spy(lengths, tokens):
-        limits.append(tokens)
-        return cut_by_length(lengths, tokens)
+    def spy(lengths, limit, overhead):
+        limits.append((limit, overhead))
+        return cut_by_length(lengths, limit, overhead)
 
     monkeypatch.setattr(sub_batches, "cut_by_length", spy)
-    for mode, limit in {"eager": sub_batches._TOKENS_ON_A_CPU, "padded": 2 * 4 * 32}.items():
+    for mode, limit in {"eager": sub_batches._ON_A_CPU, "padded": (2 * 4 * 32,) * 2}.items():
         (plain, _) = report_of("gpu", "--tiny", "--parts", "steps", "--modes", mode)["steps"]
         assert plain["padded_tokens_per_step"] == 2 * 4 * 32
         assert limits[0] == limit

@@ -122,7 +122,7 @@ SETTINGS = {
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
 def test_training_goes_as_without_it(tmp_path, rows, tokenizer, settings, monkeypatch):
     """Dropout included, where the encoder is given the same texts together: here each alone."""
-    monkeypatch.setattr("arccse_hf.sub_batches._TOKENS_ON_A_CPU", 1)
+    monkeypatch.setattr("arccse_hf.sub_batches._ON_A_CPU", (1, 0))
     runs = []
     for chunk_size in (None, 32):
         trainer = make_trainer(
@@ -142,7 +142,7 @@ def test_training_goes_as_without_it(tmp_path, rows, tokenizer, settings, monkey
 
 def test_mixed_precision(tmp_path, rows, tokenizer, monkeypatch):
     """In bfloat16 gradients agree as far as its three digits go."""
-    monkeypatch.setattr("arccse_hf.sub_batches._TOKENS_ON_A_CPU", 1)
+    monkeypatch.setattr("arccse_hf.sub_batches._ON_A_CPU", (1, 0))
     moved = []
     for chunk_size in (None, 32):
         model = spread_model(dropout=0.1)

@@ -29,7 +29,7 @@ def test_embeddings_and_gradients_are_those_of_one_padded_batch(family, monkeypa
     tables = []
     look_up = torch.embedding
     monkeypatch.setattr(torch, "embedding", lambda weight, *args: tables.append(weight) or look_up(weight, *args))
-    monkeypatch.setattr(sub_batches, "_TOKENS_ON_A_CPU", 40)
+    monkeypatch.setattr(sub_batches, "_ON_A_CPU", (40, 0))
     cut, whole = (trainable(family, pooling="mean", projection="mlp_train_only").double().eval() for _ in range(2))
     calls = []
     cut.arccse.register_forward_pre_hook(lambda _, args, named: calls.append(named), with_kwargs=True)
@@ -44,13 +44,26 @@ def test_embeddings_and_gradients_are_those_of_one_padded_batch(family, monkeypa
 
 
 @pytest.mark.parametrize("lengths", [[3], [700], [5] * 300, sorted(7 + 13 * n % 90 for n in range(128))])
-def test_sub_batches_are_as_large_as_the_limit_allows(lengths):
-    counts, longest = cut_by_length(lengths, 640)
+def test_sub_batches_keep_to_the_limit(lengths):
+    counts, longest = cut_by_length(lengths, 640, 50)
     assert sum(counts) == len(lengths)
-    ends = list(itertools.accumulate(counts))
-    assert longest == [lengths[end - 1] for end in ends]
+    assert longest == [lengths[end - 1] for end in itertools.accumulate(counts)]
     assert all(count == 1 or count * length <= 640 for count, length in zip(counts, longest, strict=True))
-    assert all((count + 1) * lengths[end] > 640 for count, end in zip(counts, ends[:-1], strict=False))
+    assert len(counts) <= 2 * sum(lengths) / 640 + 1
+
+
+@pytest.mark.parametrize("overhead", [0, 5, 20, 1000])
+@pytest.mark.parametrize("lengths", [[4, 4, 4], [2, 3, 9, 9, 10], [1, 2, 3, 5, 8, 13, 21, 34, 34], [3, 3, 30, 31, 90]])
+def test_no_cut_costs_less(lengths, overhead):
+    def cost(sizes):
+        ends = list(itertools.accumulate(sizes))
+        return sum(size * lengths[end - 1] + overhead for size, end in zip(sizes, ends, strict=True))
+
+    cuts = itertools.product([False, True], repeat=len(lengths) - 1)
+    starts = [[0, *(place for place, cut in enumerate(places, 1) if cut), len(lengths)] for places in cuts]
+    all_sizes = [[end - start for start, end in itertools.pairwise(places)] for places in starts]
+    sizes, _ = cut_by_length(lengths, 10_000, overhead)
+    assert cost(sizes) == min(map(cost, all_sizes))
 
 
 class Elsewhere:
