@@ -13,7 +13,7 @@ from .cpu_training import pool_quickly
 
 # The most tokens of a sub-batch, padding included; and how many tokens more would take as long as one sub-batch more.
 # On a CPU many short operations cost little, and what a small sub-batch works on stays in the cache. Elsewhere one has
-# to keep the device busy for longer than it takes to start its operations.
+# to keep the device busy for longer than it takes to start its operations; how much longer is not measured yet.
 _ON_A_CPU = (900, 100)
 _ON_A_GPU = (16_384, 2_048)
 
