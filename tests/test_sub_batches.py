@@ -66,6 +66,11 @@ def test_no_cut_costs_less(lengths, overhead):
     assert cost(sizes) == min(map(cost, all_sizes))
 
 
+def test_each_piece_of_a_large_group_has_its_overhead():
+    """The first text among the others makes three pieces too, and a token of padding."""
+    assert cut_by_length([3, 4, 4, 4, 4], 8, 5) == ([1, 2, 2], [3, 4, 4])
+
+
 class Elsewhere:
     """A model on a GPU, as far as the cut can tell, that embeds a text as its first token."""
 
