@@ -1,6 +1,7 @@
 """What processes share: keys, with their gradient, and the rows of a batch. The only file that touches
 torch.distributed."""
 
+import logging
 import math
 from collections.abc import Iterator
 from itertools import pairwise
@@ -10,6 +11,8 @@ import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
+
+logger = logging.getLogger(__name__)
 
 
 def world_size() -> int:
@@ -60,7 +63,7 @@ class _GatherBlocks(torch.autograd.Function):
 
 class SharedBatches(BatchSampler):
     """Each batch of all processes as one piece a process, one after the other. The last batch is shared out as evenly
-    as its rows allow; fewer than there are processes are left out, because every process needs a row.
+    as its rows allow; fewer than there are processes are left out, with a warning, because every process needs a row.
 
     Args:
         rows: gives the rows of an epoch in their order.
@@ -71,12 +74,10 @@ class SharedBatches(BatchSampler):
     def __init__(self, rows: Sampler[int], together: int, processes: int):
         super().__init__(rows, together, drop_last=False)
         self.processes = processes
-
-    @property
-    def left_out(self) -> int:
-        """Rows at the end of each epoch that no process gets."""
-        rest = len(self.sampler) % self.batch_size
-        return rest if rest < self.processes else 0
+        rest = len(rows) % together
+        self.left_out = rest if rest < processes else 0
+        if self.left_out:
+            logger.warning("each epoch ends with %d rows, too few for %d processes: they are left out", rest, processes)
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in super().__iter__():

@@ -1,6 +1,5 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
-import logging
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -24,8 +23,6 @@ from .evaluation import TaskSuite, greater_is_better
 from .grad_cache import GradCache
 from .losses import row_cosines, sum_of_cosines
 from .modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
-
-logger = logging.getLogger(__name__)
 
 
 class ArcCSETrainer(Trainer):
@@ -162,12 +159,9 @@ class ArcCSETrainer(Trainer):
         # Accelerate fills up the last batch with rows from the start of the epoch, so that all have as many.
         if isinstance(shard, BatchSamplerShard) and type(shard.batch_sampler) is BatchSampler and not shard.drop_last:
             together = shard.batch_sampler.batch_size * (1 if shard.split_batches else shard.num_processes)
-            batches = SharedBatches(shard.batch_sampler.sampler, together, shard.num_processes)
-            shard.batch_sampler, shard.split_batches = batches, False
+            shard.batch_sampler = SharedBatches(shard.batch_sampler.sampler, together, shard.num_processes)
+            shard.split_batches = False
             shard.batch_size = None  # to accelerate: they differ in size
-            if batches.left_out:
-                too_few = "each epoch ends with %d rows, too few for %d processes: they are left out"
-                logger.warning(too_few, batches.left_out, batches.processes)
         return loader
 
     def end(self) -> None:

@@ -15,10 +15,11 @@ def pieces(rows, together, processes):
 
 @pytest.mark.parametrize("processes", [2, 3, 8])
 @pytest.mark.parametrize("rows", [0, 1, 5, 24, 25, 31, 47, 48, 100])
-def test_a_batch_of_all_processes_is_that_of_one(rows, processes):
+def test_a_batch_of_all_processes_is_that_of_one(rows, processes, caplog):
     steps, left_out = pieces(rows, 24, processes)
     rest = rows % 24
     assert left_out == (rest if rest < processes else 0)
+    assert [record.args for record in caplog.records] == [(left_out, processes)] * (left_out > 0)
     alone = [list(range(start, min(start + 24, rows))) for start in range(0, rows - left_out, 24)]
     assert [[row for piece in step for row in piece] for step in steps] == alone
     for step in steps:
