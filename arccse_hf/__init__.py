@@ -2,9 +2,9 @@
 
 from transformers import AutoConfig, AutoModel
 
-from .configuration_arccse import ArcCSEConfig
-from .losses import arccon_loss, triplet_loss
-from .modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel
+from .model.configuration_arccse import ArcCSEConfig
+from .model.losses import arccon_loss, triplet_loss
+from .model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel
 
 __version__ = "0.1.0"
 

@@ -50,7 +50,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Draws folds, docstring pairs and bootstrap samples.")] = None,
 ) -> None:
     """Score encoders with the protocols of the papers; several models are compared with the first."""
-    from .evaluation.command import run
+    from .inference.evaluate import run
 
     names = [name.strip() for name in tasks.split(",") if name.strip()]
     status = run(
@@ -90,9 +90,9 @@ def encode(
     shard_rows: Annotated[int, typer.Option(help="Rows of one Parquet file: what a killed run does again.")] = 20_000,
 ) -> None:
     """Embed files of text, on all processes of `accelerate launch`; what is done already is not done again."""
-    from .encoding.batches import EncodeOptions
-    from .encoding.command import run
-    from .encoding.reading import Columns
+    from .inference.encode_files.command import run
+    from .inference.encode_files.reading import Columns
+    from .inference.encode_files.windows import EncodeOptions
 
     options = EncodeOptions(Columns(text_column, id_column), normalize, batch_size, output_dtype, shard_rows)
     status = run(model, inputs, output, options, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
@@ -111,6 +111,14 @@ def report(
 
 
 FIELDS = {"allow_extra_args": True, "ignore_unknown_options": True}
+
+
+@app.command(context_settings=FIELDS, add_help_option=False)
+def train(context: typer.Context) -> None:
+    """Train an encoder: [RECIPE] [--field value ...], as run_arccse.py does."""
+    from .training.script import cli
+
+    cli(context.args)
 
 
 @app.command(context_settings=FIELDS)

@@ -35,11 +35,11 @@ from measuring import alternate, synchronize, write_report
 from trainers import MINILM, open_model, read_sentences
 from transformers import BertConfig, BertModel
 
-from arccse_hf.backbone import quiet_loading
-from arccse_hf.encoding.batches import EncodeOptions
-from arccse_hf.encoding.command import encode_files
-from arccse_hf.encoding.reading import Columns
-from arccse_hf.evaluation.encode import Encoder, load_encoder
+from arccse_hf.inference.encode_files.command import encode_files
+from arccse_hf.inference.encode_files.reading import Columns
+from arccse_hf.inference.encode_files.windows import EncodeOptions
+from arccse_hf.inference.loading import silence_load_report
+from arccse_hf.inference.open import Encoder, load_encoder
 
 PEAK = """
 import re, sys
@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def throughput(sentences: list[str], folder: Path, options: argparse.Namespace) -> dict:
-    with quiet_loading():
+    with silence_load_report():
         model = open_model(options.model, sentences, folder / "model")
         encoder = load_encoder(model, dtype=options.dtype, max_seq_length=options.length)
     few = write_lines(folder / "few.txt", sentences[: 2 * options.batch])

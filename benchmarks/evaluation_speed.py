@@ -22,10 +22,11 @@ from measuring import write_report
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from arccse_hf.backbone import quiet_loading
 from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, load_tasks
-from arccse_hf.evaluation.compare import embed_suite, score_suite
-from arccse_hf.evaluation.encode import Encoder, load_encoder
+from arccse_hf.evaluation.compare import score_suite
+from arccse_hf.inference.evaluate import embed_suite
+from arccse_hf.inference.loading import silence_load_report
+from arccse_hf.inference.open import Encoder, load_encoder
 
 METRICS = ("spearman", "pearson")
 TOLERANCE = 1e-4
@@ -42,7 +43,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--limit", type=int, help="only the first pairs of each set, for a quick try")
     parser.add_argument("--output", help="where the JSON goes")
     options = parser.parse_args(argv)
-    with quiet_loading():
+    with silence_load_report():
         encoder = load_encoder(options.model)
     tasks = [STSTask(task.name, first_pairs(task.pairs, options.limit)) for task in load_tasks(["sts"], options.data)]
     sentences, distinct = sum(len(task.sentences) for task in tasks), len(TaskSuite(tasks).sentences)

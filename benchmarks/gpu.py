@@ -34,8 +34,9 @@ import torch
 from measuring import Tokens, alternate, matmul_peak, synchronize, training_flops, write_report
 from transformers import BertConfig
 
-from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning, sub_batches
-from arccse_hf.grad_cache import GradCache
+from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
+from arccse_hf.model import length_batching as sub_batches
+from arccse_hf.training.grad_cache import GradCache
 
 SHAPES = {
     "base": {"num_hidden_layers": 12, "hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},

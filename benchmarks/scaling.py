@@ -35,7 +35,8 @@ from measuring import alternate, exponent, resident_bytes, write_report
 from trainers import Run, metered, open_model, our_trainer, read_sentences, time_ours
 from transformers import AutoTokenizer
 
-from arccse_hf.data import load_training_texts, tokenize_texts
+from arccse_hf.data.tokenization import tokenize_texts
+from arccse_hf.data.training_texts import load_training_texts
 
 MILLION = 1_000_000
 

@@ -32,7 +32,7 @@ from torch.profiler import ProfilerActivity, profile, record_function
 from trainers import Run, add_run_options, count_tokens, metered, open_model, our_trainer, read_sentences
 from transformers import TrainerCallback
 
-from arccse_hf import cpu_training
+from arccse_hf.model import cpu_ops as cpu_training
 
 # What is anywhere within one of these belongs to it; the norms outside the loss are those of gradient clipping.
 RANGES = {

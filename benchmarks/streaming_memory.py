@@ -22,10 +22,10 @@ from measuring import write_report
 from torch import nn
 from transformers import AutoTokenizer, TrainerCallback
 
-from arccse_hf.arguments import ArcCSETrainingArguments
-from arccse_hf.backbone import resolve_model_path
-from arccse_hf.streaming import TextStream
-from arccse_hf.trainer import ArcCSETrainer
+from arccse_hf.data.streaming import TextStream
+from arccse_hf.inference.loading import resolve_model_path
+from arccse_hf.training.arguments import ArcCSETrainingArguments
+from arccse_hf.training.trainer import ArcCSETrainer
 
 TENTHS = 10
 

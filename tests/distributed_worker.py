@@ -14,10 +14,10 @@ from torch.utils.data import DataLoader
 from transformers import BertTokenizer, TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
-from arccse_hf.arguments import ArcCSETrainingArguments
-from arccse_hf.distributed import gather_keys, world_size
 from arccse_hf.evaluation import TaskSuite
-from arccse_hf.trainer import ArcCSETrainer
+from arccse_hf.training.arguments import ArcCSETrainingArguments
+from arccse_hf.training.distributed import gather_keys, world_size
+from arccse_hf.training.trainer import ArcCSETrainer
 
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))
 STEPS = 3

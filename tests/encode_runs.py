@@ -12,10 +12,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from transformers import BertConfig, BertModel
 
-from arccse_hf.encoding import batches
-from arccse_hf.encoding.batches import EncodeOptions
-from arccse_hf.encoding.command import run
-from arccse_hf.encoding.reading import Columns
+from arccse_hf.inference.encode_files import windows as batches
+from arccse_hf.inference.encode_files.command import run
+from arccse_hf.inference.encode_files.reading import Columns
+from arccse_hf.inference.encode_files.windows import EncodeOptions
 
 DIM = 16
 

@@ -7,8 +7,8 @@ import sys
 from accelerate.state import AcceleratorState, PartialState
 from accelerate.utils import DistributedType
 
-import run_arccse
-from arccse_hf.trainer import ArcCSETrainer
+from arccse_hf.training import script
+from arccse_hf.training.trainer import ArcCSETrainer
 
 _initialise = AcceleratorState.__init__
 
@@ -29,4 +29,4 @@ if __name__ == "__main__":
     ArcCSETrainer.end = lambda self: None  # the process group serves the next run too
     for state_dict_type, command in json.loads(sys.argv[1]):
         os.environ["FSDP_STATE_DICT_TYPE"] = state_dict_type
-        run_arccse.main(command)
+        script.main(command)

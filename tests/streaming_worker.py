@@ -11,10 +11,10 @@ from conftest import WORDS
 from transformers import BertTokenizer
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
-from arccse_hf.arguments import ArcCSETrainingArguments
-from arccse_hf.distributed import world_size
-from arccse_hf.streaming import TextStream
-from arccse_hf.trainer import ArcCSETrainer
+from arccse_hf.data.streaming import TextStream
+from arccse_hf.training.arguments import ArcCSETrainingArguments
+from arccse_hf.training.distributed import world_size
+from arccse_hf.training.trainer import ArcCSETrainer
 
 BATCHES = 12  # of 4 rows: more than an epoch of either process, and the rows do not fill whole batches
 

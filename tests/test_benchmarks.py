@@ -16,7 +16,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import measuring
 
-from arccse_hf import sub_batches
+from arccse_hf.model import length_batching as sub_batches
 
 SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed pretrain_small_bert".split()
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
@@ -136,13 +136,13 @@ def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
 
 
 def test_gpu_measures_batches_in_one_piece_too(report_of, monkeypatch):
-    limits, cut_by_length = [], sub_batches.cut_by_length
+    limits, split_by_length = [], sub_batches.split_by_length
 
     def spy(lengths, limit, overhead):
         limits.append((limit, overhead))
-        return cut_by_length(lengths, limit, overhead)
+        return split_by_length(lengths, limit, overhead)
 
-    monkeypatch.setattr(sub_batches, "cut_by_length", spy)
+    monkeypatch.setattr(sub_batches, "split_by_length", spy)
     for mode, limit in {"eager": sub_batches._ON_A_CPU, "padded": (2 * 4 * 32,) * 2}.items():
         (plain, _) = report_of("gpu", "--tiny", "--parts", "steps", "--modes", mode)["steps"]
         assert plain["padded_tokens_per_step"] == 2 * 4 * 32
@@ -186,8 +186,8 @@ def slope(sizes, seconds) -> float:
 
 
 def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path, capsys):
-    from arccse_hf.arguments import ModelArguments
-    from arccse_hf.backbone import load_backbone
+    from arccse_hf.training.arguments import ModelArguments
+    from arccse_hf.training.backbone import load_backbone
 
     sizes = ["--layers", "1", "--width", "64", "--vocabulary", "300", "--batch", "8", "--use_cpu"]
     arguments = ["--text", text, "--output", str(tmp_path / "bert"), *sizes, "--minutes", "0"]

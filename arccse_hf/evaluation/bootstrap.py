@@ -12,7 +12,7 @@ RESAMPLES = 1000
 
 
 @dataclass
-class Sample:
+class PerItemScores:
     """What one headline metric is computed from, one value a unit (pair, query or sentence).
 
     Args:
@@ -28,7 +28,7 @@ class Sample:
 
 
 def bootstrap_differences(
-    sample: Sample, baseline: Sample, *, resamples: int = RESAMPLES, seed: int | Sequence[int] = 0
+    sample: PerItemScores, baseline: PerItemScores, *, resamples: int = RESAMPLES, seed: int | Sequence[int] = 0
 ) -> np.ndarray:
     """The metric of `sample` minus that of `baseline` on `resamples` redrawn sets of units: `[resamples]`.
 
@@ -58,7 +58,7 @@ def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
-def _metric(sample: Sample, rows: np.ndarray) -> np.ndarray:
+def _metric(sample: PerItemScores, rows: np.ndarray) -> np.ndarray:
     if sample.references is None:
         return sample.values[rows].mean(axis=1)
     # Spearman's correlation is Pearson's of the ranks, and the ranks are those within the redrawn set.

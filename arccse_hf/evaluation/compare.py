@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from .bootstrap import Sample, bootstrap_differences, interval
-from .encode import Encoder, count_truncated, embed
+from .bootstrap import PerItemScores, bootstrap_differences, interval
 from .suite import AVERAGES, TaskSuite, averages
 
 
@@ -35,7 +33,7 @@ class ModelResult:
     seconds: float = 0.0
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     errors: dict[str, str] = field(default_factory=dict)
-    samples: dict[str, Sample] = field(default_factory=dict, repr=False)
+    samples: dict[str, PerItemScores] = field(default_factory=dict, repr=False)
 
     @property
     def averages(self) -> dict[str, float]:
@@ -52,22 +50,6 @@ class Difference:
     value: float
     low: float
     high: float
-
-
-def embed_suite(
-    encoder: Encoder, suite: TaskSuite, *, batch_size: int = 64, show_progress: bool = True
-) -> tuple[ModelResult, np.ndarray]:
-    """Embed the suite's distinct sentences once: a result without scores, and embeddings `[sentences, dim]`.
-
-    Under `accelerate launch` every process must call it; each gets all embeddings.
-    """
-    result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
-    result.truncated = count_truncated(encoder.model, suite.sentences)
-    start = time.perf_counter()
-    embeddings = embed(encoder.model, suite.sentences, batch_size=batch_size, show_progress=show_progress)
-    result.seconds = time.perf_counter() - start
-    result.dimension = embeddings.shape[1]
-    return result, embeddings
 
 
 def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -> ModelResult:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..errors import UserError
-from .bootstrap import Sample
+from .bootstrap import PerItemScores
 
 BLOCK_CELLS = 2**24  # cosines held at a time: 64 MiB
 
@@ -64,7 +64,7 @@ class RetrievalTask:
         self.num_queries = len(pairs)
         self.sentences = [query for query, _ in pairs] + list(position)
 
-    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], Sample]:
+    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and each query's reciprocal rank, 0 beyond rank 10."""
         ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own)
         found = ranks <= 10
@@ -77,7 +77,7 @@ class RetrievalTask:
             "ndcg_at_10": float(np.where(found, 1 / np.log2(ranks + 1), 0).mean()),
             "mrr": float((1 / ranks).mean()),
         }
-        return scores, Sample("mrr_at_10", reciprocal)
+        return scores, PerItemScores("mrr_at_10", reciprocal)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """Scores in [0, 1] of embeddings `[len(self.sentences), dim]`; `mrr` has no cut at rank 10."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import UserError
-from .bootstrap import Sample
+from .bootstrap import PerItemScores
 from .files import (
     check_count,
     column,
@@ -87,9 +87,9 @@ class STSTask:
         """The predicted similarities `[num_pairs]` of embeddings `[2 * num_pairs, dim]`."""
         return cosine_similarity(embeddings[: len(self.pairs)], embeddings[len(self.pairs) :])
 
-    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], Sample]:
+    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and the cosines behind it."""
-        return self.score(embeddings), Sample("spearman", self.cosines(embeddings), self.references)
+        return self.score(embeddings), PerItemScores("spearman", self.cosines(embeddings), self.references)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """`spearman` and `pearson` in [-1, 1]; with subsets also `..._mean`, `..._wmean` and `.../<subset>`."""

@@ -42,7 +42,7 @@ LABELS = {
 
 
 @dataclass
-class Grid:
+class ResultTable:
     """A table of text: `bold` holds the (row, column) places of the best values."""
 
     title: str
@@ -79,7 +79,7 @@ def short_names(names: Sequence[str]) -> list[str]:
     return short
 
 
-def score_grids(results: Sequence[ModelResult], suite: TaskSuite) -> list[Grid]:
+def score_grids(results: Sequence[ModelResult], suite: TaskSuite) -> list[ResultTable]:
     """The models, then one table a group of tasks with one row a model, the best of each column bold."""
     names = short_names([result.name for result in results])
     grids = [_model_grid(names, results)] if suite.sentences else []
@@ -89,7 +89,7 @@ def score_grids(results: Sequence[ModelResult], suite: TaskSuite) -> list[Grid]:
         bold = _best(values, texts, columns) if len(results) > 1 else set()
         header = ["model", *(column.title for column in columns)]
         rows = [[name, *row] for name, row in zip(names, texts, strict=True)]
-        grids.append(Grid(GROUP_TITLES.get(group, f"{group}: x 100"), header, rows, bold))
+        grids.append(ResultTable(GROUP_TITLES.get(group, f"{group}: x 100"), header, rows, bold))
     return grids
 
 
@@ -126,9 +126,9 @@ def _columns(results: Sequence[ModelResult], suite: TaskSuite) -> dict[str, list
     return columns
 
 
-def _model_grid(names: Sequence[str], results: Sequence[ModelResult]) -> Grid:
+def _model_grid(names: Sequence[str], results: Sequence[ModelResult]) -> ResultTable:
     header = ["model", "pooling", "dimension", "max. tokens", "sentences", "truncated", "embedded in"]
-    grid = Grid("Models", header, [], set())
+    grid = ResultTable("Models", header, [], set())
     for name, result in zip(names, results, strict=True):
         counts = [result.dimension, result.max_seq_length or "-", result.sentences, result.truncated]
         grid.rows.append([name, result.pooling, *map(str, counts), f"{result.seconds:.1f} s"])
@@ -147,14 +147,14 @@ def _best(values: list[list[float | None]], texts: list[list[str]], columns: lis
     return places
 
 
-def difference_grid(differences: Sequence[Difference], results: Sequence[ModelResult]) -> Grid:
+def difference_grid(differences: Sequence[Difference], results: Sequence[ModelResult]) -> ResultTable:
     """One row a metric, one column a model after the first; bold where the interval leaves 0 out."""
     names = dict(zip([r.name for r in results], short_names([r.name for r in results]), strict=True))
     others = list(dict.fromkeys(d.model for d in differences))
     rows = list(dict.fromkeys((d.task, d.metric) for d in differences))
     cells = {(d.model, d.task, d.metric): d for d in differences}
     title = f"Difference from {names[results[0].name]}: x 100, with the 95 % interval of a paired bootstrap"
-    grid = Grid(title, ["task", "metric", *(names[other] for other in others)], [], set())
+    grid = ResultTable(title, ["task", "metric", *(names[other] for other in others)], [], set())
     for number, (task, metric) in enumerate(rows):
         row = [label(task), label(metric)]
         for column, other in enumerate(others, start=2):
@@ -176,7 +176,7 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def print_grid(grid: Grid, console: Console) -> None:
+def print_grid(grid: ResultTable, console: Console) -> None:
     """Print `grid` as an aligned table on a rich console."""
     console.print(f"\n{escape(grid.title)}", style="bold")  # a table's own title would be wrapped to its width
     table = Table()
@@ -187,7 +187,7 @@ def print_grid(grid: Grid, console: Console) -> None:
     console.print(table)
 
 
-def to_markdown(grids: Sequence[Grid]) -> str:
+def to_markdown(grids: Sequence[ResultTable]) -> str:
     """The tables as GitHub's Markdown."""
     parts = []
     for grid in grids:
@@ -207,7 +207,7 @@ def write_report(
     folder: Path,
     results: Sequence[ModelResult],
     differences: Sequence[Difference],
-    grids: Sequence[Grid],
+    grids: Sequence[ResultTable],
     settings: dict[str, object],
 ) -> None:
     """Write evaluation.json (everything, subsets too), evaluation.md (tables) and evaluation.csv (one score a row)."""

@@ -128,7 +128,7 @@ def read_text_pairs(path: Path) -> list[tuple[str, str]]:
 
 
 def _docstring_pairs(seed: int) -> list[tuple[str, str]]:
-    from ..installed_docs import docstring_corpus, held_out_pairs
+    from ..data.installed_docs import docstring_corpus, held_out_pairs
 
     try:
         return held_out_pairs(docstring_corpus(), DOCSTRING_PAIRS, seed)

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..errors import UserError
-from .bootstrap import Sample
+from .bootstrap import PerItemScores
 from .files import find_senteval_file, read_lines, tokens_joined
 
 if TYPE_CHECKING:
@@ -108,7 +108,7 @@ class TransferTask:
             features.append(block)
         return features
 
-    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], Sample]:
+    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and which test sentences were right."""
         x = self.features(embeddings)
         y = [np.array(split.labels) for split in self.splits]
@@ -123,7 +123,7 @@ class TransferTask:
         if self.paired:
             hits = float(((gold == 1) & (predicted == 1)).sum())
             scores["f1"] = 2 * hits / max(1.0, float((gold == 1).sum() + (predicted == 1).sum()))
-        return scores, Sample("accuracy", correct)
+        return scores, PerItemScores("accuracy", correct)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """`accuracy` in [0, 1] of embeddings `[len(self.sentences), dim]`; for pairs also `f1` of label 1."""

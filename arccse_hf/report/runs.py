@@ -32,7 +32,7 @@ class Run:
         results: `all_results.json`: the scores before and after.
         settings: `run_settings.json`: the arguments in groups, `model`, `data` and `training`.
         margin: ArcCon's margin in degrees.
-        snapshots: Cosines of a sample, `before` and `after` training; see `arccse_hf.snapshots`.
+        snapshots: Cosines of a sample, `before` and `after` training; see `arccse_hf.training.cosine_samples`.
         missing: What was not found, in words.
     """
 

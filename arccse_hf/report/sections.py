@@ -8,16 +8,7 @@ from dataclasses import dataclass, field
 
 from . import figures
 from .figures import Figure, Style
-from .runs import (
-    Run,
-    Series,
-    cosines,
-    evaluation_series,
-    geometry_path,
-    headline,
-    sts_points,
-    training_series,
-)
+from .runs import Run, Series, cosines, evaluation_series, geometry_path, headline, sts_points, training_series
 
 _LOG = {
     "arccon_loss": "ArcCon loss",

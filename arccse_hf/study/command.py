@@ -9,20 +9,21 @@ from typing import TYPE_CHECKING
 
 import yaml
 
-from ..command_line import as_command_line, fields_of, parse_arguments, read_fields
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.tables import check_writable, print_grid, table_console
+from ..recipes import RECIPES, find_recipe
 from ..report import needing_matplotlib
+from ..training.config import as_command_line, parse_arguments, parse_overrides, read_fields
 from .execute import SCORES, describe, execute, read_outcome
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, grids, write_results
-from .plan import Plan, read_plan
+from .plan import StudyConfig, read_plan
 from .summary import AVERAGE, Row, headline_metrics, summarise
 
 if TYPE_CHECKING:
     from ..report.figures import Figure
 
-PUBLISHED = Path(__file__).parents[2] / "configs" / "published" / "spearman.yaml"
+PUBLISHED = RECIPES / "published" / "spearman.yaml"
 
 
 def run_study(
@@ -52,7 +53,7 @@ def run_study(
     Raises:
         UserError: The study or a field of it is wrong; nothing has been trained then.
     """
-    plan = read_plan(path, output, fields_of(overrides), seeds)
+    plan = read_plan(find_recipe(str(path), "studies"), output, parse_overrides(overrides), seeds)
     plan.check()
     if list_runs:
         for number, run in enumerate(plan.runs()):
@@ -71,9 +72,10 @@ def reproduce(config: Path, *, overrides: Sequence[str] = (), output: Path | Non
         output: Instead of `runs/reproduce/RECIPE`.
         resume: See `run_study`.
     """
-    name, settings = config.stem, fields_of(overrides)
+    config = find_recipe(str(config))
+    name, settings = config.stem, parse_overrides(overrides)
     _, _, training = parse_arguments([str(config), *as_command_line(settings)])
-    plan = Plan(
+    plan = StudyConfig(
         output_dir=output or Path("runs", "reproduce", name),
         base=read_fields(config),
         settings=settings,
@@ -86,7 +88,7 @@ def reproduce(config: Path, *, overrides: Sequence[str] = (), output: Path | Non
     return do(plan, resume=resume)
 
 
-def do(plan: Plan, *, resume: bool = False, only: int | None = None) -> int:
+def do(plan: StudyConfig, *, resume: bool = False, only: int | None = None) -> int:
     """See `run_study`."""
     with needing_matplotlib("study"):  # now, and not when everything is trained
         from .figures import draw
@@ -116,16 +118,16 @@ def do(plan: Plan, *, resume: bool = False, only: int | None = None) -> int:
             failures[run.name] = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             print(f"error: {run.name}: {failures[run.name]}", file=sys.stderr, flush=True)
     if only is None:
-        _conclude(plan, suite, published, failures, draw)
+        write_and_print(plan, suite, published, failures, draw)
     return 1 if failures else 0
 
 
-def _conclude(
-    plan: Plan,
+def write_and_print(
+    plan: StudyConfig,
     suite: TaskSuite,
     published: dict[str, float] | None,
     failures: dict[str, str],
-    draw: Callable[[Plan, Sequence[Row]], list[Figure]],
+    draw: Callable[[StudyConfig, Sequence[Row]], list[Figure]],
 ) -> None:
     rows = summarise(plan, suite)
     if not rows:
@@ -143,11 +145,11 @@ def _conclude(
     console.print(f"written: {plan.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON} and pictures", markup=False)
 
 
-def _published(plan: Plan, suite: TaskSuite) -> dict[str, float] | None:
+def _published(plan: StudyConfig, suite: TaskSuite) -> dict[str, float] | None:
     """The published scores x 100 of the test tasks and their average, where the plan names a row that has them all."""
     if plan.published is None:
         return None
-    known = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8")) if PUBLISHED.is_file() else {}
+    known = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
     row = known.get(plan.published, {})
     if not {AVERAGE, *headline_metrics(suite)} <= row.keys():
         print(f"{plan.published}: no published scores of these test tasks are known ({PUBLISHED.name})", flush=True)

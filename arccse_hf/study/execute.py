@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import runpy
 import shutil
 import subprocess
 import sys
@@ -17,16 +16,16 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from ..command_line import Fields, as_command_line, parse_arguments
 from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
-from ..evaluation.bootstrap import Sample
-from ..evaluation.compare import embed_suite, score_suite
-from ..evaluation.encode import Encoder, load_encoder
+from ..evaluation.bootstrap import PerItemScores
+from ..evaluation.compare import score_suite
+from ..inference.evaluate import embed_suite
+from ..inference.open import Encoder, load_encoder
 from ..report.runs import RESULTS, SETTINGS, SNAPSHOTS, STATE
-from .plan import Plan, StudyRun, spelled
+from ..training.config import Fields, as_command_line, parse_arguments
+from .plan import PlannedRun, StudyConfig, format_choice
 
-SCRIPT = Path(__file__).parents[2] / "run_arccse.py"
 CONFIG = "config.yaml"
 SCORES = "study_scores.json"
 SAMPLES = "study_samples.npz"
@@ -52,7 +51,7 @@ class Outcome:
     seconds: float = 0.0
 
 
-def read_outcome(plan: Plan, run: StudyRun) -> Outcome | None:
+def read_outcome(plan: StudyConfig, run: PlannedRun) -> Outcome | None:
     """What `run` left; None if it is not done.
 
     Raises:
@@ -76,7 +75,7 @@ def read_outcome(plan: Plan, run: StudyRun) -> Outcome | None:
     return outcome
 
 
-def read_samples(plan: Plan, run: StudyRun) -> dict[str, Sample]:
+def read_samples(plan: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores]:
     """By test task, what the headline of `run`, which is done, is computed from; some tasks have none."""
     path = plan.output_dir / run.name / SAMPLES
     if not path.is_file():
@@ -84,12 +83,14 @@ def read_samples(plan: Plan, run: StudyRun) -> dict[str, Sample]:
     with np.load(path) as arrays:
         tasks = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays)
         return {
-            task: Sample(str(arrays[f"{task}/metric"]), arrays[f"{task}/values"], arrays.get(f"{task}/references"))
+            task: PerItemScores(
+                str(arrays[f"{task}/metric"]), arrays[f"{task}/values"], arrays.get(f"{task}/references")
+            )
             for task in tasks
         }
 
 
-def chosen_fields(plan: Plan, variant: str) -> Fields | None:
+def chosen_fields(plan: StudyConfig, variant: str) -> Fields | None:
     """The values of the variant's best trial: empty where the study does not tune, None while trials are missing."""
     if not plan.trials:
         return {}
@@ -103,7 +104,7 @@ def chosen_fields(plan: Plan, variant: str) -> Fields | None:
     return trials[values.index(max(values))].choice
 
 
-def execute(plan: Plan, run: StudyRun, suite: TaskSuite) -> Outcome:
+def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
     """Trains and scores `run`, taking up its last checkpoint if it was stopped halfway.
 
     Args:
@@ -125,7 +126,7 @@ def execute(plan: Plan, run: StudyRun, suite: TaskSuite) -> Outcome:
         )
     fields = plan.config(run, chosen)
     outcome = Outcome(fields)
-    samples: dict[str, Sample] = {}
+    samples: dict[str, PerItemScores] = {}
     config = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     if (folder / CONFIG).is_file() and (folder / CONFIG).read_text(encoding="utf-8") != config:
         print(f"{folder}: was stopped halfway with other fields; it starts anew", flush=True)
@@ -158,16 +159,18 @@ def execute(plan: Plan, run: StudyRun, suite: TaskSuite) -> Outcome:
     return outcome
 
 
-def _train(plan: Plan, folder: Path) -> None:
+def _train(plan: StudyConfig, folder: Path) -> None:
     arguments = [str(folder / CONFIG)]
     checkpoints = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
     if checkpoints:
         last = max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
         arguments += ["--resume_from_checkpoint", str(last)]
     if not plan.launcher:
-        runpy.run_path(str(SCRIPT))["main"](arguments)
+        from ..training.script import main
+
+        main(arguments)
         return
-    command = [*plan.launcher, str(SCRIPT), *arguments]
+    command = [*plan.launcher, "-m", "arccse_hf", "train", *arguments]
     # The launcher may be `accelerate` of the environment that this Python belongs to.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     status = subprocess.run(command, env=os.environ | {"PATH": path}).returncode
@@ -175,14 +178,14 @@ def _train(plan: Plan, folder: Path) -> None:
         raise UserError(f"{' '.join(command)}: ended with status {status}; its messages are above")
 
 
-def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, float]], dict[str, Sample]]:
+def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, float]], dict[str, PerItemScores]]:
     result = score_suite(*embed_suite(encoder, suite), suite)
     if result.errors:
         raise UserError("; ".join(f"{task}: {message}" for task, message in result.errors.items()))
     return result.scores, result.samples
 
 
-def _write(folder: Path, outcome: Outcome, samples: Mapping[str, Sample]) -> None:
+def _write(folder: Path, outcome: Outcome, samples: Mapping[str, PerItemScores]) -> None:
     """The scores last, and in one move: they are the mark that the run is done."""
     arrays: dict[str, np.ndarray] = {}
     for task, sample in samples.items():
@@ -196,8 +199,8 @@ def _write(folder: Path, outcome: Outcome, samples: Mapping[str, Sample]) -> Non
     os.replace(unfinished, folder / SCORES)
 
 
-def describe(run: StudyRun) -> str:
+def describe(run: PlannedRun) -> str:
     """`ArcCSE, seed 2`, `trial of ArcCSE: temperature=0.1`"""
     if run.kind == "trial":
-        return f"trial of {run.variant}: {spelled(run.choice)}"
+        return f"trial of {run.variant}: {format_choice(run.choice)}"
     return f"{run.variant}, seed {run.seed}" if run.kind == "run" else "the untrained encoder"

@@ -9,14 +9,14 @@ from matplotlib.axes import Axes
 
 from ..report.figures import Figure, Style, plane, render
 from ..report.runs import Run, Series, evaluation_series, geometry_path, headline, read_runs
-from .plan import UNTRAINED, Plan
+from .plan import UNTRAINED, StudyConfig
 from .summary import AVERAGE, Row
 
 Band = tuple[list[float], np.ndarray]
 """Steps, and values `[seeds, steps]`."""
 
 
-def draw(plan: Plan, rows: Sequence[Row]) -> list[Figure]:
+def draw(plan: StudyConfig, rows: Sequence[Row]) -> list[Figure]:
     """Every picture that the finished runs have the numbers for, one colour a variant."""
     trained = [row for row in rows if row.variant != UNTRAINED]
     styled = [(row.variant, Style.of(index), _runs_of(plan, row)) for index, row in enumerate(trained)]
@@ -38,7 +38,7 @@ def draw(plan: Plan, rows: Sequence[Row]) -> list[Figure]:
     return figures
 
 
-def _runs_of(plan: Plan, row: Row) -> list[Run]:
+def _runs_of(plan: StudyConfig, row: Row) -> list[Run]:
     names = {run.seed: run.name for run in plan.runs() if run.kind == "run" and run.variant == row.variant}
     return read_runs([plan.output_dir / names[seed] for seed in row.seeds])
 
@@ -68,7 +68,7 @@ def _bands(title: str, bands: Sequence[tuple[str, Style, Band]]) -> Callable[[Ax
     return draw
 
 
-def _scores(plan: Plan, rows: Sequence[Row]) -> Callable[[Axes], None]:
+def _scores(plan: StudyConfig, rows: Sequence[Row]) -> Callable[[Axes], None]:
     """Points over the variants; over a grid of two fields, the first along the axis, a line for each second value."""
     by_name = {row.variant: row for row in rows}
     names = [name for name in plan.variants if name in by_name]

@@ -8,15 +8,17 @@ import math
 from collections.abc import Mapping, Sequence
 
 from ..evaluation import TaskSuite
-from ..evaluation.tables import Grid, format_value, label, to_markdown, without_nan
+from ..evaluation.tables import ResultTable, format_value, label, to_markdown, without_nan
 from .execute import chosen_fields, read_outcome
-from .plan import Plan, spelled
+from .plan import StudyConfig, format_choice
 from .summary import AVERAGE, Row, Statistic, headline_metrics
 
 RESULTS_JSON, RESULTS_MARKDOWN = "results.json", "results.md"
 
 
-def grids(plan: Plan, suite: TaskSuite, rows: Sequence[Row], published: Mapping[str, float] | None) -> list[Grid]:
+def grids(
+    plan: StudyConfig, suite: TaskSuite, rows: Sequence[Row], published: Mapping[str, float] | None
+) -> list[ResultTable]:
     """The scores, and with tuning what each variant's trials gave."""
     found = [_scores(plan, suite, rows, published)]
     if plan.trials:
@@ -24,12 +26,16 @@ def grids(plan: Plan, suite: TaskSuite, rows: Sequence[Row], published: Mapping[
     return found
 
 
-def _scores(plan: Plan, suite: TaskSuite, rows: Sequence[Row], published: Mapping[str, float] | None) -> Grid:
+def _scores(
+    plan: StudyConfig, suite: TaskSuite, rows: Sequence[Row], published: Mapping[str, float] | None
+) -> ResultTable:
     metrics = headline_metrics(suite)
     columns = [*metrics, AVERAGE]
     compared = len(plan.variants) > 1
     header = ["variant", "seeds", *(label(task) for task in metrics), "avg"]
-    grid = Grid(_title(plan, metrics), header + ([f"avg - {plan.baseline} [95 %]"] if compared else []), [], set())
+    grid = ResultTable(
+        _title(plan, metrics), header + ([f"avg - {plan.baseline} [95 %]"] if compared else []), [], set()
+    )
     if published:
         grid.rows.append(["published", "-", *(f"{published[name]:.2f}" for name in columns), *["-"] * compared])
     for row in rows:
@@ -40,7 +46,7 @@ def _scores(plan: Plan, suite: TaskSuite, rows: Sequence[Row], published: Mappin
     return grid
 
 
-def _title(plan: Plan, metrics: Mapping[str, str]) -> str:
+def _title(plan: StudyConfig, metrics: Mapping[str, str]) -> str:
     spread = ", mean ± standard deviation over seeds" if len(plan.seeds) > 1 else ""
     return f"{', '.join(dict.fromkeys(metrics.values()))} x 100{spread}"
 
@@ -60,19 +66,19 @@ def _difference(row: Row) -> str:
     return f"{value} [{low}, {high}]"
 
 
-def _trials(plan: Plan) -> Grid:
+def _trials(plan: StudyConfig) -> ResultTable:
     """One row a choice of values, one column a variant; the chosen ones bold."""
     runs = [run for run in plan.runs() if run.kind == "trial"]
     outcomes = {run.name: read_outcome(plan, run) for run in runs}
     metric = next((outcome.metric for outcome in outcomes.values() if outcome is not None), "")
-    grid = Grid(
+    grid = ResultTable(
         f"Tuning, seed {plan.trial_seed}: {metric.removeprefix('eval_')} x 100 of each trial, the chosen one bold",
         [", ".join(plan.trials[0]), *plan.variants], [], set(),
     )  # fmt: skip
     for choice in plan.trials:
         found = [outcomes[run.name] for run in runs if run.choice == choice]
         cells = ["-" if outcome is None else format_value(outcome.value, "") for outcome in found]
-        grid.rows.append([spelled(choice), *cells])
+        grid.rows.append([format_choice(choice), *cells])
     for column, variant in enumerate(plan.variants, start=1):
         if (chosen := chosen_fields(plan, variant)) is not None:
             grid.bold.add((plan.trials.index(chosen), column))
@@ -80,7 +86,7 @@ def _trials(plan: Plan) -> Grid:
 
 
 def write_results(
-    plan: Plan, suite: TaskSuite, rows: Sequence[Row], tables: Sequence[Grid], failures: Mapping[str, str]
+    plan: StudyConfig, suite: TaskSuite, rows: Sequence[Row], tables: Sequence[ResultTable], failures: Mapping[str, str]
 ) -> None:
     """Writes `results.json` (everything, every seed's value) and `results.md` (the tables) into the study's folder."""
     content = {

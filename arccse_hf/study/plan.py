@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..command_line import TEXT_SOURCES, Fields, as_command_line, parse_arguments, read_fields
 from ..errors import UserError
+from ..training.config import TEXT_SOURCES, Fields, as_command_line, parse_arguments, read_fields
 
 UNTRAINED = "untrained"
 
@@ -20,7 +20,7 @@ _TUNING_KEYS = ("grid", "seed", "settings")
 
 
 @dataclass(frozen=True)
-class StudyRun:
+class PlannedRun:
     """One training (or, for `untrained`, none) and the scores of what came out.
 
     Args:
@@ -41,7 +41,7 @@ class StudyRun:
 
 
 @dataclass
-class Plan:
+class StudyConfig:
     """What a study file says.
 
     Args:
@@ -78,20 +78,20 @@ class Plan:
     keep_models: bool = False
     launcher: list[str] = field(default_factory=list)
 
-    def runs(self) -> list[StudyRun]:
+    def runs(self) -> list[PlannedRun]:
         """All runs in the order in which they are done: the untrained encoder, the trials, then seed after seed."""
-        runs = [StudyRun(UNTRAINED, "untrained", UNTRAINED, {}, 0)] if self.untrained else []
+        runs = [PlannedRun(UNTRAINED, "untrained", UNTRAINED, {}, 0)] if self.untrained else []
         for choice in self.trials:
             for variant, fields in self.variants.items():
-                name = f"trials/{folder_name(variant)}/{folder_name(spelled(choice))}"
+                name = f"trials/{folder_name(variant)}/{folder_name(format_choice(choice))}"
                 tried = merged(fields, self.trial_fields, choice)
-                runs.append(StudyRun(name, "trial", variant, tried, self.trial_seed, choice))
+                runs.append(PlannedRun(name, "trial", variant, tried, self.trial_seed, choice))
         for seed in self.seeds:
             for variant, fields in self.variants.items():
-                runs.append(StudyRun(f"runs/{folder_name(variant)}/seed-{seed}", "run", variant, fields, seed))
+                runs.append(PlannedRun(f"runs/{folder_name(variant)}/seed-{seed}", "run", variant, fields, seed))
         return runs
 
-    def config(self, run: StudyRun, tuned: Fields | None = None) -> Fields:
+    def config(self, run: PlannedRun, tuned: Fields | None = None) -> Fields:
         """Every field that `run` sets, the recipe's own included; `tuned` are the values that its trials chose."""
         own = {"seed": str(run.seed), "output_dir": str(self.output_dir / run.name), "overwrite_output_dir": "true"}
         return merged(self.base, self.settings, run.fields, tuned or {}, own)
@@ -110,7 +110,7 @@ def read_plan(
     output_dir: Path | None = None,
     overrides: Fields | None = None,
     seeds: Sequence[str] | None = None,
-) -> Plan:
+) -> StudyConfig:
     """Reads a study file.
 
     Args:
@@ -124,12 +124,12 @@ def read_plan(
     """
     content = read_fields(path)
     _check_keys(path, content, _KEYS)
-    axes = {name: _listed(value) for name, value in _mapping(path, content, "grid").items()}
+    axes = {name: as_list(value) for name, value in _mapping(path, content, "grid").items()}
     variants = {name: _fields(path, name, value) for name, value in _mapping(path, content, "variants").items()}
     if bool(axes) == bool(variants):
         raise UserError(f"{path}: give either variants (a name and its fields each) or a grid (a field and its values)")
     if axes:
-        variants = {spelled(choice): choice for choice in _products(axes)}
+        variants = {format_choice(choice): choice for choice in _products(axes)}
     folders = [folder_name(variant) for variant in variants]
     if len(set(folders)) < len(folders) or UNTRAINED in variants:
         raise UserError(f"{path}: the variants need different names, and none may be {UNTRAINED}")
@@ -140,15 +140,15 @@ def read_plan(
     _check_keys(path, tuning, _TUNING_KEYS)
     if tuning and not tuning.get("grid"):
         raise UserError(f"{path}: tuning: needs a grid, a field and the values to try")
-    tried = {name: _listed(value) for name, value in _mapping(path, tuning, "grid").items()}
-    numbers = [_integer(path, "seeds", value) for value in seeds or _listed(content.get("seeds", ["42"]))]
+    tried = {name: as_list(value) for name, value in _mapping(path, tuning, "grid").items()}
+    numbers = [_integer(path, "seeds", value) for value in seeds or as_list(content.get("seeds", ["42"]))]
     if not numbers or len(set(numbers)) < len(numbers):
         raise UserError(f"{path}: seeds: give one or more, each once")
     if output_dir is None and "output_dir" not in content:
         raise UserError(f"{path}: has no output_dir; give --output")
     if "base" not in content:
         raise UserError(f"{path}: has no base, the recipe that every run starts from")
-    return Plan(
+    return StudyConfig(
         output_dir=output_dir or Path(content["output_dir"]),
         base=read_fields(path.parent / content["base"]),
         settings=merged(_mapping(path, content, "settings"), overrides or {}),
@@ -160,7 +160,7 @@ def read_plan(
         trials=_products(tried) if tried else [],
         trial_fields=_mapping(path, tuning, "settings"),
         trial_seed=_integer(path, "tuning: seed", tuning.get("seed", "0")),
-        test_tasks=_listed(content.get("test_tasks", ["sts"])),
+        test_tasks=as_list(content.get("test_tasks", ["sts"])),
         published=content.get("published"),
         keep_models=content.get("keep_models", "false").lower() == "true",
         launcher=content.get("launcher", "").split(),
@@ -177,9 +177,9 @@ def merged(*layers: Fields) -> Fields:
     return result
 
 
-def spelled(choice: Fields) -> str:
+def format_choice(choice: Fields) -> str:
     """`learning_rate=3e-5, temperature=0.05`"""
-    return ", ".join(f"{name}={' '.join(_listed(value))}" for name, value in choice.items())
+    return ", ".join(f"{name}={' '.join(as_list(value))}" for name, value in choice.items())
 
 
 def folder_name(name: str) -> str:
@@ -191,7 +191,7 @@ def _products(axes: Mapping[str, Sequence[str]]) -> list[Fields]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
-def _listed(value: object) -> list[str]:
+def as_list(value: object) -> list[str]:
     return list(value) if isinstance(value, list) else [str(value)]
 
 

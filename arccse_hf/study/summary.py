@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..command_line import Fields
 from ..evaluation import TaskSuite
-from ..evaluation.bootstrap import RESAMPLES, Sample, bootstrap_differences, interval
+from ..evaluation.bootstrap import RESAMPLES, PerItemScores, bootstrap_differences, interval
+from ..training.config import Fields
 from .execute import Outcome, chosen_fields, read_outcome, read_samples
-from .plan import UNTRAINED, Plan, StudyRun
+from .plan import UNTRAINED, PlannedRun, StudyConfig
 
 AVERAGE = "average"
 
@@ -52,11 +52,11 @@ def headline_metrics(suite: TaskSuite) -> dict[str, str]:
     return {task.name: task.headlines[0] for task in suite.tasks}
 
 
-def summarise(plan: Plan, suite: TaskSuite) -> list[Row]:
+def summarise(plan: StudyConfig, suite: TaskSuite) -> list[Row]:
     """A row for the untrained encoder and each variant, of which at least one run is done."""
     metrics = headline_metrics(suite)
     outcomes: dict[str, dict[int, Outcome]] = {}
-    runs: dict[tuple[str, int], StudyRun] = {}
+    runs: dict[tuple[str, int], PlannedRun] = {}
     for run in plan.runs():
         if run.kind != "trial" and (outcome := read_outcome(plan, run)) is not None:
             outcomes.setdefault(run.variant, {})[run.seed] = outcome
@@ -78,8 +78,8 @@ def summarise(plan: Plan, suite: TaskSuite) -> list[Row]:
 
 
 def seed_and_pair_interval(
-    ours: Sequence[Mapping[str, Sample]],
-    theirs: Sequence[Mapping[str, Sample]],
+    ours: Sequence[Mapping[str, PerItemScores]],
+    theirs: Sequence[Mapping[str, PerItemScores]],
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:

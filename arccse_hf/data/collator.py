@@ -1,0 +1,135 @@
+"""From rows of token ids to padded batches: the views of each sentence, and its masked versions."""
+
+import logging
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from .span_masking import SpanCorruption, corrupt, nested_spans
+
+logger = logging.getLogger(__name__)
+
+
+class ArcCSECollator:
+    """Makes one training batch of rows with token ids in `anchor` [, `positive` [, `negative`]].
+
+    The batch holds `pair` and, where a row is long enough for one, `triplet`; each is `input_ids` and `attention_mask`
+    `[batch, views, length]`. A pair's views are the anchor, its positive (the anchor again where rows have no
+    `positive`) and the hard negative, if rows have one. A triplet's are the anchor and its versions with the small and
+    the large span corrupted.
+
+    A row's spans follow from the seed, the epoch (the row's own `epoch` if it has one, as in a stream, or else that of
+    `set_epoch`) and its tokens alone: they are drawn anew each epoch, and are the same for any number of processes and
+    workers, and after a resume.
+
+    Args:
+        tokenizer: gives the padding, mask and special tokens.
+        triplets: whether to make triplets at all.
+        small_ratio: share of a sentence's tokens in the small span.
+        large_ratio: the same for the large span around it.
+        triplet_min_tokens: anchors with fewer tokens (special tokens not counted) get no triplet.
+        span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
+        seed: of the spans.
+        pad_to_multiple_of: what the length of a batch is a multiple of.
+
+    Raises:
+        ValueError: the tokenizer has no padding token, or the ratios are outside 0 < small < large < 1.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        triplets: bool = True,
+        small_ratio: float = 0.2,
+        large_ratio: float = 0.4,
+        triplet_min_tokens: int = 25,
+        span_corruption: SpanCorruption = "mask",
+        seed: int = 42,
+        pad_to_multiple_of: int = 1,
+    ):
+        if not 0 < small_ratio < large_ratio < 1:
+            raise ValueError(
+                f"span ratios must satisfy 0 < small < large < 1, not small {small_ratio} and large {large_ratio}"
+            )
+        self.pad_token_id = require_pad_token(tokenizer)
+        self.mask_token_id = tokenizer.mask_token_id
+        if triplets and span_corruption == "mask" and self.mask_token_id is None:
+            logger.warning("The tokenizer has no mask token: spans are deleted instead of masked.")
+            span_corruption = "delete"
+        # An unknown or masked word is part of the sentence; the other special tokens are its frame.
+        self.frame = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        self.triplets = triplets
+        self.ratios = (small_ratio, large_ratio)
+        self.triplet_min_tokens = max(triplet_min_tokens, 1)
+        self.span_corruption = span_corruption
+        self.seed = seed
+        self.pad_to_multiple_of = pad_to_multiple_of
+        # Shared memory: worker processes hold copies of the collator and must see the epoch change too.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+        self._generator = torch.Generator()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Starts an epoch: the same rows get new spans."""
+        self._epoch.fill_(epoch)
+
+    def __call__(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, dict[str, Tensor]]:
+        others = [name for name in ("positive", "negative") if name in rows[0]] or ["anchor"]
+        batch = {"pair": self._pad([[row[name] for name in ("anchor", *others)] for row in rows])}
+        if self.triplets:
+            triplets = [self._triplet(row["anchor"], row.get("epoch")) for row in rows]
+            triplets = [triplet for triplet in triplets if triplet is not None]
+            if triplets:
+                batch["triplet"] = self._pad(triplets)
+        return batch
+
+    def _triplet(self, token_ids: list[int], epoch: int | None = None) -> list[list[int]] | None:
+        content = [position for position, token in enumerate(token_ids) if token not in self.frame]
+        if len(content) < self.triplet_min_tokens:
+            return None
+        epoch = int(self._epoch) if epoch is None else epoch
+        # The hash of a tuple of integers is the same in every process.
+        self._generator.manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
+        spans = nested_spans(len(content), *self.ratios, generator=self._generator)
+        versions = [corrupt(token_ids, content, span, self.span_corruption, self.mask_token_id) for span in spans]
+        return [token_ids, *versions]
+
+    def _pad(self, rows: list[list[list[int]]]) -> dict[str, Tensor]:
+        return pad_views(rows, self.pad_token_id, self.pad_to_multiple_of)
+
+
+class SentenceCollator:
+    """Makes one batch of rows with `input_ids` and `index`: `input_ids` and `attention_mask` `[batch, length]`, and
+    `index` `[batch]`."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase):
+        self.pad_token_id = require_pad_token(tokenizer)
+
+    def __call__(self, rows: Sequence[Mapping[str, list[int] | int]]) -> dict[str, Tensor]:
+        padded = pad_views([[row["input_ids"]] for row in rows], self.pad_token_id)
+        return {name: values.squeeze(1) for name, values in padded.items()} | {
+            "index": torch.tensor([row["index"] for row in rows])
+        }
+
+
+def require_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The id of the tokenizer's padding token; ValueError if it has none."""
+    if tokenizer.pad_token_id is None:
+        raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token and save it with the model")
+    return tokenizer.pad_token_id
+
+
+def pad_views(rows: Sequence[Sequence[Sequence[int]]], pad_token_id: int, multiple_of: int = 1) -> dict[str, Tensor]:
+    """`input_ids` and `attention_mask` `[rows, views, length]` of `rows` that all have the same number of views, padded
+    on the right to the longest, or to the next multiple."""
+    longest = -(-max(len(view) for row in rows for view in row) // multiple_of) * multiple_of
+    input_ids = np.full((len(rows), len(rows[0]), longest), pad_token_id, dtype=np.int64)
+    attention_mask = np.zeros_like(input_ids)
+    for index, row in enumerate(rows):
+        for view, token_ids in enumerate(row):
+            input_ids[index, view, : len(token_ids)] = token_ids
+            attention_mask[index, view, : len(token_ids)] = 1
+    return {"input_ids": torch.from_numpy(input_ids), "attention_mask": torch.from_numpy(attention_mask)}

@@ -1,0 +1,76 @@
+"""From texts to token ids, truncated and without padding."""
+
+from __future__ import annotations
+
+import copy
+
+from datasets import Dataset, Features, List, Value
+from datasets.fingerprint import Hasher
+from transformers import PreTrainedTokenizerBase
+
+from ..errors import UserError
+
+_ROWS_PER_PROCESS = 20_000  # Below this, starting another process costs more than it saves.
+
+
+def tokenize_texts(
+    dataset: Dataset, tokenizer: PreTrainedTokenizerBase, max_seq_length: int, num_proc: int | None = None
+) -> Dataset:
+    """Token ids in place of the texts, with special tokens, truncated and not padded.
+
+    The result is kept in the datasets cache: a second call with the same rows, tokenizer and length reads it there.
+
+    Args:
+        dataset: columns of text.
+        tokenizer: left as it is; truncation is set on a copy.
+        max_seq_length: in tokens, special tokens included.
+        num_proc: how many processes at most; small datasets use fewer. None: this process, in which a fast tokenizer
+            uses all cores anyway.
+
+    Raises:
+        UserError: if `max_seq_length` leaves no room for a word.
+    """
+    check_length(tokenizer, max_seq_length)
+    tokenizer = copy.deepcopy(tokenizer)
+    fingerprint = None
+    if tokenizer.is_fast:
+        # The hash that `map` makes would change with what was tokenized before: truncation, padding, shown warnings.
+        tokenizer.backend_tokenizer.no_truncation()
+        tokenizer.backend_tokenizer.no_padding()
+        state = tokenizer.backend_tokenizer.to_str()
+        options = (tokenizer.truncation_side, max_seq_length, dataset.column_names)
+        fingerprint = Hasher.hash(("tokenize_texts", dataset._fingerprint, type(tokenizer).__name__, state, options))
+    processes = min(num_proc or 1, -(-len(dataset) // _ROWS_PER_PROCESS))
+    return dataset.map(
+        tokenize_batch,
+        batched=True,
+        fn_kwargs={"tokenizer": tokenizer, "max_seq_length": max_seq_length},
+        num_proc=processes if processes > 1 else None,
+        features=Features({column: List(Value("int32")) for column in dataset.column_names}),
+        new_fingerprint=fingerprint,
+        desc="Tokenizing",
+    )
+
+
+def check_length(tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> None:
+    """Raises UserError if `max_seq_length` leaves no room for a word."""
+    special = tokenizer.num_special_tokens_to_add()
+    if max_seq_length <= special:
+        raise UserError(f"--max_seq_length {max_seq_length}: the tokenizer adds {special} special tokens; give more")
+
+
+def tokenize_batch(
+    batch: dict[str, list[str]], tokenizer: PreTrainedTokenizerBase, max_seq_length: int
+) -> dict[str, list[list[int]]]:
+    """Token ids in place of each column's texts, as `tokenize_texts` makes them."""
+    return {
+        column: tokenizer(
+            texts,
+            truncation=True,
+            max_length=max_seq_length,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+        )["input_ids"]
+        for column, texts in batch.items()
+    }

@@ -1,0 +1,1 @@
+"""A finished encoder at work, one of ours or anybody's."""

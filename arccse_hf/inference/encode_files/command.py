@@ -1,0 +1,232 @@
+"""`python -m arccse_hf encode`: files of text to Parquet shards of embeddings, divided over all processes."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from accelerate.utils import broadcast_object_list, gather_object
+from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
+
+from ...errors import UserError
+from ...evaluation.tables import check_writable
+from ..open import Encoder, load_encoder, process_state
+from .reading import Columns, InputFile, Row, UnreadableFile, find_files, inspect_file, read_rows
+from .shards import Settings, Shard, pending, plan, write_shard
+from .windows import EncodeOptions, embed_rows, shard_schema
+
+T = TypeVar("T")
+
+# Shards differ, and so does how long they take: the first process to end may wait for hours.
+_LONGEST_WAIT = timedelta(days=30)
+
+
+@dataclass
+class Outcome:
+    """What one process has done."""
+
+    rows: int = 0
+    without_text: int = 0
+    failures: list[str] = field(default_factory=list)
+
+
+def run(
+    model: str,
+    inputs: Sequence[str],
+    output: Path,
+    options: EncodeOptions,
+    *,
+    pooling: str | None = None,
+    dtype: str = "float32",
+    max_seq_length: int | None = None,
+) -> int:
+    """Load `model` and embed `inputs` with it: see `load_encoder` and `encode_files`.
+
+    Under `accelerate launch` every process calls it; the main one prints.
+
+    Returns:
+        The exit status: 0, or 1 where a file couldn't be read or a shard not be written.
+
+    Raises:
+        UserError: An argument is wrong; nothing has been embedded then.
+    """
+    process_state(timeout=_LONGEST_WAIT)
+    _on_all(lambda: check_writable(output))
+    _on_main(lambda: find_files(inputs))  # before time is spent on the model
+    # Weights that a checkpoint lacks, as of a pooler that nothing uses, are drawn alike on all processes in all runs.
+    torch.manual_seed(0)
+    encoder = _on_all(lambda: load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length))
+    return encode_files(encoder, inputs, output, options)
+
+
+def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options: EncodeOptions) -> int:
+    """Write the embeddings of all rows of all files to shards in `output`, those that are not there yet.
+
+    Process k of n takes the k-th of every n shards to do. Every process calls it; the main one prints.
+
+    Args:
+        encoder: The same on every process.
+        inputs: Paths and globs.
+        output: A folder that is there, the same for all processes.
+
+    Returns:
+        The exit status: 0, or 1 where a file couldn't be read or a shard not be written.
+
+    Raises:
+        UserError: A column is missing, or `output` holds other embeddings; nothing has been embedded then.
+    """
+    state = process_state()
+    start = time.perf_counter()
+    files, failures = _inspect_files(inputs, options.columns)
+    settings = _settings(encoder, files, options)
+    shards = plan(files, options.shard_rows)
+    missing = _on_main(lambda: pending(output, shards, settings))
+    mine = missing[state.process_index :: state.num_processes]
+    outcomes = gather_object([_encode_shards(encoder, mine, output, settings, options)])
+    failures += dict.fromkeys(failure for outcome in outcomes for failure in outcome.failures)
+    if state.is_main_process:
+        _report(outcomes, time.perf_counter() - start, output)
+        if done_before := len(shards) - len(missing):
+            print(f"{done_before:,} of {len(shards):,} shards were done before")
+        for failure in failures:
+            print(f"error: {failure}", file=sys.stderr)
+    return 1 if failures else 0
+
+
+def _report(outcomes: Sequence[Outcome], seconds: float, output: Path) -> None:
+    rows, without_text = sum(o.rows for o in outcomes), sum(o.without_text for o in outcomes)
+    each = sorted(outcome.rows for outcome in outcomes)
+    by = f" by {len(each)} processes ({each[0]:,} to {each[-1]:,} each)" if len(each) > 1 else ""
+    print(f"{rows:,} rows embedded{by} in {seconds:,.1f} s, {rows / seconds:,.1f} a second; written to {output}")
+    if without_text:
+        print(f"{without_text:,} of them have no text: their embedding is null")
+
+
+def _inspect_files(inputs: Sequence[str], columns: Columns) -> tuple[list[InputFile], list[str]]:
+    """All files, each looked at by one process, and why others can't be read."""
+    state = process_state()
+    found = _on_main(lambda: find_files(inputs))
+    bar_options = {"desc": "hashing and counting", "unit": " files", "delay": 5, "disable": not state.is_main_process}
+    unreadable = []
+
+    def inspect_mine() -> list[InputFile]:
+        files = []
+        for path, name in tqdm(found[state.process_index :: state.num_processes], **bar_options):
+            try:
+                files.append(inspect_file(path, name, columns))
+            except UnreadableFile as error:
+                unreadable.append(str(error))
+        return files
+
+    files = gather_object(_on_all(inspect_mine))
+    return sorted(files, key=lambda file: file.name), gather_object(unreadable)
+
+
+def _settings(encoder: Encoder, files: Sequence[InputFile], options: EncodeOptions) -> Settings:
+    kinds = {file.id_type: file for file in files if file.id_type}
+    if len(kinds) > 1:
+        one, other = (f"{kind} in {file.path}" for kind, file in sorted(kinds.items()))
+        raise UserError(f"--id-column {options.columns.id}: is {one}, but {other}; give ids of one type")
+    fingerprint = _fingerprint(encoder.model)
+    if len(set(gather_object([fingerprint]))) > 1:
+        raise UserError(f"--model {encoder.name}: differs between the processes; put it where all machines read it")
+    return {
+        "model": encoder.name,
+        "text_column": options.columns.text,
+        "id_column": options.columns.id,
+        "id_type": next(iter(kinds), "int64"),
+        "pooling": encoder.pooling.partition(" ")[0],
+        "max_seq_length": encoder.model.max_seq_length,
+        "normalize": options.normalize,
+        "dtype": str(encoder.model.dtype).removeprefix("torch."),
+        "output_dtype": options.output_dtype,
+        "shard_rows": options.shard_rows,
+        "model_sha256": fingerprint,
+    }
+
+
+def _fingerprint(model: SentenceTransformer) -> str:
+    """A hash of all that decides about the embeddings of a text: weights, tokenizer, modules and prompts."""
+    tokenizer = model.tokenizer
+    if tokenizer.is_fast:
+        words = json.loads(tokenizer.backend_tokenizer.to_str())
+        words["truncation"] = words["padding"] = None  # as the last call has left them
+    else:
+        words = tokenizer.get_vocab()
+    parts = [str(model), model.prompts, model.default_prompt_name, words]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+    for name, weight in model.state_dict().items():
+        digest.update(name.encode())
+        digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _encode_shards(
+    encoder: Encoder, shards: Sequence[Shard], output: Path, settings: Settings, options: EncodeOptions
+) -> Outcome:
+    state = process_state()
+    outcome = Outcome()
+    schema = shard_schema(settings["id_type"], encoder.model.get_embedding_dimension(), options.output_dtype)
+    with tqdm(
+        total=sum(shard.rows for shard in shards),
+        desc="encoding" if state.num_processes == 1 else f"encoding, process 1 of {state.num_processes}",
+        unit=" sentences",
+        unit_scale=True,
+        mininterval=0.5 if sys.stderr.isatty() else 60,  # a log file keeps every line
+        disable=not state.is_main_process,
+    ) as bar:
+        for file, group in itertools.groupby(shards, key=lambda shard: shard.file):
+            group = list(group)
+            rows = read_rows(file, options.columns, [(shard.start, shard.stop) for shard in group])
+            try:
+                for shard in group:
+                    batches = embed_rows(encoder.model, _rows_of(shard, rows), schema, options, bar)
+                    without_text = write_shard(output, shard, schema, settings, batches)
+                    outcome.rows += shard.rows
+                    outcome.without_text += without_text
+            except UnreadableFile as error:
+                outcome.failures.append(str(error))
+            except UserError as error:  # which would end the next shard too
+                outcome.failures.append(str(error))
+                break
+    return outcome
+
+
+def _rows_of(shard: Shard, rows: Iterator[Row]) -> Iterator[Row]:
+    """The next rows, which are the shard's."""
+    count = 0
+    for row in itertools.islice(rows, shard.rows):
+        count += 1
+        yield row
+    if count < shard.rows:
+        raise UnreadableFile(f"--input {shard.file.path}: has become shorter while it was read; run again")
+
+
+def _on_all(function: Callable[[], T]) -> T:
+    """What `function` returns on this process. An error of one process is raised on all, so that none waits for it."""
+    result, error = None, None
+    try:
+        result = function()
+    except UserError as caught:
+        error = caught
+    for other in gather_object([error]):
+        if other is not None:
+            raise other
+    return result
+
+
+def _on_main(function: Callable[[], T]) -> T:
+    """What `function` returns on the main process, on all: a folder could look different to each of them."""
+    result = [_on_all(function if process_state().is_main_process else lambda: None)]
+    broadcast_object_list(result)
+    return result[0]

@@ -1,0 +1,136 @@
+"""The output: one Parquet file a shard, which says in its metadata what it was made from, and how."""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ...errors import UserError, one_line
+from .reading import InputFile
+
+METADATA_KEY = b"arccse_hf.encode"
+
+Settings = Mapping[str, str | int | bool | None]
+"""What decides about the embeddings and their rows: option -> value. `model` is a mere name, `model_sha256` counts."""
+
+
+@dataclass(frozen=True)
+class Shard:
+    """The rows `[start, stop)` of a file. Which ones they are does not depend on the number of processes."""
+
+    file: InputFile
+    start: int
+    stop: int
+    name: str
+
+    @property
+    def rows(self) -> int:
+        return self.stop - self.start
+
+
+def plan(files: Sequence[InputFile], shard_rows: int) -> list[Shard]:
+    """All shards of all files, in order."""
+    return [
+        Shard(file, start, min(start + shard_rows, file.rows), f"{file.name}-{start // shard_rows:05d}.parquet")
+        for file in files
+        for start in range(0, file.rows, shard_rows)
+    ]
+
+
+def pending(output: Path, shards: Sequence[Shard], settings: Settings) -> list[Shard]:
+    """The shards that are not done. What a killed run left of them under temporary names is removed.
+
+    Raises:
+        UserError: There are shards of another model, other settings or an input that has changed since, or files that
+            are no shards at all.
+    """
+    by_name = {shard.name: shard for shard in shards}
+    for leftover in output.rglob(".*.parquet.*.tmp"):
+        shard_path = leftover.with_name(leftover.name[1:].rsplit(".", 2)[0])
+        if shard_path.relative_to(output).as_posix() in by_name:  # others may be a run's that embeds other files
+            leftover.unlink()
+    names_by_hash = {shard.file.sha256: shard.file.name for shard in shards}
+    hashes_by_name = {shard.file.name: shard.file.sha256 for shard in shards}
+    done = set()
+    for path in sorted(output.rglob("*.parquet")):
+        found = _read_metadata(path)
+        where = f"--output {output}: {path.relative_to(output)}"
+        for option, value in settings.items():
+            if option != "model" and found.get(option) != value:
+                raise UserError(f"{where} {_difference(option, found, settings)}; choose another folder")
+        if found["input"] not in hashes_by_name:
+            if twin := names_by_hash.get(found["input_sha256"]):
+                raise UserError(
+                    f"{where} holds the embeddings of {twin} under another name; give the --input of that run, or "
+                    "choose another folder"
+                )
+            continue
+        if hashes_by_name[found["input"]] != found["input_sha256"]:
+            raise UserError(
+                f"{where} was made before {found['input']} changed; delete its shards there, or choose another folder"
+            )
+        done.add(path.relative_to(output).as_posix())
+    return [shard for name, shard in by_name.items() if name not in done]
+
+
+def _read_metadata(path: Path) -> dict:
+    try:
+        metadata = pq.read_schema(path).metadata or {}
+    except (OSError, pa.ArrowException) as error:
+        raise UserError(
+            f"--output {path}: can't be read ({one_line(error)}); delete it, or choose another folder"
+        ) from error
+    if METADATA_KEY not in metadata:
+        raise UserError(f"--output {path}: was not written by encode; choose another folder")
+    return json.loads(metadata[METADATA_KEY])
+
+
+def _difference(option: str, found: Mapping, settings: Settings) -> str:
+    if option == "model_sha256":
+        if found["model"] == settings["model"]:
+            return f"is from other weights or another tokenizer of {found['model']} than are there now"
+        return f"is from another model, {found['model']}"
+    return f"was made with {option.replace('_', ' ')} {found.get(option)}, not {settings[option]}"
+
+
+def write_shard(
+    output: Path, shard: Shard, schema: pa.Schema, settings: Settings, batches: Iterable[pa.RecordBatch]
+) -> int:
+    """Write `batches`, each as a row group, so that the shard is there whole or not at all.
+
+    Returns:
+        How many embeddings are null.
+
+    Raises:
+        UserError: It can't be written.
+    """
+    path = output / shard.name
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    source = {"input": shard.file.name, "input_sha256": shard.file.sha256, "start": shard.start, "stop": shard.stop}
+    schema = schema.with_metadata({METADATA_KEY: json.dumps({**settings, **source})})
+    nulls = 0
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("xb") as file:
+            # Embeddings hardly repeat: a dictionary or compression would cost time and save next to nothing.
+            with pq.ParquetWriter(file, schema, use_dictionary=False, compression="none") as writer:
+                for batch in batches:
+                    nulls += batch.column("embedding").null_count
+                    writer.write_batch(batch)
+            file.flush()
+            os.fsync(file.fileno())
+        if path.exists():
+            raise UserError(f"--output {path}: another run has written it meanwhile; give each its own folder")
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"--output {path}: can't be written ({one_line(error)}); run again to go on") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+    return nulls

@@ -1,0 +1,107 @@
+"""From rows of text to record batches of embeddings, a window at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
+
+from ...errors import UserError
+from ..open import embed_here
+from .reading import Columns, Row
+
+OUTPUT_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
+
+# What is in memory at once: this much text, and its embeddings. Some thousand rows are enough to find batches of one
+# length among them.
+WINDOW_ROWS = 10_000
+WINDOW_CHARACTERS = 1 << 24
+
+
+@dataclass(frozen=True)
+class EncodeOptions:
+    """How rows become embeddings.
+
+    Args:
+        columns: What is read.
+        normalize: Scale embeddings to length 1.
+        batch_size: Sentences that the model takes at once.
+        output_dtype: Of the embeddings in the files: one of `OUTPUT_DTYPES`.
+        shard_rows: Rows of a file that become one shard.
+
+    Raises:
+        UserError: A value is none of those.
+    """
+
+    columns: Columns
+    normalize: bool = False
+    batch_size: int = 64
+    output_dtype: str = "float32"
+    shard_rows: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.output_dtype not in OUTPUT_DTYPES:
+            raise UserError(f"--output-dtype {self.output_dtype}: choose from {', '.join(OUTPUT_DTYPES)}")
+        for option, number in (("--batch-size", self.batch_size), ("--shard-rows", self.shard_rows)):
+            if number < 1:
+                raise UserError(f"{option} {number}: must be at least 1")
+
+
+def shard_schema(id_type: str, dim: int, output_dtype: str) -> pa.Schema:
+    """The columns `id`, int64 or string, and `embedding`, lists of `dim` numbers, null where a row has no text."""
+    ids = {"int64": pa.int64(), "string": pa.string()}[id_type]
+    return pa.schema({"id": ids, "embedding": pa.list_(OUTPUT_DTYPES[output_dtype], dim)})
+
+
+def embed_rows(
+    model: SentenceTransformer, rows: Iterable[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
+) -> Iterator[pa.RecordBatch]:
+    """The embeddings of `rows`, in their order, one batch a window; no more than a window is in memory.
+
+    Raises:
+        UserError: An embedding can't be stored: it is not finite, or too large for float16.
+    """
+    for window in _windows(rows):
+        yield _embed_window(model, window, schema, options, bar)
+
+
+def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
+    window: list[Row] = []
+    characters = 0
+    for row in rows:
+        window.append(row)
+        characters += len(row[1] or "")
+        if len(window) == WINDOW_ROWS or characters >= WINDOW_CHARACTERS:
+            yield window
+            window, characters = [], 0
+    if window:
+        yield window
+
+
+def _embed_window(
+    model: SentenceTransformer, window: list[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
+) -> pa.RecordBatch:
+    kind = schema.field("embedding").type
+    ids, texts = zip(*window, strict=True)
+    has_text = np.array([bool(text and text.strip()) for text in texts])
+    values = np.zeros((len(window), kind.list_size), dtype=kind.value_type.to_pandas_dtype())
+    bar.update(int((~has_text).sum()))
+    if has_text.any():
+        sentences = [text for text, present in zip(texts, has_text, strict=True) if present]
+        embeddings = embed_here(model, sentences, batch_size=options.batch_size, bar=bar)
+        if options.normalize:
+            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+        with np.errstate(over="ignore"):  # said below
+            values[has_text] = embeddings
+        if not np.isfinite(values).all():
+            row_id = ids[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
+            raise UserError(
+                f"--output-dtype {options.output_dtype}: the embedding of id {row_id!r} is not finite; check the "
+                "model, or use float32 for --dtype and --output-dtype"
+            )
+    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), kind.list_size, mask=pa.array(~has_text))
+    return pa.record_batch([pa.array(ids, type=schema.field("id").type), lists], schema=schema)

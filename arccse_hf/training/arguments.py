@@ -1,0 +1,246 @@
+"""Every setting of a run, as dataclass fields with their help texts."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import IntervalStrategy, SaveStrategy
+
+from ..data.span_masking import SpanCorruption
+from ..errors import UserError
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder to start from, and what the heads on it are set to."""
+
+    model_name_or_path: str = field(
+        metadata={
+            "help": "Encoder to start from: a hub id, a folder, or package:NAME/PATH[#sha256=HEX] for a folder inside "
+            "an installed Python package, with the checksum of its model.safetensors."
+        }
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the hub id."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow an encoder that brings its own code."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
+    )
+    pooling: Literal["cls", "mean", "mean_first_last", "mean_top2"] = field(
+        default="cls", metadata={"help": "How token states become a sentence embedding."}
+    )
+    projection: Literal["none", "mlp", "mlp_train_only"] | None = field(
+        default=None,
+        metadata={"help": "SimCSE's MLP on the pooled vector. By default mlp_train_only for cls, none otherwise."},
+    )
+    temperature: float = field(default=0.05, metadata={"help": "Divides the cosines in ArcCon."})
+    angular_margin: float = field(
+        default=10.0, metadata={"help": "ArcCon's margin in degrees; 0 gives NT-Xent (SimCSE)."}
+    )
+    triplet_margin: float = field(default=0.0, metadata={"help": "Cosine by which the less masked version must win."})
+
+
+@dataclass
+class DataArguments:
+    """What to train on, and what to measure."""
+
+    train_file: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Paths or globs of .txt .csv .tsv .json .jsonl .parquet files, also with .gz."},
+    )
+    dataset_name: str | None = field(
+        default=None,
+        metadata={
+            "help": "Hub dataset instead of files; or installed-docs: docstrings of the packages on this machine."
+        },
+    )
+    dataset_config: str | None = field(default=None, metadata={"help": "Configuration of the hub dataset."})
+    dataset_split: str = field(default="train", metadata={"help": "Split of the hub dataset."})
+    text_columns: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "One column (sentences), two (anchor, positive) or three (and a hard negative). Found by name by "
+            "default: text, sentence, anchor/positive/negative, sent0/sent1/hard_neg."
+        },
+    )
+    max_seq_length: int = field(
+        default=32, metadata={"help": "Tokens a training text is cut to, special ones included."}
+    )
+    max_train_samples: int | None = field(
+        default=None, metadata={"help": "Train on a random sample of this many rows."}
+    )
+    streaming: bool = field(
+        default=False,
+        metadata={
+            "help": "Read, clean and tokenise the text while training goes on (in the --dataloader_num_workers), in "
+            "flat memory however long it is. Needs --max_steps; where the text ends, it starts again in another order."
+        },
+    )
+    streaming_shuffle_buffer: int = field(
+        default=50_000,
+        metadata={
+            "help": "Rows of a stream that are mixed with each other; and how many rows back a process (or dataloader "
+            "worker) looks for a duplicate: those farther apart are not found."
+        },
+    )
+    min_chars: int = field(
+        default=5, metadata={"help": "Rows with a text of fewer characters are dropped (and counted)."}
+    )
+    preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
+    eval_tasks: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "What is measured while training: stsb_dev, sickr, sts12 ..., geometry, retrieval. By default "
+            "stsb_dev and geometry where --eval_data is given, nothing otherwise."
+        },
+    )
+    eval_data: str | None = field(
+        default=None,
+        metadata={
+            "help": "Where the STS sets are: a SentEval folder, a csv/tsv/jsonl of scored pairs, or the word hub."
+        },
+    )
+
+    def __post_init__(self):
+        if bool(self.train_file) == bool(self.dataset_name):
+            raise UserError("give what to train on: either --train_file FILE ... or --dataset_name NAME (and not both)")
+        if self.max_seq_length < 3:
+            raise UserError(f"--max_seq_length {self.max_seq_length}: a text needs room for 3 tokens or more")
+        if self.streaming and self.max_train_samples is not None:
+            raise UserError(
+                f"--max_train_samples {self.max_train_samples}: a stream cannot be sampled; --max_steps bounds the run"
+            )
+        if self.streaming_shuffle_buffer < 1:
+            raise UserError(f"--streaming_shuffle_buffer {self.streaming_shuffle_buffer}: must be 1 or more")
+        if not self.eval_tasks and self.eval_data:
+            own_file = Path(self.eval_data).suffix != ""
+            self.eval_tasks = ["sts" if own_file else "stsb_dev", "geometry"]
+
+
+@dataclass
+class ArcCSETrainingArguments(TrainingArguments):
+    """`TrainingArguments` with the triplet objective's settings, and defaults that suit contrastive training."""
+
+    triplet_weight: float = field(
+        default=0.1, metadata={"help": "Weight of the triplet loss beside ArcCon. 0 leaves triplets out altogether."}
+    )
+    small_span_ratio: float = field(default=0.2, metadata={"help": "Share of a sentence's tokens in the small span."})
+    large_span_ratio: float = field(default=0.4, metadata={"help": "The same for the large span around it."})
+    span_corruption: SpanCorruption = field(default="mask", metadata={"help": "Mask or delete the tokens of a span."})
+    triplet_min_tokens: int = field(
+        default=25, metadata={"help": "Sentences with fewer tokens (special ones not counted) get no triplet."}
+    )
+    triplet_dropout: bool = field(default=False, metadata={"help": "Keep dropout on when the triplets are embedded."})
+    gather_negatives: bool = field(
+        default=True, metadata={"help": "Contrast with the sentences of all processes, not just this one's."}
+    )
+    grad_cache_chunk_size: int | None = field(
+        default=None,
+        metadata={
+            "help": "Embed a batch of any size in the memory of so many texts at a time, each view of a row being one; "
+            "same gradient, a third more work. By default all at once."
+        },
+    )
+    overwrite_output_dir: bool = field(
+        default=False, metadata={"help": "Replace the model or the checkpoints that output_dir holds."}
+    )
+
+    snapshots: bool = field(
+        default=True, metadata={"help": "Keep cosines of a fixed sample before and after training, for the report."}
+    )
+
+    # In-batch negatives make the loss depend on the batch size, so a smaller last batch would be another task.
+    dataloader_drop_last: bool = field(
+        default=True,
+        metadata={
+            "help": "Drop the last, smaller batch of an epoch. Kept, it is shared out evenly where several processes "
+            "train."
+        },
+    )
+    remove_unused_columns: bool = field(
+        default=False, metadata={"help": "The collator reads columns that forward has not."}
+    )
+    ddp_find_unused_parameters: bool | None = field(
+        default=False, metadata={"help": "Every parameter gets a gradient."}
+    )
+    per_device_train_batch_size: int = field(default=64, metadata={"help": "Rows a process trains on at once."})
+    per_device_eval_batch_size: int = field(default=128, metadata={"help": "Sentences a process embeds at once."})
+    learning_rate: float = field(default=3e-5, metadata={"help": "Peak learning rate."})
+    num_train_epochs: float = field(default=1.0, metadata={"help": "Passes over the training rows."})
+    logging_steps: float = field(default=50, metadata={"help": "Steps between two log lines; below 1 a share of all."})
+    eval_strategy: IntervalStrategy | str = field(
+        default="steps", metadata={"help": "When to measure: no, steps or epoch."}
+    )
+    eval_steps: float | None = field(default=125, metadata={"help": "Steps between two measurements; below 1 a share."})
+    eval_on_start: bool = field(default=True, metadata={"help": "Measure before the first step too."})
+    save_steps: float | None = field(
+        default=None, metadata={"help": "Steps between two checkpoints. By default as --eval_steps."}
+    )
+    save_total_limit: int | None = field(default=2, metadata={"help": "Checkpoints to keep, the best one among them."})
+    load_best_model_at_end: bool = field(default=True, metadata={"help": "End with the best checkpoint, not the last."})
+    metric_for_best_model: str | None = field(
+        default=None,
+        metadata={"help": "What decides which checkpoint is the best. By default the first metric of --eval_tasks."},
+    )
+
+    def __post_init__(self):
+        if self.save_steps is None:
+            self.save_steps = self.eval_steps if self.eval_steps is not None else 500
+        # What decides the best checkpoint is settled later, when it is known what is measured.
+        load_best, greater_is_better = self.load_best_model_at_end, self.greater_is_better
+        self.load_best_model_at_end = False
+        super().__post_init__()
+        self.load_best_model_at_end, self.greater_is_better = load_best, greater_is_better
+        if self.deepspeed_plugin is not None:
+            # What the launch configuration says DeepSpeed knows already; Trainer compares that with these two.
+            self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
+        if self.grad_cache_chunk_size is not None and self.grad_cache_chunk_size < 1:
+            raise UserError(f"--grad_cache_chunk_size {self.grad_cache_chunk_size}: must be 1 or more")
+        if not self.accelerator_config.even_batches:
+            raise UserError(
+                "--accelerator_config even_batches: must be true, or processes would wait for batches that others lack"
+            )
+        if self.triplet_weight < 0:
+            raise UserError(f"--triplet_weight {self.triplet_weight}: must not be negative")
+        if not 0 < self.small_span_ratio < self.large_span_ratio < 1:
+            raise UserError(
+                f"--small_span_ratio {self.small_span_ratio} --large_span_ratio {self.large_span_ratio}: must satisfy "
+                "0 < small < large < 1"
+            )
+
+    def resolve_eval_settings(self, metrics: Sequence[str], greater_is_better: Callable[[str], bool]) -> None:
+        """Fits the evaluation settings to what is measured, now that it is known.
+
+        Args:
+            metrics: names of the metrics, the most important first; none where nothing is measured.
+            greater_is_better: whether a larger value of a metric is the better one.
+
+        Raises:
+            UserError: `metric_for_best_model` is not measured.
+        """
+        if not metrics or self.eval_strategy == IntervalStrategy.NO:
+            self.load_best_model_at_end = False
+        if not metrics:
+            self.eval_strategy, self.eval_on_start = IntervalStrategy.NO, False
+            self.metric_for_best_model = None
+            if self.save_strategy == SaveStrategy.BEST:
+                raise UserError("--save_strategy best: nothing is measured; give --eval_data or --eval_tasks")
+            return
+        metric = (self.metric_for_best_model or metrics[0]).removeprefix("eval_")
+        if metric not in metrics:
+            raise UserError(f"--metric_for_best_model {metric}: is not measured; choose from {', '.join(metrics)}")
+        self.metric_for_best_model = metric
+        if self.greater_is_better is None:
+            self.greater_is_better = greater_is_better(metric)
+        if self.save_strategy == SaveStrategy.NO:
+            self.load_best_model_at_end = False
+        if self.load_best_model_at_end and self.save_strategy != SaveStrategy.BEST:
+            saves, measures = (self.save_strategy, self.save_steps), (self.eval_strategy, self.eval_steps)
+            by_steps = self.eval_strategy == IntervalStrategy.STEPS
+            if saves[0] != measures[0] or (by_steps and saves[1] % measures[1]):
+                raise UserError(
+                    f"--save_strategy {saves[0].value} --save_steps {saves[1]:g}: the best checkpoint can only be kept "
+                    f"where it is measured, --eval_strategy {measures[0].value} --eval_steps {measures[1]:g}; make the "
+                    "one a multiple of the other, or --load_best_model_at_end False"
+                )

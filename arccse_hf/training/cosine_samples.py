@@ -1,0 +1,140 @@
+"""Cosines of a fixed sample before and after training: what the pictures of a run need beyond its log."""
+
+import contextlib
+import copy
+import json
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+from ..data.collator import ArcCSECollator, SentenceCollator
+from ..evaluation import STSTask, TaskSuite, cosine_similarity
+from .trainer import ArcCSETrainer
+
+logger = logging.getLogger(__name__)
+
+BEFORE_FILE = "snapshot_before.json"
+AFTER_FILE = "snapshot_after.json"
+
+_ROWS = 256
+_NEGATIVES = 2048
+_PAIRS = 256
+_BATCH = 64
+_SEED = 0
+
+
+def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite | None, path: str | os.PathLike) -> None:
+    """Writes the cosines of a fixed sample of training rows and of scored pairs as JSON.
+
+    The file holds `positives`, `negatives` (a sample), `closer` and `farther` (empty without triplets): cosines as
+    training sees them, with dropout and projection, of up to 256 rows that are drawn and masked alike at every call;
+    `num_rows`, how many rows there are; and, where the suite has an STS task, `sts` with its `task` name, the `cosines`
+    and gold `scores` of up to 256 pairs, and `num_pairs`.
+
+    Training is not affected: random state and the modules' modes are put back. All processes must call, since the
+    weights may be sharded over them; the main one writes.
+
+    Args:
+        trainer: before `train` or after it.
+        rows: what it trains on.
+        suite: its `eval_suite`, if it has one.
+        path: the file to write.
+    """
+    if is_deepspeed_zero3_enabled() and trainer.deepspeed is None:
+        logger.warning(f"No {Path(path).name}: DeepSpeed ZeRO-3 gathers its weights in training only.")
+        return
+    model = trainer.model
+    modes = [(module, module.training) for module in model.modules()]
+    try:
+        with torch.no_grad(), trainer.compute_loss_context_manager(), _seeded(model.device):
+            snapshot = _training_cosines(trainer, rows)
+            task = next((task for task in suite.tasks if isinstance(task, STSTask)), None) if suite else None
+            if task is not None:
+                snapshot["sts"] = _sts_cosines(trainer, suite, task)
+    finally:
+        for module, training in modes:
+            module.training = training
+    if trainer.is_world_process_zero():
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(json.dumps(snapshot) + "\n", encoding="utf-8")
+
+
+def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[float] | int]:
+    # A copy, because the trainer's own stands at some epoch.
+    collator = copy.deepcopy(trainer.data_collator)
+    if isinstance(collator, ArcCSECollator):
+        collator.set_epoch(0)
+    trainer.model.train()
+    found: dict[str, list[torch.Tensor]] = {"positives": [], "negatives": [], "closer": [], "farther": []}
+    size = min(trainer.args.per_device_train_batch_size, _BATCH)
+    for indices in _batches(_sample(len(rows), _ROWS), size):
+        batch = _to(trainer.model.device, collator([rows[int(index)] for index in indices]))
+        outputs = trainer.model(**batch, triplet_dropout=trainer.args.triplet_dropout)
+        positive = torch.eye(*outputs.cosines.shape, dtype=torch.bool, device=outputs.cosines.device)
+        found["positives"].append(outputs.cosines[positive])
+        found["negatives"].append(outputs.cosines[~positive])
+        if outputs.triplet_loss is not None:
+            found["closer"].append(outputs.closer_cosine)
+            found["farther"].append(outputs.farther_cosine)
+    cosines = {name: torch.cat(parts).float().cpu().numpy() if parts else [] for name, parts in found.items()}
+    cosines["negatives"] = cosines["negatives"][_sample(len(cosines["negatives"]), _NEGATIVES)]
+    return {name: _rounded(values) for name, values in cosines.items()} | {"num_rows": len(rows)}
+
+
+def _sts_cosines(trainer: ArcCSETrainer, suite: TaskSuite, task: STSTask) -> dict[str, str | list[float] | int]:
+    # What the suite would hand the task, with each sentence's own position in the place of its embedding.
+    positions = suite.embeddings_of(task, np.arange(len(suite.sentences)))
+    chosen = _sample(len(task.pairs), _PAIRS)
+    pairs = positions.reshape(2, -1)[:, chosen]
+    needed = np.unique(pairs)
+    # The trainer's tokens, truncated as it truncates, in its order of falling length.
+    rows = np.sort(np.argsort(trainer.eval_dataset["index"])[needed])
+    collator = SentenceCollator(trainer.processing_class)
+    trainer.model.eval()
+    embeddings: dict[int, np.ndarray] = {}
+    for indices in _batches(rows, _BATCH):
+        batch = collator([trainer.eval_dataset[int(index)] for index in indices])
+        index = batch.pop("index").tolist()
+        output = trainer.model(**{name: values.to(trainer.model.device) for name, values in batch.items()})
+        embeddings |= zip(index, output.pooler_output.float().cpu().numpy(), strict=True)
+    first, second = ([embeddings[position] for position in side] for side in pairs.tolist())
+    return {
+        "task": task.name,
+        "cosines": _rounded(cosine_similarity(first, second)),
+        "scores": task.references[chosen].tolist(),
+        "num_pairs": len(task.pairs),
+    }
+
+
+@contextlib.contextmanager
+def _seeded(device: torch.device) -> Iterator[None]:
+    """The same dropout masks each time, on the CPU and `device`; both random states are put back."""
+    accelerated = device.type != "cpu"
+    with torch.random.fork_rng(devices=[device.index or 0] if accelerated else [], device_type=device.type):
+        torch.default_generator.manual_seed(_SEED)
+        if accelerated:
+            torch.get_device_module(device).manual_seed(_SEED)
+        yield
+
+
+def _sample(count: int, size: int) -> np.ndarray:
+    """Up to `size` of the indices below `count`, in order, the same in every process and at every call."""
+    return np.sort(np.random.default_rng(_SEED).choice(count, size=min(count, size), replace=False))
+
+
+def _batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
+    return [indices[start : start + size] for start in range(0, len(indices), size)]
+
+
+def _to(device: torch.device, batch: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, torch.Tensor]]:
+    return {name: {key: values.to(device) for key, values in part.items()} for name, part in batch.items()}
+
+
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 5) for value in values]

@@ -1,0 +1,89 @@
+"""What processes share: keys, with their gradient, and the rows of a batch. The only file that touches
+torch.distributed."""
+
+import logging
+import math
+from collections.abc import Iterator
+from itertools import pairwise
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import BatchSampler, Sampler
+
+logger = logging.getLogger(__name__)
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 where there is no process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_keys(keys: Tensor) -> Tensor:
+    """The keys of all processes, this process's own first, so that key i stays the positive of row i.
+
+    The gradient flows back to the process that a key came from. Averaging gradients over processes, as DDP does, then
+    gives what one process with the whole batch would have, when every process has as many rows.
+
+    Args:
+        keys: `[own, dim]`; the number of rows may differ between processes. Every process must call.
+
+    Returns:
+        `[all, dim]` in float32.
+    """
+    keys = keys.float()
+    if world_size() == 1:
+        return keys
+    sizes = torch.zeros(world_size(), dtype=torch.int64, device=keys.device)
+    sizes[dist.get_rank()] = len(keys)
+    dist.all_reduce(sizes)
+    longest = int(sizes.max())
+    blocks = _GatherBlocks.apply(F.pad(keys, (0, 0, 0, longest - len(keys))))
+    others = [blocks[rank, : sizes[rank]] for rank in range(world_size()) if rank != dist.get_rank()]
+    return torch.cat([keys, *others])
+
+
+class _GatherBlocks(torch.autograd.Function):
+    """`[rows, dim]` of each process to `[processes, rows, dim]` on all; gradients are summed on the way back."""
+
+    @staticmethod
+    def forward(ctx, block: Tensor) -> Tensor:
+        blocks = [torch.empty_like(block) for _ in range(world_size())]
+        dist.all_gather(blocks, block.contiguous())
+        return torch.stack(blocks)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        # Every process holds part of the gradient of every block, because it used them all.
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank()]
+
+
+class EvenlySplitBatchSampler(BatchSampler):
+    """Each batch of all processes as one piece a process, one after the other. The last batch is shared out as evenly
+    as its rows allow; fewer than there are processes are left out, with a warning, because every process needs a row.
+
+    Args:
+        rows: gives the rows of an epoch in their order.
+        together: rows of a batch, of all processes.
+        processes: how many train together.
+    """
+
+    def __init__(self, rows: Sampler[int], together: int, processes: int):
+        super().__init__(rows, together, drop_last=False)
+        self.processes = processes
+        rest = len(rows) % together
+        self.left_out = rest if rest < processes else 0
+        if self.left_out:
+            logger.warning("each epoch ends with %d rows, too few for %d processes: they are left out", rest, processes)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in super().__iter__():
+            if len(batch) >= self.processes:
+                bounds = [number * len(batch) // self.processes for number in range(self.processes + 1)]
+                yield from (batch[start:end] for start, end in pairwise(bounds))
+
+    def __len__(self) -> int:
+        return math.ceil((len(self.sampler) - self.left_out) / self.batch_size) * self.processes

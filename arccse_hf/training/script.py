@@ -1,0 +1,230 @@
+"""The training script, from arguments to the exported model: what `run_arccse.py` and `arccse train` run."""
+
+import json
+import logging
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pyarrow.compute as pc
+import torch
+from datasets import Dataset
+from rich.console import Console
+from rich.table import Table
+from transformers import PreTrainedTokenizerBase, set_seed
+
+from ..data.cleaning import CleaningCounts, held_out_texts
+from ..data.streaming import TextStream
+from ..data.tokenization import tokenize_texts
+from ..data.training_texts import load_training_texts
+from ..errors import UserError
+from ..evaluation import TaskSuite, load_tasks
+from ..inference.export import export
+from ..inference.loading import max_input_length, without_zero3_init
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+from ..run_folder import check_output_dir
+from .arguments import ArcCSETrainingArguments, DataArguments
+from .backbone import load_backbone
+from .config import parse_arguments
+from .cosine_samples import AFTER_FILE, BEFORE_FILE, save_cosine_sample
+from .model_card import model_card
+from .trainer import ArcCSETrainer
+
+logger = logging.getLogger("arccse_hf")
+
+STREAM_SAMPLE = 1_000  # rows of a stream that are looked at before training
+
+
+def main(argv: list[str]) -> None:
+    """Trains, measures and exports as `argv` says; see `parse_arguments`."""
+    model_args, data_args, args = parse_arguments(argv)
+    logging.basicConfig(format="%(message)s")
+    logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
+    check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=args.resume_from_checkpoint)
+    if data_args.streaming and args.max_steps <= 0:
+        raise UserError("--streaming True: a stream has no end to count epochs by; say how long with --max_steps N")
+    resume = resume_argument(args)
+    set_seed(args.seed)
+
+    model, tokenizer = load_backbone(model_args)
+    longest = max_input_length(model, tokenizer)
+    if data_args.max_seq_length > longest:
+        raise UserError(f"--max_seq_length {data_args.max_seq_length}: the encoder reads {longest} tokens at most")
+
+    with args.main_process_first(desc="data"):
+        suite, held_out = load_evaluation(data_args)
+        rows, sample, counts = load_rows(data_args, args, tokenizer, held_out)
+    check_batches(rows, args)
+
+    trainer = ArcCSETrainer(
+        model=model,
+        args=args,
+        train_dataset=rows,
+        processing_class=tokenizer,
+        eval_suite=suite,
+        eval_max_length=longest,
+    )
+    if args.triplet_weight > 0:
+        log_triplets(sample, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add(), sample is rows)
+    if args.overwrite_output_dir and not args.resume_from_checkpoint and args.should_save:
+        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
+            shutil.rmtree(checkpoint)
+        for name in ("all_results.json", AFTER_FILE):
+            (Path(args.output_dir) / name).unlink(missing_ok=True)
+
+    if args.snapshots:
+        save_cosine_sample(trainer, sample, suite, Path(args.output_dir) / BEFORE_FILE)
+    result = trainer.train(resume_from_checkpoint=resume)
+    if data_args.streaming:
+        counts = rows.report_counts(trainer.accelerator)
+    if args.snapshots:
+        save_cosine_sample(trainer, sample, suite, Path(args.output_dir) / AFTER_FILE)
+    trainer.log_metrics("train", result.metrics)
+    trainer.save_metrics("train", result.metrics)
+    before, after = {}, {}
+    if suite:
+        # From the history, which a resumed run has of its beginning.
+        start = (line for line in trainer.state.log_history if line["step"] == 0 and suite_metrics(line))
+        before = next(start, {})
+        after = trainer.evaluate()
+        trainer.log_metrics("eval", after)
+        trainer.save_metrics("eval", after)
+        before, after = suite_metrics(before), suite_metrics(after)
+        trainer.save_metrics("before", {f"before_{name}": value for name, value in before.items()})
+    trainer.save_state()
+    if trainer.is_world_process_zero():
+        settings = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
+        (Path(args.output_dir) / "run_settings.json").write_text(json.dumps(settings, indent=2))
+
+    # Through a checkpoint, because the weights may be sharded over processes.
+    final = Path(args.output_dir) / "final-checkpoint"
+    trainer.save_model(str(final))
+    if trainer.is_world_process_zero():
+        card = model_card(model_args, data_args, args, counts=counts, before=before, after=after)
+        with without_zero3_init():
+            trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
+            export(trained, tokenizer, args.output_dir, card)
+        shutil.rmtree(final)
+        show_results(before, after, args.output_dir)
+    trainer.end()
+
+
+def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
+    """What is measured, and the texts that training must not see because of it."""
+    if not data_args.eval_tasks:
+        return None, set()
+    try:
+        suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data))
+    except UserError as error:  # which knows nothing of this script's arguments
+        source = f" --eval_data {data_args.eval_data}" if data_args.eval_data else ""
+        raise UserError(f"--eval_tasks {' '.join(data_args.eval_tasks)}{source}: {error}") from error
+    # Not only whole texts: a paragraph that is to be found must not be trained on sentence by sentence either.
+    return suite, held_out_texts(suite.sentences)
+
+
+def load_rows(
+    data_args: DataArguments, args: ArcCSETrainingArguments, tokenizer: PreTrainedTokenizerBase, held_out: set[str]
+) -> tuple[Dataset | TextStream, Dataset, CleaningCounts]:
+    """What to train on; rows of it that can be looked at; and what became of those that were read for it."""
+    given = {
+        "train_file": data_args.train_file,
+        "dataset_name": data_args.dataset_name,
+        "dataset_config": data_args.dataset_config,
+        "dataset_split": data_args.dataset_split,
+        "text_columns": data_args.text_columns,
+        "min_chars": data_args.min_chars,
+        "exclude": held_out,
+    }
+    if not data_args.streaming:
+        texts, counts = load_training_texts(**given, max_samples=data_args.max_train_samples, seed=args.seed)
+        rows = tokenize_texts(texts, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
+        return rows, rows, counts
+    stream = TextStream(
+        tokenizer,
+        data_args.max_seq_length,
+        **given,
+        shuffle_buffer=data_args.streaming_shuffle_buffer,
+        seed=args.seed,
+        process_index=args.process_index,
+        num_processes=args.world_size,
+    )
+    sample, counts = stream.head(STREAM_SAMPLE)
+    logger.info("first rows of the stream: %s", counts)
+    logger.info("duplicates farther apart, or read by another process or dataloader worker, are not found")
+    return stream, sample, counts
+
+
+def check_batches(rows: Dataset | TextStream, args: ArcCSETrainingArguments) -> None:
+    """Raises UserError unless the rows fill a batch in which a sentence has negatives."""
+    batch = args.per_device_train_batch_size
+    if batch < 2:
+        raise UserError(
+            f"--per_device_train_batch_size {batch}: the negatives of a sentence are the others of its batch; 2 or more"
+        )
+    fewest = batch * args.world_size if args.dataloader_drop_last else max(2, args.world_size)
+    if isinstance(rows, Dataset) and len(rows) < fewest:  # A stream sees that when it has read them.
+        raise UserError(
+            f"--per_device_train_batch_size {batch}: {len(rows)} rows do not fill one batch"
+            f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text, lower it, "
+            "or keep smaller ones (--dataloader_drop_last False)"
+        )
+
+
+def log_triplets(rows: Dataset, min_tokens: int, special_tokens: int, all_rows: bool) -> None:
+    """Says how many sentences are long enough for a triplet; warns where none is."""
+    lengths = pc.list_value_length(rows.with_format("arrow")[:]["anchor"])
+    triplets = pc.sum(pc.greater_equal(lengths, min_tokens + special_tokens)).as_py()
+    log = logger.info if triplets else logger.warning
+    rows_seen = f"{'' if all_rows else 'the first '}{len(rows):,} rows"
+    log(f"{triplets:,} of {rows_seen} have the {min_tokens} tokens (--triplet_min_tokens) that a triplet needs")
+
+
+def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
+    """`--resume_from_checkpoint True` means the last checkpoint of output_dir; anything else is a path."""
+    given = args.resume_from_checkpoint
+    if given is None or given.lower() in ("true", "false"):
+        return given is not None and given.lower() == "true"
+    if not Path(given, "trainer_state.json").is_file():
+        raise UserError(f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no trainer_state.json)")
+    return given
+
+
+def suite_metrics(line: dict[str, float]) -> dict[str, float]:
+    """The metrics of the suite in a log line of an evaluation, without the prefix and the timings."""
+    timings = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+    names = [name for name in line if name.startswith("eval_") and not name.endswith(timings)]
+    return {name.removeprefix("eval_"): line[name] for name in names}
+
+
+def show_results(before: dict[str, float], after: dict[str, float], output_dir: str) -> None:
+    """The table at the end, and how to use what was trained."""
+    console = Console()
+    if after:
+        table = Table("metric", *(["before"] if before else []), "after", title="before and after training")
+        for column in table.columns[1:]:
+            column.justify = "right"
+        for name, value in after.items():
+            table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
+        console.print(table)
+    console.print(f"The model is in {output_dir}. To use it:\n", highlight=False)
+    console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
+    console.print(f'    embeddings = SentenceTransformer("{output_dir}").encode(["your text"])\n', highlight=False)
+
+
+def cli(argv: Sequence[str] | None = None) -> None:
+    """Runs the script; a `UserError` becomes one line on the first process of each machine, and exit status 2.
+
+    Args:
+        argv: what follows the script's name on the command line; None: that of this process.
+    """
+    try:
+        main(sys.argv[1:] if argv is None else list(argv))
+    except UserError as error:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            # A dataloader worker's error comes with its traceback before it.
+            message = str(error).rpartition("UserError: ")[2].strip()
+            print(f"run_arccse.py: error: {message}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,300 @@
+"""`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import datasets
+import numpy as np
+import torch
+from accelerate import FullyShardedDataParallelPlugin
+from accelerate.data_loader import BatchSamplerShard
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
+from torch.utils.data import BatchSampler, DataLoader, Dataset
+from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainerCallback
+
+from ..data.collator import ArcCSECollator, SentenceCollator
+from ..errors import UserError
+from ..evaluation import TaskSuite, greater_is_better
+from ..inference.loading import max_input_length
+from ..model.losses import row_cosines, sum_of_cosines
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
+from .arguments import ArcCSETrainingArguments
+from .distributed import EvenlySplitBatchSampler, gather_keys, world_size
+from .grad_cache import GradCache
+
+
+class ArcCSETrainer(Trainer):
+    """Trains an `ArcCSEForContrastiveLearning` on ArcCon + `triplet_weight` * triplet, and measures its embeddings.
+
+    Args:
+        model: the model to train.
+        args: the run's settings.
+        train_dataset: rows of token ids, with special tokens and without padding, in `anchor` [, `positive`
+            [, `negative`]]; `arccse_hf.data.tokenization.tokenize_texts` makes them. Or an
+            `arccse_hf.data.streaming.TextStream`.
+        processing_class: the tokenizer.
+        eval_suite: what is measured at every evaluation. Each of its distinct sentences is embedded once, over all
+            processes, and the suite scores the embeddings.
+        eval_max_length: tokens a sentence of the suite is cut to; as many as the tokenizer allows by default.
+        kwargs: any other argument of `transformers.Trainer`.
+
+    Raises:
+        UserError: settings that do not go together, or several GPUs for one process.
+    """
+
+    def __init__(
+        self,
+        model: ArcCSEForContrastiveLearning,
+        args: ArcCSETrainingArguments,
+        train_dataset: Dataset | None = None,
+        processing_class: PreTrainedTokenizerBase | None = None,
+        eval_suite: TaskSuite | None = None,
+        eval_max_length: int | None = None,
+        **kwargs,
+    ):
+        if args.n_gpu > 1:
+            raise UserError(
+                f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "
+                f"--num_processes {args.n_gpu} run_arccse.py ...) or let it see only one (CUDA_VISIBLE_DEVICES=0)"
+            )
+        if kwargs.get("data_collator") is None:
+            kwargs["data_collator"] = ArcCSECollator(
+                processing_class,
+                triplets=args.triplet_weight > 0,
+                small_ratio=args.small_span_ratio,
+                large_ratio=args.large_span_ratio,
+                triplet_min_tokens=args.triplet_min_tokens,
+                span_corruption=args.span_corruption,
+                seed=args.data_seed if args.data_seed is not None else args.seed,
+                # Every shape may be compiled on its own: let there be few.
+                pad_to_multiple_of=8
+                if args.torch_compile and max_input_length(model, processing_class) % 8 == 0
+                else 1,
+            )
+        if eval_suite is not None or kwargs.get("eval_dataset") is None:
+            args.resolve_eval_settings(eval_suite.metric_names() if eval_suite else [], greater_is_better)
+        if eval_suite is not None:
+            kwargs["eval_dataset"] = tokenized_sentences(eval_suite.sentences, processing_class, eval_max_length)
+            kwargs["compute_metrics"] = _scores_of(eval_suite)
+        super().__init__(
+            model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, **kwargs
+        )
+        # The loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps.
+        self.model_accepts_loss_kwargs = False
+        self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
+        self._sums: dict[str, Tensor] = {}
+        self._grad_cache: GradCache | None = None
+        self._sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        if self._sharded and args.grad_cache_chunk_size is not None:
+            raise UserError(
+                f"--grad_cache_chunk_size {args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave it "
+                "out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
+            )
+        if self.is_fsdp_enabled:
+            _set_up_fsdp(self.accelerator.state.fsdp_plugin, model)
+        self.add_callback(SeedPerProcessCallback())
+        if isinstance(self.data_collator, ArcCSECollator):
+            self.add_callback(SetCollatorEpochCallback(self.data_collator))
+
+    def compute_loss(
+        self,
+        model: nn.Module,
+        inputs: dict[str, dict[str, Tensor]],
+        return_outputs: bool = False,
+        num_items_in_batch: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, ArcCSEOutput]:
+        """The loss of which processes average gradient and value, as they do, to those of one process that has the rows
+        of all: ArcCon's mean is over all rows, the triplets' over all triplets. With a gradient cache, its gradient
+        reaches the weights in `training_step`."""
+        counts = [len(inputs[kind]["input_ids"]) if kind in inputs else 0 for kind in ("pair", "triplet")]
+        own = torch.tensor(counts, dtype=torch.float32, device=self.args.device)
+        total = self.accelerator.reduce(own, reduction="sum")
+        arccon_share, triplet_share = world_size() * own / total.clamp(min=1)
+        if self._sharded and self.args.triplet_weight > 0 and "triplet" not in inputs:
+            # Sharded weights need the same calls of the encoder everywhere. This triplet has no share in the loss.
+            views = {name: values[:1, :1].expand(-1, 3, -1) for name, values in inputs["pair"].items()}
+            inputs = inputs | {"triplet": views}
+
+        outputs = self._outputs(model, inputs)
+        losses = {"arccon_loss": arccon_share * outputs.arccon_loss}
+        loss = losses["arccon_loss"]
+        if outputs.triplet_loss is not None:
+            losses["triplet_loss"] = triplet_share * outputs.triplet_loss
+            loss = loss + self.args.triplet_weight * losses["triplet_loss"]
+        self._track(outputs, losses, triplets=counts[1], all_triplets=total[1])
+        return (loss, outputs) if return_outputs else loss
+
+    def training_step(
+        self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], num_items_in_batch: Tensor | None = None
+    ) -> Tensor:
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self._grad_cache is not None:
+            # The gradient that it takes on is already that of the scaled loss, divided by the accumulation steps.
+            self._grad_cache.backward()
+            self._grad_cache = None
+        return loss
+
+    def _outputs(self, model: nn.Module, inputs: dict[str, dict[str, Tensor]]) -> ArcCSEOutput:
+        # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it a step; or two a chunk.
+        if self.args.grad_cache_chunk_size is None:
+            return model(**inputs, triplet_dropout=self.args.triplet_dropout, gather_keys=self._gather_keys)
+        self._grad_cache = GradCache(model, self.args.grad_cache_chunk_size, partial(self.accelerator.no_sync, model))
+        embeddings = {
+            kind: self._grad_cache.embed(sentences, dropout=kind == "pair" or self.args.triplet_dropout)
+            for kind, sentences in inputs.items()
+        }
+        return self.model.losses(**embeddings, gather_keys=self._gather_keys)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs:  # a line of training, not of evaluation
+            logs.update(self._tracked())
+        super().log(logs, start_time)
+
+    def get_train_dataloader(self) -> DataLoader:
+        # A dataset that is a share of the rows already, a `TextStream`, makes its own loader: Trainer's would shard it.
+        own = getattr(self.train_dataset, "dataloader", None)
+        if own is not None:
+            return own(self._train_batch_size, self.data_collator, self.args, self.accelerator.device)
+        loader = super().get_train_dataloader()
+        shard = loader.batch_sampler
+        # Accelerate fills up the last batch with rows from the start of the epoch, so that all have as many.
+        if isinstance(shard, BatchSamplerShard) and type(shard.batch_sampler) is BatchSampler and not shard.drop_last:
+            together = shard.batch_sampler.batch_size * (1 if shard.split_batches else shard.num_processes)
+            shard.batch_sampler = EvenlySplitBatchSampler(shard.batch_sampler.sampler, together, shard.num_processes)
+            shard.split_batches = False
+            shard.batch_size = None  # to accelerate: they differ in size
+        return loader
+
+    def end(self) -> None:
+        # Threads of gloo may hold tensors of the last collective: where its group is destroyed meanwhile, both can wait
+        # for ever. They are done with them when all processes have met once more.
+        self.accelerator.wait_for_everyone()
+        super().end()
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Saves the whole model, also where FSDP's checkpoints hold shards: Trainer would save nothing there."""
+        super().save_model(output_dir, _internal_call)
+        state_dict_type = str(self.accelerator.state.fsdp_plugin.state_dict_type) if self.is_fsdp_enabled else "FULL"
+        if "FULL" not in state_dict_type and not _internal_call:
+            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+
+    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
+        # Trainer has one collator and one drop_last for training and evaluation: no evaluation row may be dropped.
+        collator, drop_last = self.data_collator, self.args.dataloader_drop_last
+        self.data_collator, self.args.dataloader_drop_last = SentenceCollator(self.processing_class), False
+        try:
+            return super().get_eval_dataloader(eval_dataset)
+        finally:
+            self.data_collator, self.args.dataloader_drop_last = collator, drop_last
+
+    def prediction_step(
+        self,
+        model: nn.Module,
+        inputs: dict[str, Tensor],
+        prediction_loss_only: bool,
+        ignore_keys: list[str] | None = None,
+    ) -> tuple[None, Tensor, Tensor]:
+        """No loss, the embeddings `[batch, dim]` in float32, and the sentences' positions `[batch]` as labels."""
+        inputs = self._prepare_inputs(inputs)
+        index = inputs.pop("index")
+        with torch.no_grad(), self.compute_loss_context_manager():
+            embeddings = model(**inputs).pooler_output
+        return None, embeddings.float(), index
+
+    def floating_point_ops(self, inputs: dict[str, dict[str, Tensor]]) -> int:
+        tokens = sum(batch["input_ids"].numel() for batch in inputs.values())
+        return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
+
+    def _track(self, outputs: ArcCSEOutput, losses: dict[str, Tensor], *, triplets: int, all_triplets: Tensor) -> None:
+        """Adds a batch to the sums behind the next log line; nothing is copied from the device here.
+
+        Args:
+            outputs: of this process's rows.
+            losses: each head's, such that their mean over processes is the loss of all rows or all triplets.
+            triplets: how many this process has.
+            all_triplets: scalar, how many all processes have.
+        """
+        rows, keys = len(outputs.anchors), len(outputs.key_embeddings)
+        positive = row_cosines(outputs.anchors, outputs.key_embeddings[:rows]).sum()
+        nothing = torch.zeros_like(positive)
+        self._add("arccon_loss", losses["arccon_loss"].detach(), 1)
+        self._add("positive_cosine", positive, rows)
+        self._add(
+            "negative_cosine", sum_of_cosines(outputs.anchors, outputs.key_embeddings) - positive, rows * (keys - 1)
+        )
+        self._add("triplet_loss", losses.get("triplet_loss", nothing).detach(), all_triplets > 0)
+        violated = (outputs.farther_cosine > outputs.closer_cosine).sum() if triplets else nothing
+        self._add("triplets_violated", violated, triplets)
+
+    def _add(self, name: str, total: Tensor, count: int | Tensor) -> None:
+        sums = torch.stack([total.float(), torch.as_tensor(count, dtype=torch.float32, device=total.device)])
+        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
+
+    def _tracked(self) -> dict[str, float]:
+        """Means over all processes since the last call; a mean over nothing (no triplet at all) is left out."""
+        if not self._sums:
+            return {}
+        names, sums = list(self._sums), torch.stack(list(self._sums.values()))
+        self._sums = {}
+        totals = self.accelerator.reduce(sums, reduction="sum").tolist()
+        return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count}
+
+
+class SeedPerProcessCallback(TrainerCallback):
+    """Trainer seeds all processes alike, and then the same rows of their batches would get the same dropout masks. Only
+    here, because the order of the rows, which they must agree on, is settled by then."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if args.process_index > 0:
+            torch.manual_seed(args.seed + args.process_index)
+
+
+class SetCollatorEpochCallback(TrainerCallback):
+    def __init__(self, collator: ArcCSECollator):
+        self.collator = collator
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.collator.set_epoch(int(state.epoch or 0))
+
+
+def _set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
+    """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does.
+
+    Raises:
+        UserError: FSDP 1, whose weights do not show that they are shards.
+    """
+    if plugin.fsdp_version == 1:
+        raise UserError("fsdp_version 1: not supported; set fsdp_version: 2, as configs/accelerate/fsdp.yaml does")
+    if plugin.transformer_cls_names_to_wrap is None:
+        plugin.transformer_cls_names_to_wrap = _layer_classes(model)
+    if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
+        )
+
+
+def _layer_classes(model: nn.Module) -> list[str]:
+    """Classes of the layers, which FSDP shards one by one. Those that transformers names are none for many encoders,
+    and hold the embeddings for others, which accelerate shards by themselves: FSDP 2 does not do so twice."""
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return sorted({type(layer).__name__ for layers in lists for layer in layers})
+
+
+def tokenized_sentences(
+    sentences: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
+) -> datasets.Dataset:
+    """Rows of `input_ids` and `index` (the position in `sentences`), longest first: less padding."""
+    token_ids = tokenizer(sentences, truncation=max_length is not None, max_length=max_length)["input_ids"]
+    order = sorted(range(len(sentences)), key=lambda position: -len(token_ids[position]))
+    return datasets.Dataset.from_dict({"input_ids": [token_ids[position] for position in order], "index": order})
+
+
+def _scores_of(suite: TaskSuite) -> Callable[[EvalPrediction], dict[str, float]]:
+    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
+        embeddings = np.empty_like(prediction.predictions)
+        embeddings[prediction.label_ids] = prediction.predictions
+        return suite.flatten(suite.score(embeddings))
+
+    return compute_metrics

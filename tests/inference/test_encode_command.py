@@ -1,0 +1,290 @@
+"""`python -m arccse_hf encode`: what is written, errors, and the command line."""
+
+import errno
+import gzip
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import WORDS
+from encode_runs import DIM, TEXTS, assert_embeddings, contents, encode, write_lines, write_table, written
+
+from arccse_hf.errors import UserError
+from arccse_hf.inference.encode_files import shards
+from arccse_hf.inference.encode_files import windows as batches
+from arccse_hf.inference.encode_files.reading import Columns, InputFile, UnreadableFile, read_rows
+from arccse_hf.inference.encode_files.windows import EncodeOptions
+
+pytest_plugins = ["encode_runs"]  # the fixtures
+
+
+class TestWhatIsWritten:
+    @pytest.mark.parametrize(
+        "name", ["x.parquet", "x.jsonl", "x.jsonl.gz", "x.csv", "x.csv.gz", "x.tsv", "x.txt", "x.txt.gz"]
+    )
+    def test_every_kind_of_file_gives_each_rows_own_embedding(self, model, folder, capsys, name):
+        texts = TEXTS if "txt" in name else [*TEXTS, "two\nlines with\nbreaks"]
+        write_table(folder / name, texts)
+        assert encode(model, name, shard_rows=4, batch_size=2) == 0
+        assert_embeddings(written()[name], range(len(texts)), texts, model)
+        assert sorted(contents()) == [f"{name}-00000.parquet", f"{name}-00001.parquet"]
+        printed = capsys.readouterr().out
+        assert printed.startswith(f"{len(texts)} rows embedded in ")
+        assert "2 of them have no text: their embedding is null" in printed
+
+    @pytest.mark.parametrize(
+        ("name", "ids", "expected"),
+        [
+            ("x.parquet", list(range(7, 13)), pa.int64()),
+            ("x.parquet", list("abcdef"), pa.string()),
+            ("x.jsonl", list(range(7, 13)), pa.int64()),
+            ("x.csv", list("abcdef"), pa.string()),
+        ],
+    )
+    def test_a_column_of_ids_keeps_its_type(self, model, folder, name, ids, expected):
+        if name == "x.jsonl" or name == "x.csv":
+            write_table(folder / name, TEXTS, ids if expected == pa.int64() else range(6))
+            ids = ids if expected == pa.int64() else [str(i) for i in range(6)]
+        else:
+            write_table(folder / name, TEXTS, ids)
+        assert encode(model, name, ids="n") == 0
+        assert_embeddings(written()[name], ids, TEXTS, model)
+        assert pq.read_schema(f"out/{name}-00000.parquet").field("id").type == expected
+
+    def test_nulls_and_missing_fields_are_kept_as_null_embeddings(self, model, folder):
+        Path("x.jsonl").write_text('{"text": "a cat"}\n{"text": null}\n{"other": 1}\n{"text": "a dog"}\n')
+        pq.write_table(pa.table({"text": ["a cat", None, None, "a dog"]}), "x.parquet")
+        write_lines("one.csv", ["text", "a cat", "", '""', "a dog"])
+        for name in ("x.jsonl", "x.parquet", "one.csv"):
+            assert encode(model, name, output=f"out-{name}") == 0
+            assert_embeddings(written(f"out-{name}")[name], range(4), ["a cat", None, None, "a dog"], model)
+
+    def test_a_character_that_json_holds_by_half_does_not_stop_the_run(self, model, folder, capsys):
+        write_lines("x.jsonl", ['{"text": "a cat \\ud83d dog", "n": "k"}', '{"text": "a dog", "n": "\\ud83d"}'])
+        assert encode(model, "x.jsonl") == 0
+        assert_embeddings(written()["x.jsonl"], range(2), ["a cat ? dog", "a dog"], model)
+        assert encode(model, "x.jsonl", ids="n", output="by-id") == 1
+        assert "x.jsonl: can't be read at row 1" in capsys.readouterr().err
+
+    def test_a_shard_without_any_text_is_there_too(self, model, folder):
+        write_lines("x.txt", ["", " "])
+        assert encode(model, "x.txt") == 0
+        assert written() == {"x.txt": {0: None, 1: None}}
+
+    @pytest.mark.parametrize("name", ["float32", "float16"])
+    def test_embeddings_are_lists_of_fixed_size_of_the_wanted_type(self, model, folder, name):
+        write_lines("x.txt", TEXTS)
+        assert encode(model, "x.txt", output_dtype=name) == 0
+        kind = pq.read_schema("out/x.txt-00000.parquet").field("embedding").type
+        assert pa.types.is_fixed_size_list(kind) and kind.list_size == DIM
+        assert kind.value_type == {"float32": pa.float32(), "float16": pa.float16()}[name]
+        assert_embeddings(written()["x.txt"], range(6), TEXTS, model, tolerance=1e-5 if name == "float32" else 2e-3)
+
+    def test_options_of_the_embedding(self, model, folder):
+        write_lines("x.txt", TEXTS)
+        assert encode(model, "x.txt", output="normalized", normalize=True) == 0
+        assert_embeddings(written("normalized")["x.txt"], range(6), TEXTS, model, normalize_embeddings=True)
+        assert encode(model, "x.txt", output="short", pooling="cls", length=4, dtype="bfloat16") == 0
+        from arccse_hf.inference.open import embed, load_encoder
+
+        texts = [text for text in TEXTS if text.strip()]
+        expected = embed(load_encoder(model, pooling="cls", max_seq_length=4).model, texts, show_progress=False)
+        got = [embedding for embedding in written("short")["x.txt"].values() if embedding]
+        np.testing.assert_allclose(got, expected, atol=0.1)
+        assert np.abs(np.array(got) - expected).max() > 1e-6, "bfloat16"
+
+    def test_windows_become_row_groups_and_change_nothing(self, model, folder, sentences, monkeypatch):
+        monkeypatch.setattr(batches, "WINDOW_ROWS", 7)
+        write_lines("x.txt", sentences)
+        assert encode(model, "x.txt", shard_rows=20) == 0
+        assert_embeddings(written()["x.txt"], range(48), sentences, model)
+        metadata = [pq.read_metadata(f"out/x.txt-0000{i}.parquet") for i in range(3)]
+        groups = [[m.row_group(i).num_rows for i in range(m.num_row_groups)] for m in metadata]
+        assert groups == [[7, 7, 6], [7, 7, 6], [7, 1]]
+
+    def test_files_of_one_name_do_not_collide_and_names_do_not_depend_on_what_else_is_there(self, model, folder):
+        write_lines("in/a/x.txt", ["a cat"])
+        write_lines("in/b/x.txt", ["a dog", "a bird"])
+        assert encode(model, "in/*/x.txt") == 0
+        assert {name: len(rows) for name, rows in written().items()} == {"a/x.txt": 1, "b/x.txt": 2}
+        assert_embeddings(written()["b/x.txt"], range(2), ["a dog", "a bird"], model)
+        assert encode(model, "in/a/x.txt", "in/b/x.txt", output="listed") == 0
+        assert contents("listed") == contents()
+        write_lines("in/c/d/x.txt", ["a house"])
+        assert encode(model, "in/**/*.txt") == 0
+        assert sorted(written()) == ["a/x.txt", "b/x.txt", "c/d/x.txt"]
+
+    def test_an_empty_file_has_no_shard(self, model, folder):
+        for name in ("x.txt", "x.csv", "x.jsonl"):
+            Path(name).touch()
+            assert encode(model, name) == 0
+        assert contents() == {}
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("name", "content", "reason"),
+        [
+            ("bad.txt", b"a cat\n\xff\xfe\n", "at row 1, counted from 0 (.*utf-8"),
+            ("bad.jsonl", b'{"text": "a"}\n{"text": "b"\n', "at row 1, counted from 0 ("),
+            ("bad.jsonl", b'{"text": "a"}\n["b"]\n', "at row 1, counted from 0 (not a JSON object on one line"),
+            ("bad.jsonl", b'{"text": "a"}\n{"text": 3}\n', "at row 1, counted from 0 (column text holds 3, not text"),
+            ("bad.csv", b"text,n\na,1\nb\n", "at row 1, counted from 0 (1 cells, the header has 2"),
+            ("bad.csv", b'text,n\n"a,1\n', "(unexpected end of data"),
+            ("bad.txt", b"a\0c\0a\0t\0\n", "(NUL bytes: it is binary or UTF-16"),
+            ("bad.txt.gz", gzip.compress(b"a cat\n" * 9)[:-9], "(Compressed file ended"),
+            ("bad.parquet", b"PAR1 nothing", "("),
+        ],
+        ids=["latin", "json", "array", "number", "cells", "quote", "utf16", "gzip", "parquet"],
+    )
+    def test_an_unreadable_file_is_named_and_the_others_go_on(self, model, folder, capsys, name, content, reason):
+        write_table(folder / f"good{name.removeprefix('bad')}", ["a cat", "a dog"])
+        Path(name).write_bytes(content)
+        assert encode(model, f"*{name.removeprefix('bad')}", shard_rows=1) == 1
+        good = name.replace("bad", "good")
+        assert_embeddings(written()[good], range(2), ["a cat", "a dog"], model)
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert f"--input {folder / name}: can't be read" in line
+        for part in reason.split(".*"):
+            assert part in line
+
+    def test_a_parquet_file_with_a_damaged_page_is_named(self, model, folder, capsys):
+        write_table(folder / "good.parquet", ["a cat", "a dog"])
+        texts = [f"{WORDS[i % 40]} {i}" for i in range(5000)]
+        pq.write_table(pa.table({"text": texts}), "bad.parquet", compression="snappy", use_dictionary=False)
+        data = bytearray(Path("bad.parquet").read_bytes())
+        data[40:4000] = bytes(3960)
+        Path("bad.parquet").write_bytes(data)
+        assert encode(model, "*.parquet") == 1
+        assert list(written()) == ["good.parquet"]
+        assert f"error: --input {folder / 'bad.parquet'}: can't be read" in capsys.readouterr().err
+
+    def test_ids_that_are_missing_or_of_two_types(self, model, folder, capsys):
+        write_lines("x.jsonl", ['{"text": "a", "n": 1}', '{"text": "b"}'])
+        assert encode(model, "x.jsonl", ids="n") == 1
+        assert (
+            "at row 1, counted from 0 (column n holds None where an id of type int64 belongs)"
+            in capsys.readouterr().err
+        )
+        write_lines("y.jsonl", ['{"text": "a", "n": "k"}'])
+        with pytest.raises(UserError, match="--id-column n: is int64 in .*x.jsonl, but string in .*y.jsonl"):
+            encode(model, "*.jsonl", ids="n")
+
+    @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl", "x.csv"])
+    def test_a_missing_column_is_named_with_its_neighbour(self, model, folder, embedded, name):
+        write_table(folder / name, TEXTS)
+        with pytest.raises(
+            UserError, match=r"--text-column txt: .*x\.\w+ has no such column; it has .*did you mean text"
+        ):
+            encode(model, name, text="txt")
+        with pytest.raises(UserError, match="--id-column key: .* has no such column; it has .*; name one of these"):
+            encode(model, name, ids="key")
+        assert embedded == []
+
+    def test_columns_that_hold_something_else(self, model, folder):
+        pq.write_table(pa.table({"text": ["a"], "n": [1], "x": [0.5]}), "x.parquet")
+        with pytest.raises(UserError, match="--text-column n: holds int64 in .*x.parquet; name a column of text"):
+            encode(model, "x.parquet", text="n")
+        with pytest.raises(UserError, match="--id-column x: holds double in .*; name a column of integers or text"):
+            encode(model, "x.parquet", ids="x")
+        write_lines("x.txt", ["a"])
+        with pytest.raises(UserError, match="--id-column n: lines of .*x.txt have no columns; leave it out"):
+            encode(model, "x.txt", ids="n")
+
+    def test_arguments_that_cannot_be(self, model, folder):
+        write_lines("x.txt", TEXTS)
+        with pytest.raises(UserError, match=r"--input \*.parquet: matches no file; check the path"):
+            encode(model, "*.parquet")
+        with pytest.raises(UserError, match="nowhere: neither a folder nor a hub id"):
+            encode(str(folder / "nowhere"), "x.txt")
+        with pytest.raises(UserError, match="--output x.txt: can't be written"):
+            encode(model, "x.txt", output="x.txt")
+        with pytest.raises(UserError, match="--output-dtype int8: choose from float32, float16"):
+            encode(model, "x.txt", output_dtype="int8")
+        with pytest.raises(UserError, match="--batch-size 0: must be at least 1"):
+            encode(model, "x.txt", batch_size=0)
+        with pytest.raises(UserError, match="--shard-rows -1: must be at least 1"):
+            encode(model, "x.txt", shard_rows=-1)
+
+    def test_a_full_disk_ends_the_run_with_status_1_and_no_partial_file(self, model, folder, monkeypatch, capsys):
+        write_lines("x.txt", TEXTS)
+        write_lines("y.txt", TEXTS)
+
+        def full(descriptor):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(shards.os, "fsync", full)
+        assert encode(model, "*.txt", shard_rows=2) == 1
+        errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert len(errors) == 1 and "x.txt-00000.parquet: can't be written ([Errno 28] No space left" in errors[0]
+        assert contents() == {}
+
+    def test_what_another_run_has_written_meanwhile_is_not_overwritten(self, model, folder, monkeypatch, capsys):
+        write_lines("x.txt", ["a cat"])
+
+        def meanwhile(descriptor):
+            write_lines("out/x.txt-00000.parquet", ["the other one's"])
+
+        monkeypatch.setattr(shards.os, "fsync", meanwhile)
+        assert encode(model, "x.txt") == 1
+        assert "x.txt-00000.parquet: another run has written it meanwhile" in capsys.readouterr().err
+        assert contents() == {"x.txt-00000.parquet": b"the other one's\n"}
+
+    def test_an_embedding_too_large_for_float16_is_said(self, model, folder, monkeypatch, capsys):
+        write_lines("x.txt", ["", "a cat"])
+        embed_here = batches.embed_here
+        monkeypatch.setattr(batches, "embed_here", lambda *args, **options: 1e6 * embed_here(*args, **options))
+        assert encode(model, "x.txt", output="wide") == 0
+        assert encode(model, "x.txt", output_dtype="float16") == 1
+        assert "--output-dtype float16: the embedding of id 1 is not finite" in capsys.readouterr().err
+
+    def test_a_file_that_shrinks_meanwhile_is_no_shard(self, model, folder, monkeypatch, capsys):
+        write_lines("x.txt", ["a cat", "a dog"])
+
+        def pending(*arguments):
+            write_lines("x.txt", ["a cat"])
+            return shards.pending(*arguments)
+
+        monkeypatch.setattr("arccse_hf.inference.encode_files.command.pending", pending)
+        assert encode(model, "x.txt") == 1
+        assert "x.txt: has become shorter while it was read" in capsys.readouterr().err
+        assert contents() == {}
+
+    def test_an_unreadable_row_says_which(self, folder):
+        file = InputFile("x.jsonl", "x.jsonl", "", 3, "int64")
+        write_lines("x.jsonl", ['{"text": "a"}', '{"text": "b"}', "{"])
+        with pytest.raises(UnreadableFile, match="--input x.jsonl: can't be read at row 2, counted from 0"):
+            list(read_rows(file, Columns("text"), [(1, 3)]))
+
+
+class TestCommandLine:
+    def run(self, monkeypatch, arguments, target):
+        from arccse_hf.__main__ import main
+
+        got = []
+        monkeypatch.setattr(target, lambda *args, **options: got.append((args, options)) or 3)
+        monkeypatch.setattr(sys, "argv", ["arccse_hf", *arguments])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 3
+        return got[0]
+
+    @pytest.mark.parametrize("spelling", ["_", "-"])
+    def test_every_option_is_passed_on_in_both_spellings(self, monkeypatch, spelling):
+        options = "--text_column body --id_column key --pooling cls --normalize --max_seq_length 9 --batch_size=3"
+        options += " --dtype bfloat16 --output_dtype float16 --shard_rows 7"
+        options = options.replace("_", spelling).split()
+        arguments = ["encode", "--model", "my_model", "--input", "a_b/*.txt", "--input", "c_d.txt", "--output", "o_o"]
+        args, named = self.run(monkeypatch, [*arguments, *options], "arccse_hf.inference.encode_files.command.run")
+        wanted = EncodeOptions(Columns("body", "key"), True, 3, "float16", 7)
+        assert args == ("my_model", ["a_b/*.txt", "c_d.txt"], Path("o_o"), wanted)
+        assert named == {"pooling": "cls", "dtype": "bfloat16", "max_seq_length": 9}
+
+    def test_the_other_commands_take_underscores_too(self, monkeypatch):
+        arguments = ["evaluate", "my_model", "--batch_size", "3", "--max_seq_length", "9", "--data", "a_b"]
+        args, named = self.run(monkeypatch, arguments, "arccse_hf.inference.evaluate.run")
+        assert args[0] == ["my_model"]
+        assert (named["batch_size"], named["max_seq_length"], named["data"]) == (3, 9, "a_b")

@@ -1,0 +1,400 @@
+"""`python -m arccse_hf evaluate`: opening models, embedding once, comparing, and what a user reads."""
+
+import csv
+import json
+import math
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from arccse_hf.errors import UserError
+from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
+from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
+from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
+from arccse_hf.evaluation.tables import difference_grid, score_grids, short_names, to_markdown, write_report
+from arccse_hf.inference.evaluate import run
+from arccse_hf.inference.open import count_truncated, embed, load_encoder
+
+WORDS = [
+    "[PAD]",
+    "[UNK]",
+    "[CLS]",
+    "[SEP]",
+    "[MASK]",
+    "a",
+    "cat",
+    "dog",
+    "sat",
+    "ran",
+    "on",
+    "the",
+    "mat",
+    "far",
+    "home",
+]
+SENTENCES = ["a cat sat", "the dog ran far", "a dog ran home on the mat", "cat", "the mat"]
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """A tiny BERT with a tokenizer, as a plain encoder's folder."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
+        max_position_embeddings=24, initializer_range=0.5,
+    )  # fmt: skip
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, model_max_length=24).save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="module")
+def st_folder(plain, tmp_path_factory):
+    """The same encoder in sentence-transformers layout, pooled by [CLS]."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+
+    folder = tmp_path_factory.mktemp("models") / "st"
+    SentenceTransformer(modules=[Transformer(plain), Pooling(16, "cls")], device="cpu").save(str(folder))
+    return str(folder)
+
+
+@pytest.fixture
+def own_pairs(tmp_path):
+    rng = np.random.default_rng(0)
+    rows = [" ".join(rng.choice(WORDS[5:], size=rng.integers(1, 7))) for _ in range(80)]
+    path = tmp_path / "own.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["sentence1", "sentence2", "score"])
+        writer.writerows([rows[i], rows[i + 40], i % 6] for i in range(40))
+    return str(path)
+
+
+def states(folder, sentence):
+    """The encoder's last states of one unpadded sentence, through transformers alone."""
+    ids = BertTokenizer.from_pretrained(folder)(sentence, return_tensors="pt")
+    with torch.no_grad():
+        return BertModel.from_pretrained(folder, add_pooling_layer=False)(**ids).last_hidden_state[0].numpy()
+
+
+class TestEncoders:
+    @pytest.mark.parametrize(
+        ("pooling", "said", "pool"),
+        [
+            (None, "mean (default)", lambda h: h.mean(axis=0)),
+            ("cls", "cls (asked for)", lambda h: h[0]),
+            ("max", "max (asked for)", lambda h: h.max(axis=0)),
+        ],
+    )
+    def test_a_plain_encoder_is_pooled_as_asked_and_says_so(self, plain, pooling, said, pool):
+        encoder = load_encoder(plain, pooling=pooling)
+        assert encoder.pooling == said
+        expected = np.stack([pool(states(plain, sentence)) for sentence in SENTENCES])
+        np.testing.assert_allclose(embed(encoder.model, SENTENCES, show_progress=False), expected, atol=1e-5)
+
+    def test_our_own_poolings_work_on_plain_encoders(self, plain):
+        encoder = load_encoder(plain, pooling="mean_first_last")
+        assert encoder.pooling == "mean_first_last (asked for)"
+        assert embed(encoder.model, SENTENCES, show_progress=False).shape == (5, 16)
+
+    def test_a_sentence_transformers_folder_keeps_its_own_pooling_unless_overridden(self, st_folder, plain):
+        encoder = load_encoder(st_folder)
+        assert encoder.pooling == "cls (its own)"
+        got = embed(encoder.model, SENTENCES[:1], show_progress=False)
+        np.testing.assert_allclose(got[0], states(plain, SENTENCES[0])[0], atol=1e-5)
+        assert load_encoder(st_folder, pooling="mean").pooling == "mean (asked for)"
+        with pytest.raises(UserError, match=r"--pooling middle: for .* choose from cls, "):
+            load_encoder(st_folder, pooling="middle")
+
+    def test_a_checkpoint_of_ours_is_converted(self, plain, tmp_path):
+        from arccse_hf import ArcCSEModel
+
+        model = ArcCSEModel.from_backbone(plain, pooling="cls", projection="none")
+        model.save_pretrained(tmp_path)
+        tokenizer = BertTokenizer.from_pretrained(plain)
+        tokenizer.save_pretrained(tmp_path)
+        encoder = load_encoder(str(tmp_path))
+        assert encoder.pooling == "cls (its own)"
+        with torch.no_grad():
+            expected = model.eval()(**tokenizer(SENTENCES[:1], return_tensors="pt")).pooler_output
+        np.testing.assert_allclose(embed(encoder.model, SENTENCES[:1], show_progress=False), expected, atol=1e-5)
+        assert load_encoder(str(tmp_path), pooling="mean").pooling == "mean (asked for)"
+
+    def test_a_folder_without_tokenizer_is_refused(self, plain, tmp_path):
+        BertModel.from_pretrained(plain, add_pooling_layer=False).save_pretrained(tmp_path)
+        with pytest.raises(UserError, match="there is no tokenizer beside the weights"):
+            load_encoder(str(tmp_path))
+
+    def test_no_such_model_and_wrong_options_are_one_line(self, plain, tmp_path):
+        with pytest.raises(UserError, match="neither a folder nor a hub id") as caught:
+            load_encoder(str(tmp_path / "nowhere"))
+        assert "\n" not in str(caught.value)
+        with pytest.raises(UserError, match="--dtype int8: choose from float32"):
+            load_encoder(plain, dtype="int8")
+        with pytest.raises(UserError, match=r"--max-seq-length 25: .* reads from 3 to 24 tokens"):
+            load_encoder(plain, max_seq_length=25)
+
+    def test_bfloat16_is_close_and_comes_back_as_float32(self, plain):
+        exact = embed(load_encoder(plain).model, SENTENCES, show_progress=False)
+        rough = embed(load_encoder(plain, dtype="bfloat16").model, SENTENCES, show_progress=False)
+        assert rough.dtype == np.float32
+        assert 1e-6 < np.abs(rough - exact).max() < 0.1
+
+    @pytest.mark.parametrize("batch_size", [1, 2, 64])
+    def test_every_embedding_comes_back_to_its_sentence(self, plain, batch_size):
+        model = load_encoder(plain).model
+        got = embed(model, SENTENCES, batch_size=batch_size, show_progress=False)
+        np.testing.assert_allclose(got, np.stack([model.encode(s) for s in SENTENCES]), atol=1e-5)
+
+    def test_a_batch_holds_sentences_of_one_length_in_tokens(self, plain, monkeypatch):
+        model = load_encoder(plain).model
+        shapes, preprocess = [], model.preprocess
+
+        def watched(texts, **kwargs):
+            features = preprocess(texts, **kwargs)
+            shapes.append(tuple(features["input_ids"].shape))
+            return features
+
+        monkeypatch.setattr(model, "preprocess", watched)
+        # Fewer characters are more tokens here: a word that the tokenizer lacks is one, however long.
+        embed(model, ["a a a a", "incomprehensible", "on on on on", "cat"], batch_size=2, show_progress=False)
+        assert shapes == [(2, 6), (2, 3)]
+
+    def test_truncated_sentences_are_counted(self, plain):
+        model = load_encoder(plain, max_seq_length=5).model
+        assert count_truncated(model, ["a cat sat", "a cat sat on", "unbelievable", *["the"] * 3]) == 1
+        assert count_truncated(load_encoder(plain).model, ["a " * 22, "a " * 23]) == 1
+
+
+def spearman_differences(a, b, references, resamples, seed):
+    rng = np.random.default_rng(seed)
+    rows = [rng.integers(0, len(a), size=len(a)) for _ in range(resamples)]
+    return [
+        stats.spearmanr(a[r], references[r]).statistic - stats.spearmanr(b[r], references[r]).statistic for r in rows
+    ]
+
+
+class TestBootstrap:
+    def test_spearman_differences_against_scipy_on_the_same_draws(self):
+        rng = np.random.default_rng(0)
+        a, b, gold = rng.normal(size=50), rng.normal(size=50), rng.integers(0, 5, size=50)
+        got = bootstrap_differences(
+            PerItemScores("spearman", a, gold), PerItemScores("spearman", b, gold), resamples=20, seed=3
+        )
+        np.testing.assert_allclose(got, spearman_differences(a, b, gold, 20, 3), atol=1e-12)
+
+    def test_the_interval_of_a_mean_has_the_textbook_width(self):
+        rng = np.random.default_rng(1)
+        a, b = rng.normal(size=4000), rng.normal(size=4000)
+        low, high = interval(bootstrap_differences(PerItemScores("mrr", a), PerItemScores("mrr", b), resamples=2000))
+        half = 1.96 * (a - b).std() / math.sqrt(4000)
+        assert low == pytest.approx((a - b).mean() - half, abs=0.1 * half)
+        assert high == pytest.approx((a - b).mean() + half, abs=0.1 * half)
+
+    def test_pairing_cancels_what_both_find_hard(self):
+        hard = np.random.default_rng(2).normal(size=500) * 10
+        low, high = interval(bootstrap_differences(PerItemScores("mrr", hard + 0.1), PerItemScores("mrr", hard)))
+        assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
+
+    def test_other_units_are_refused(self):
+        with pytest.raises(ValueError, match="same units: 3 against 4"):
+            bootstrap_differences(PerItemScores("mrr", np.ones(3)), PerItemScores("mrr", np.ones(4)))
+
+
+class Failing:
+    group, name, headlines, sentences = "other", "failing", ("score",), ("cat",)
+
+    def score(self, embeddings):
+        raise RuntimeError("no luck")
+
+
+def two_results(suite, noise=0.5):
+    """Two made-up models of a suite: random embeddings, and the same with noise."""
+    rng = np.random.default_rng(0)
+    good = rng.normal(size=(len(suite.sentences), 8))
+    results = []
+    for name, embeddings in (("runs/one/model", good), ("runs/two/model", good + noise * rng.normal(size=good.shape))):
+        results.append(score_suite(ModelResult(name, "mean (its own)"), embeddings, suite))
+    return results
+
+
+@pytest.fixture
+def suite():
+    rng = np.random.default_rng(3)
+    pairs = ScoredPairs([f"a{i}" for i in range(30)], [f"b{i}" for i in range(30)], list(rng.uniform(0, 5, size=30)))
+    retrieval = RetrievalTask("retrieval", [(f"a{i}", f"b{i}") for i in range(30)])
+    return TaskSuite([STSTask("stsb_dev", pairs), retrieval, Failing()])
+
+
+class TestComparison:
+    def test_a_failing_task_does_not_lose_the_others(self, suite):
+        for result in two_results(suite):
+            assert set(result.scores) == {"stsb_dev", "retrieval"}
+            assert result.errors == {"failing": "RuntimeError: no luck"}
+
+    def test_differences_are_to_the_first_model(self, suite):
+        one, two = two_results(suite)
+        found = {d.task: d for d in compare([one, two])}
+        assert found["stsb_dev"].value == two.scores["stsb_dev"]["spearman"] - one.scores["stsb_dev"]["spearman"]
+        assert found["retrieval"].metric == "mrr_at_10"
+        assert all(d.low <= d.value <= d.high and d.model == two.name for d in found.values())
+
+    def test_the_average_of_the_papers_has_an_interval_too(self):
+        rng = np.random.default_rng(4)
+        names = ["sts12", "sts13", "sts14", "sts15", "sts16", "stsb_test", "sickr"]
+        pairs = [([f"{n}a{i}" for i in range(20)], [f"{n}b{i}" for i in range(20)]) for n in names]
+        tasks = [STSTask(n, ScoredPairs(*p, list(rng.uniform(size=20)))) for n, p in zip(names, pairs, strict=True)]
+        one, two = two_results(TaskSuite(tasks))
+        found = {d.task: d for d in compare([one, two])}
+        (_, grid) = score_grids([one, two], TaskSuite([*tasks, STSTask("stsb_dev", tasks[0].pairs)]))
+        assert grid.header[-3:] == ["SICK-R", "avg", "STS-B dev"]
+        assert grid.rows[0][-2:] == [f"{100 * one.averages['sts_avg_spearman']:.2f}", "-"]
+        assert found["sts_avg"].value == pytest.approx(np.mean([found[name].value for name in names]))
+        assert found["sts_avg"].high - found["sts_avg"].low < found["sts12"].high - found["sts12"].low
+
+    def test_the_best_of_each_column_is_bold_and_lower_is_better_for_geometry(self):
+        from arccse_hf.evaluation import GeometryTask
+
+        suite = TaskSuite([GeometryTask(["a", "b"], ["c", "d"], [5, 1])])
+        results = [ModelResult("x", "cls"), ModelResult("y", "cls")]
+        for result, alignment in zip(results, (0.2, 0.1), strict=True):
+            result.scores["geometry"] = {"alignment": alignment, "uniformity": -2.0, "mean_cosine": math.nan}
+        grid = score_grids(results, suite)[1]
+        assert grid.header == ["model", "alignment", "uniformity", "mean cosine"]
+        assert grid.rows == [["x", "0.200", "-2.000", "NaN"], ["y", "0.100", "-2.000", "NaN"]]
+        assert grid.bold == {(1, 1), (0, 2), (1, 2)}
+        assert "| y | **0.100** | **-2.000** | NaN |" in to_markdown([grid])
+
+    def test_names_are_as_short_as_they_can_be_told_apart(self):
+        assert short_names(["/runs/out/a/", "b"]) == ["out/a", "b"]
+        assert short_names(["x/one/b/m", "x/two/b/m", "org/name"]) == ["one/b/m", "two/b/m", "org/name"]
+
+    def test_the_report_holds_everything_and_valid_json(self, suite, tmp_path):
+        results = two_results(suite)
+        results[0].scores["stsb_dev"]["pearson"] = math.nan
+        differences = compare(results)
+        grids = [*score_grids(results, suite), difference_grid(differences, results)]
+        write_report(tmp_path / "report", results, differences, grids, {"data": None})
+        content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+        assert content["models"][0]["scores"]["stsb_dev"]["pearson"] is None
+        assert content["models"][1]["scores"]["stsb_dev"]["spearman"] == results[1].scores["stsb_dev"]["spearman"]
+        assert content["models"][0]["errors"] == {"failing": "RuntimeError: no luck"}
+        rows = list(csv.DictReader((tmp_path / "report" / "evaluation.csv").open()))
+        assert rows[0]["task"] == "stsb_dev" and float(rows[0]["value"]) == results[0].scores["stsb_dev"]["spearman"]
+        markdown = (tmp_path / "report" / "evaluation.md").read_text()
+        assert f"{100 * results[0].scores['stsb_dev']['spearman']:.2f}" in markdown and "one/model" in markdown
+
+
+class TestCommand:
+    def test_every_distinct_sentence_is_embedded_once(self, plain, own_pairs, monkeypatch, capsys):
+        from sentence_transformers import SentenceTransformer
+
+        seen = []
+        encode = SentenceTransformer.encode
+        monkeypatch.setattr(
+            SentenceTransformer, "encode", lambda self, s, **kwargs: seen.extend(s) or encode(self, s, **kwargs)
+        )
+        assert run([plain], ["sts", "geometry"], data=own_pairs) == 0
+        rows = list(csv.DictReader(Path(own_pairs).read_text().splitlines()))
+        assert sorted(seen) == sorted({row[c] for row in rows for c in ("sentence1", "sentence2")})
+        printed = capsys.readouterr().out
+        assert "mean (default)" in printed and "uniformity" in printed
+
+    def test_two_models_and_a_report(self, plain, st_folder, own_pairs, tmp_path, capsys):
+        assert run([plain, st_folder], ["sts"], data=own_pairs, output=tmp_path / "report", max_seq_length=4) == 0
+        printed = capsys.readouterr().out
+        assert "sentences were cut to 4 tokens" in printed
+        assert "95 % interval" in printed
+        content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
+        assert [model["pooling"] for model in content["models"]] == ["mean (default)", "cls (its own)"]
+        assert content["models"][0]["truncated"] > 0
+
+    def test_a_model_that_fails_does_not_lose_the_others(self, plain, own_pairs, tmp_path, capsys):
+        assert run([str(tmp_path / "nowhere"), plain], ["sts"], data=own_pairs) == 2
+        captured = capsys.readouterr()
+        assert "nowhere" in captured.err and "mean (default)" in captured.out
+
+    def test_a_failing_task_is_reported_by_the_exit_status(self, plain, own_pairs, monkeypatch, capsys):
+        monkeypatch.setattr("arccse_hf.evaluation.geometry.GeometryTask.score", Failing.score)
+        assert run([plain], ["sts", "geometry"], data=own_pairs) == 1
+        printed = capsys.readouterr().out
+        assert "geometry failed: RuntimeError: no luck" in printed and "Spearman" in printed
+
+    def test_an_output_that_cannot_be_written_is_refused_before_the_work(self, plain, own_pairs):
+        with pytest.raises(UserError, match=r"--output .*own.csv: can't be written"):
+            run([plain], ["sts"], data=own_pairs, output=Path(own_pairs))
+
+    def test_mteb_is_an_extra(self, plain, monkeypatch):
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+        with pytest.raises(UserError, match=r"pip install 'arccse_hf\[mteb\]'"):
+            run([plain], ["mteb:STS12"])
+
+    def test_wrong_arguments_are_one_line_and_status_2(self, plain, monkeypatch, capsys):
+        from arccse_hf.__main__ import main
+
+        monkeypatch.setattr(sys, "argv", ["arccse_hf", "evaluate", plain, "--tasks", "stsb_def"])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 2
+        assert (
+            capsys.readouterr()
+            .err.splitlines()[-1]
+            .startswith("error: evaluation task stsb_def: there is no such task; did")
+        )
+
+    def test_the_command_line_passes_every_option_on(self, monkeypatch):
+        from arccse_hf.__main__ import main
+
+        got = {}
+        monkeypatch.setattr("arccse_hf.inference.evaluate.run", lambda *a, **k: got.update(k, positional=a) or 1)
+        options = "--tasks sts,mr --data d --pooling cls --output o --batch-size 3 --dtype bfloat16 --seed 4"
+        options += " --max-seq-length 9"
+        monkeypatch.setattr(sys, "argv", ["arccse_hf", "evaluate", "m1", "m2", *options.split()])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        assert caught.value.code == 1
+        assert got == {
+            "positional": (["m1", "m2"], ["sts", "mr"]),
+            "data": "d",
+            "pooling": "cls",
+            "output": Path("o"),
+            "batch_size": 3,
+            "dtype": "bfloat16",
+            "max_seq_length": 9,
+            "seed": 4,
+        }
+
+    def test_two_processes_give_the_numbers_of_one(self, plain, own_pairs, tmp_path):
+        assert run([plain], ["sts", "geometry"], data=own_pairs, output=tmp_path / "one") == 0
+        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        launcher += [
+            "--num_machines",
+            "1",
+            "--mixed_precision",
+            "no",
+            "--dynamo_backend",
+            "no",
+            "--main_process_port",
+            "0",
+        ]
+        command = ["-m", "arccse_hf", "evaluate", plain, "--tasks", "sts,geometry", "--data", own_pairs]
+        environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
+        done = subprocess.run(
+            [*launcher, *command, "--output", str(tmp_path / "two")], env=environment, capture_output=True, text=True,
+            timeout=240,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Models\n") == 1, "one process prints"
+        one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))
+        assert (one["settings"]["num_processes"], two["settings"]["num_processes"]) == (1, 2)
+        for task, scores in one["models"][0]["scores"].items():
+            assert two["models"][0]["scores"][task] == pytest.approx(scores, abs=1e-6)

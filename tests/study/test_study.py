@@ -1,0 +1,348 @@
+"""Studies: which runs a file stands for, that they are done once and survive, and what the numbers say."""
+
+import json
+import statistics
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from backbones import tiny_config
+from matplotlib.figure import Figure
+from transformers import BertModel
+
+from arccse_hf.errors import UserError
+from arccse_hf.evaluation.bootstrap import PerItemScores
+from arccse_hf.inference.evaluate import run as evaluate
+from arccse_hf.study import command, execute, figures
+from arccse_hf.study.plan import read_plan
+from arccse_hf.study.summary import AVERAGE, Row, Statistic, seed_and_pair_interval
+from arccse_hf.training import script
+from arccse_hf.training.config import parse_overrides
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def base(tmp_path, tokenizer, sentences):
+    """A recipe on a tiny encoder; its folder holds text and scored pairs too."""
+    torch.manual_seed(0)
+    BertModel(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    (tmp_path / "text.txt").write_text("\n".join(sentences) + "\n")
+    pairs = zip(sentences[:12], sentences[5:17], strict=True)
+    rows = "".join(f"{a},{b},{i % 6}\n" for i, (a, b) in enumerate(pairs))
+    (tmp_path / "scored.csv").write_text("sentence1,sentence2,score\n" + rows)
+    fields = {
+        "model_name_or_path": str(tmp_path / "encoder"), "train_file": [str(tmp_path / "text.txt")],
+        "output_dir": "unused", "eval_data": str(tmp_path / "scored.csv"), "projection": "none",
+        "per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 1, "triplet_min_tokens": 10,
+        "learning_rate": "1e-3", "max_seq_length": 24, "snapshots": False, "use_cpu": True, "disable_tqdm": True,
+    }  # fmt: skip
+    path = tmp_path / "base.yaml"
+    path.write_text(yaml.safe_dump(fields))
+    return path
+
+
+@pytest.fixture
+def study_file(base):
+    """Writes a study over `base` with the given keys."""
+
+    def write(**content):
+        path = base.parent / "study.yaml"
+        path.write_text(
+            yaml.safe_dump({"base": "base.yaml", "output_dir": str(base.parent / "out")} | content, sort_keys=False)
+        )
+        return path
+
+    return write
+
+
+OBJECTIVES = {"SimCSE": {"angular_margin": 0, "triplet_weight": 0}, "Arc / CSE": {"angular_margin": 20}}
+TUNING = {"grid": {"temperature": ["0.05", "0.5"]}, "settings": {"max_steps": 1, "eval_strategy": "no"}}
+
+
+def test_a_grid_and_seeds_and_trials_become_runs(study_file):
+    path = study_file(
+        grid={"angular_margin": [0, 10], "temperature": [0.05, 0.1, 0.2]}, seeds=[3, 4], untrained=True,
+        tuning={"grid": {"learning_rate": ["1e-5", "3e-5"]}},
+    )  # fmt: skip
+    plan = read_plan(path)
+    runs = plan.runs()
+    assert [sum(run.kind == kind for run in runs) for kind in ("untrained", "trial", "run")] == [1, 6 * 2, 6 * 2]
+    assert len({run.name for run in runs}) == len(runs)
+    last = runs[-1]
+    assert (last.variant, last.seed) == ("angular_margin=10, temperature=0.2", 4)
+    config = plan.config(last, {"learning_rate": "1e-5"})
+    assert (config["angular_margin"], config["temperature"], config["seed"]) == ("10", "0.2", "4")
+    assert config["learning_rate"] == "1e-5"
+    assert plan.baseline == "angular_margin=0, temperature=0.05"
+
+
+def test_what_is_nearer_to_the_run_wins(study_file, base):
+    path = study_file(settings={"max_steps": 5, "temperature": 0.1, "max_grad_norm": 2}, variants=OBJECTIVES)
+    given = parse_overrides(["--max_steps", "7", "--angular-margin=5", "--dataset_name", "installed-docs"])
+    plan = read_plan(path, overrides=given)
+    config = plan.config(plan.runs()[0])
+    assert config["max_steps"] == "7"  # command line over settings
+    assert config["angular_margin"] == "0"  # variant over command line
+    assert config["temperature"] == "0.1" and config["max_grad_norm"] == "2"  # settings over the recipe
+    assert config["learning_rate"] == "1e-3"  # the recipe's
+    assert config["dataset_name"] == "installed-docs" and "train_file" not in config
+
+
+def test_fields_on_the_command_line():
+    given = ["--train_file", "a", "b", "--max-steps=3", "--seed", "1"]
+    assert parse_overrides(given) == {"train_file": ["a", "b"], "max_steps": "3", "seed": "1"}
+    for wrong, message in ((["7"], "'7' does not follow"), (["--seed"], "--seed: needs a value")):
+        with pytest.raises(UserError, match=message):
+            parse_overrides(wrong)
+
+
+def test_a_study_trains_scores_and_compares(study_file, base, capsys):
+    path = study_file(variants=OBJECTIVES, seeds=[1, 2], untrained=True, tuning=TUNING, keep_models=True)
+    assert command.run_study(path) == 0
+    out = base.parent / "out"
+    content = json.loads((out / "results.json").read_text())
+    rows = {row["variant"]: row for row in content["variants"]}
+    assert list(rows) == ["untrained", *OBJECTIVES]
+
+    # The scores are those that `evaluate` gives for the kept models.
+    models = {(name, seed): out / "runs" / folder / f"seed-{seed}"
+              for name, folder in (("SimCSE", "SimCSE"), ("Arc / CSE", "Arc___CSE")) for seed in (1, 2)}  # fmt: skip
+    report = base.parent / "report"
+    evaluate([*map(str, models.values())], ["sts"], data=str(base.parent / "scored.csv"), output=report)
+    found = [
+        model["scores"]["scored"]["spearman"]
+        for model in json.loads((report / "evaluation.json").read_text())["models"]
+    ]
+    scores = dict(zip(models, found, strict=True))
+    for name in OBJECTIVES:
+        values = [scores[name, seed] for seed in (1, 2)]
+        assert rows[name]["scores"]["average"]["mean"] == pytest.approx(statistics.mean(values))
+        assert rows[name]["scores"]["scored"]["deviation"] == pytest.approx(statistics.stdev(values))
+    difference = statistics.mean(scores["Arc / CSE", seed] - scores["SimCSE", seed] for seed in (1, 2))
+    assert rows["Arc / CSE"]["difference"] == pytest.approx(difference)
+    low, high = rows["Arc / CSE"]["interval"]
+    assert low <= difference <= high
+    assert rows["SimCSE"]["difference"] is None
+
+    # Each variant ran with the temperature of its best trial.
+    for name, folder in (("SimCSE", "SimCSE"), ("Arc / CSE", "Arc___CSE")):
+        tried = {t: content["trials"][f"trials/{folder}/temperature={t}"] for t in ("0.05", "0.5")}
+        best = max(tried, key=tried.get)
+        assert rows[name]["chosen"] == {"temperature": best}
+        settings = json.loads((models[name, 1] / "run_settings.json").read_text())
+        assert settings["model"]["temperature"] == float(best)
+        assert settings["training"]["max_steps"] == 3 and settings["training"]["seed"] == 1
+
+    table = (out / "results.md").read_text()
+    assert f"{100 * rows['SimCSE']['scores']['average']['mean']:.2f} ± " in table
+    assert {"steps-scored_spearman.png", "scores.png", "geometry-dark.png"} <= {p.name for p in out.iterdir()}
+    assert "Arc / CSE, seed 2" in capsys.readouterr().out
+
+
+def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, base, capsys, monkeypatch):
+    path = study_file(variants=OBJECTIVES, seeds=[1])
+    out = base.parent / "out"
+    train = execute._train
+
+    def stopped(plan, folder):
+        train(plan, folder)
+        if "SimCSE" in str(folder):
+            raise RuntimeError("the machine is on fire")
+
+    monkeypatch.setattr(execute, "_train", stopped)
+    assert command.run_study(path) == 1
+    assert "runs/SimCSE/seed-1: RuntimeError: the machine is on fire" in capsys.readouterr().err
+    partial = json.loads((out / "results.json").read_text())
+    assert [row["variant"] for row in partial["variants"]] == ["Arc / CSE"]
+    assert list(partial["failed"]) == ["runs/SimCSE/seed-1"]
+    with pytest.raises(UserError, match="--resume goes on with it"):
+        command.run_study(path)
+
+    # The model was there when it failed: only the scoring is left to do, and nothing at all of the other run.
+    monkeypatch.setattr(execute, "_train", lambda plan, folder: pytest.fail(f"{folder} is trained again"))
+    before = (out / "runs" / "Arc___CSE" / "seed-1" / "study_scores.json").stat().st_mtime_ns
+    assert command.run_study(path, resume=True) == 0
+    assert (out / "runs" / "Arc___CSE" / "seed-1" / "study_scores.json").stat().st_mtime_ns == before
+    assert [row["variant"] for row in json.loads((out / "results.json").read_text())["variants"]] == list(OBJECTIVES)
+    assert not list(out.glob("runs/*/*/model.safetensors")) and not list(out.glob("runs/*/*/checkpoint-*"))
+
+    with pytest.raises(UserError, match=r"other fields than the study has now \(max_steps 3 -> 9\)"):
+        command.run_study(path, resume=True, overrides=["--max_steps", "9"])
+
+
+def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch):
+    whole = study_file(variants={"ArcCSE": {}}, seeds=[1])
+    assert command.run_study(whole, output=base.parent / "whole") == 0
+    train = execute._train
+
+    def killed(plan, folder):
+        """What a run that was killed after its second checkpoint leaves."""
+        train(plan, folder)
+        for path in folder.iterdir():
+            if path.name not in ("config.yaml", "checkpoint-2"):
+                execute.shutil.rmtree(path) if path.is_dir() else path.unlink()
+        raise KeyboardInterrupt
+
+    path = study_file(variants={"ArcCSE": {}}, seeds=[1], settings={"save_total_limit": 5})
+    monkeypatch.setattr(execute, "_train", killed)
+    with pytest.raises(KeyboardInterrupt):
+        command.run_study(path)
+    monkeypatch.setattr(execute, "_train", train)
+    given = []
+    real = script.main
+    monkeypatch.setattr(script, "main", lambda argv: (given.extend(argv), real(argv)))
+    assert command.run_study(path, resume=True) == 0
+    assert given[1] == "--resume_from_checkpoint" and given[2].endswith("checkpoint-2")
+    scores = [json.loads((base.parent / name / "results.json").read_text())["variants"][0]["scores"]
+              for name in ("whole", "out")]  # fmt: skip
+    assert scores[0] == scores[1]
+
+
+def test_what_was_stopped_halfway_with_other_fields_is_not_taken_up(study_file, base, capsys):
+    checkpoint = base.parent / "out" / "runs" / "ArcCSE" / "seed-1" / "checkpoint-2"
+    checkpoint.mkdir(parents=True)
+    (checkpoint / "trainer_state.json").write_text("{}")  # to go on from it would fail
+    (checkpoint.parent / "config.yaml").write_text("max_steps: 7\n")
+    assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1]), resume=True) == 0
+    assert "seed-1: was stopped halfway with other fields; it starts anew" in capsys.readouterr().out
+
+
+def test_runs_go_through_the_launcher_that_the_study_names(study_file, base, capfd):
+    launcher = f"accelerate launch --config_file {ROOT / 'configs' / 'accelerate' / 'cpu.yaml'}"
+    assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1], launcher=launcher)) == 0
+    scores = [json.loads((base.parent / "out" / "results.json").read_text())["variants"][0]["scores"]]
+    assert command.run_study(study_file(variants={"ArcCSE": {}}, seeds=[1]), output=base.parent / "here") == 0
+    scores.append(json.loads((base.parent / "here" / "results.json").read_text())["variants"][0]["scores"])
+    assert scores[0] == scores[1]
+
+    failing = study_file(variants={"ArcCSE": {}}, seeds=[1], launcher="python -c exit(3)")
+    assert command.run_study(failing, output=base.parent / "failed") == 1
+    assert "arccse_hf train" in (message := capfd.readouterr().err) and "ended with status 3" in message
+
+
+@pytest.mark.parametrize("metric", ["eval_scored_spearman", "eval_geometry_alignment"])
+def test_the_best_trial_is_chosen_and_one_without_a_score_never(study_file, metric):
+    """By whether the metric is the better the larger; the trial that has no number is not done where it is missing."""
+    plan = read_plan(study_file(variants={"x": {}}, tuning={"grid": {"temperature": [1, 2, 3, 4]}}))
+    trials = [run for run in plan.runs() if run.kind == "trial"]
+    for trial, value in zip(trials, [float("nan"), 0.2, 0.7, 0.5], strict=True):
+        assert execute.chosen_fields(plan, "x") is None
+        (plan.output_dir / trial.name).mkdir(parents=True)
+        execute._write(plan.output_dir / trial.name, execute.Outcome(plan.config(trial), metric, value), {})
+    assert execute.chosen_fields(plan, "x") == {"temperature": "3" if "spearman" in metric else "2"}
+
+
+def test_a_grid_of_two_fields_becomes_a_line_for_each_value_of_the_second(study_file):
+    path = study_file(grid={"angular_margin": [0, 10, 20], "temperature": [0.05, 0.1]})
+    plan = read_plan(path)
+    means = {name: index / 100 for index, name in enumerate(plan.variants)}
+    rows = [Row(name, [1], {AVERAGE: Statistic(mean, float("nan"), {1: mean})}) for name, mean in means.items()]
+    axes = Figure().add_subplot()
+    figures._scores(plan, rows)(axes)
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "10", "20"]
+    lines, labels = axes.get_legend_handles_labels()
+    assert labels == ["temperature=0.05", "temperature=0.1"]
+    assert [line[0].get_ydata().tolist() for line in lines] == [[0, 2, 4], [1, 3, 5]]
+
+
+def test_without_matplotlib_nothing_is_trained(study_file, base, monkeypatch):
+    for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["arccse_hf.study.figures"]:
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    monkeypatch.delitem(sys.modules, "arccse_hf.report.figures", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(UserError, match="study: the pictures need matplotlib: pip install"):
+        command.run_study(study_file(variants=OBJECTIVES))
+    assert not (base.parent / "out").exists()
+
+
+def test_one_run_alone_for_array_jobs(study_file, base, capsys):
+    path = study_file(variants=OBJECTIVES, seeds=[1], tuning=TUNING)
+    assert command.run_study(path, list_runs=True) == 0
+    assert "5  -     runs/Arc___CSE/seed-1" in capsys.readouterr().out
+    assert command.run_study(path, only=5) == 1
+    assert "2 of its 2 trials are not done" in capsys.readouterr().err
+    assert command.run_study(path, only=1) == command.run_study(path, only=3) == command.run_study(path, only=5) == 0
+    done = sorted(
+        str(p.parent.relative_to(base.parent / "out")) for p in (base.parent / "out").rglob("study_scores.json")
+    )
+    assert done == ["runs/Arc___CSE/seed-1", "trials/Arc___CSE/temperature=0.05", "trials/Arc___CSE/temperature=0.5"]
+    with pytest.raises(UserError, match="--run 6: the study has runs 0 to 5"):
+        command.run_study(path, only=6)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"variants": OBJECTIVES, "sedes": [1]}, "sedes: there is no such key"),
+        ({"variants": OBJECTIVES, "grid": {"seed": [1]}}, "either variants .* or a grid"),
+        ({}, "either variants .* or a grid"),
+        ({"variants": {"a b": {}, "a_b": {}}}, "need different names"),
+        ({"variants": OBJECTIVES, "baseline": "BERT"}, "baseline BERT: is no variant; choose from SimCSE"),
+        ({"variants": OBJECTIVES, "seeds": [1, 1]}, "give one or more, each once"),
+        ({"variants": OBJECTIVES, "seeds": ["one"]}, "one is not a whole number"),
+        ({"variants": OBJECTIVES, "tuning": {"seed": 1}}, "tuning: needs a grid"),
+        ({"variants": {"x": {"angular_margn": 1}}}, "seed-42: --angular_margn: .* did you mean"),
+        ({"variants": {"x": {"temperature": "warm"}}}, "runs/x/seed-42: --temperature"),
+        ({"variants": {"x": 5}}, "x: must hold its fields"),
+        ({"base": "nowhere.yaml", "variants": OBJECTIVES}, "nowhere.yaml: cannot read"),
+    ],
+)  # fmt: skip
+def test_mistakes_are_found_before_anything_is_trained(study_file, base, content, message):
+    with pytest.raises(UserError, match=message):
+        command.run_study(study_file(**content))
+    assert not (base.parent / "out").exists()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_shipped_studies_are_valid(path):
+    plan = read_plan(path)
+    plan.check()
+    assert len(plan.seeds) == 5 and len(plan.variants) >= 4
+
+
+def samples(values):
+    return {"task": PerItemScores("mean", np.array(values, float))}
+
+
+def test_the_interval_covers_seeds():
+    """Two seeds that differ by 0 and by 1 on every unit: a resample of seeds has mean 0, 1/2 or 1."""
+    theirs = [samples([0.0] * 50), samples([0.0] * 50)]
+    assert seed_and_pair_interval([samples([0.0] * 50), samples([1.0] * 50)], theirs) == (0, 1)
+    assert seed_and_pair_interval([samples([1.0] * 50)] * 2, theirs) == (1, 1)
+
+
+def test_the_interval_covers_pairs_and_is_paired():
+    """One seed's unit differences of standard deviation 1: the mean of n has 1 / sqrt(n), whatever both share."""
+    rng = np.random.default_rng(0)
+    shared, noise = rng.normal(scale=100, size=400), rng.normal(size=400)
+    ours, theirs = samples(shared + noise), samples(shared)
+    low, high = seed_and_pair_interval([ours] * 3, [theirs] * 3, resamples=4000)
+    assert high - low == pytest.approx(2 * 1.96 * noise.std() / 20, rel=0.1)
+    assert (low + high) / 2 == pytest.approx(noise.mean(), abs=0.02)
+
+
+def test_reproduce_shows_the_published_row_above_ours(base, tmp_path, capsys, monkeypatch):
+    published = tmp_path / "published.yaml"
+    published.write_text("base: {scored: 78.11, average: 78.11}\n")
+    monkeypatch.setattr(command, "PUBLISHED", published)
+    out = tmp_path / "reproduced"
+    assert command.reproduce(base, overrides=["--seed", "7"], output=out) == 0
+    lines = [line for line in (out / "results.md").read_text().splitlines() if line.startswith("|")]
+    assert lines[2] == "| published | - | 78.11 | 78.11 |"
+    value = json.loads((out / "results.json").read_text())["variants"][0]["scores"]["average"]["values"]["7"]
+    assert lines[3] == f"| base | 1 | {100 * value:.2f} | {100 * value:.2f} |"
+    assert (out / "runs" / "base" / "seed-7" / "modules.json").exists()
+    published.write_text("another: {}\n")
+    assert command.reproduce(base, output=tmp_path / "again") == 0
+    assert "base: no published scores of these test tasks are known" in capsys.readouterr().out
+
+
+def test_the_published_averages_are_those_of_their_rows():
+    for name, row in yaml.safe_load(command.PUBLISHED.read_text()).items():
+        assert len(row) == 8, name
+        assert (sum(row.values()) - row["average"]) / 7 == pytest.approx(row["average"], abs=0.0051), name

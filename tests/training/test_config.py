@@ -1,0 +1,182 @@
+"""Settings from YAML, JSON and the command line, and what a wrong one is answered with."""
+
+import pytest
+
+from arccse_hf.errors import UserError
+from arccse_hf.training.config import parse_arguments
+
+REQUIRED = ["--model_name_or_path", "some-encoder", "--train_file", "text.txt"]
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text, name="config.yaml"):
+        path = tmp_path / name
+        path.write_text("model_name_or_path: some-encoder\ntrain_file: [a.txt, b.txt]\nuse_cpu: true\n" + text)
+        return str(path)
+
+    return write
+
+
+def test_the_command_line_goes_over_the_file(config):
+    path = config("learning_rate: 1e-5\npooling: mean\nseed: 3\n")
+    model, data, training = parse_arguments([path, "--seed", "4", "--train_file", "c.txt"])
+    assert (model.pooling, training.learning_rate, training.seed, data.train_file) == ("mean", 1e-5, 4, ["c.txt"])
+
+
+@pytest.mark.parametrize(
+    ("in_file", "given"),
+    [
+        ("dataset_name: installed-docs\n", ["--train_file", "c.txt"]),
+        ("train_file: [a.txt]\n", ["--dataset-name=squad"]),
+    ],
+)
+def test_a_source_of_text_on_the_command_line_replaces_the_files(tmp_path, in_file, given):
+    path = tmp_path / "config.yaml"
+    path.write_text(f"model_name_or_path: x\nuse_cpu: true\n{in_file}")
+    _, data, _ = parse_arguments([str(path), *given])
+    assert (data.train_file, data.dataset_name) in ((["c.txt"], None), ([], "squad"))
+
+
+def test_values_have_their_types(config):
+    path = config(
+        "learning_rate: 1e-5\neval_strategy: no\nbf16: no\ntriplet_dropout: yes\nmax_train_samples: null\n"
+        "lr_scheduler_type: cosine_with_min_lr\nlr_scheduler_kwargs: {min_lr: 1.0e-6}\nwarmup_steps: 0.1\n"
+        "eval_data:\nload_best_model_at_end: off\n"
+    )
+    _, data, training = parse_arguments([path])
+    assert training.learning_rate == 1e-5 and isinstance(training.learning_rate, float)
+    assert (training.eval_strategy, training.bf16, training.triplet_dropout) == ("no", False, True)
+    assert data.max_train_samples is None and data.eval_data is None
+    assert training.lr_scheduler_kwargs == {"min_lr": 1e-6} and training.warmup_steps == 0.1
+
+
+def test_json_works_too(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text('{"model_name_or_path": "x", "train_file": ["t"], "temperature": 0.1, "use_cpu": true, "seed": 1}')
+    model, _, training = parse_arguments([str(path)])
+    assert (model.temperature, training.seed) == (0.1, 1)
+
+
+def test_the_defaults_suit_contrastive_training():
+    model, data, training = parse_arguments([*REQUIRED, "--use_cpu"])
+    assert (model.temperature, model.angular_margin, model.triplet_margin) == (0.05, 10.0, 0.0)
+    assert (training.triplet_weight, training.small_span_ratio, training.large_span_ratio) == (0.1, 0.2, 0.4)
+    assert (training.triplet_min_tokens, training.triplet_dropout, training.dataloader_drop_last) == (25, False, True)
+    assert data.eval_tasks == []
+
+
+@pytest.mark.parametrize(
+    ("given", "tasks"),
+    [(["--eval_data", "senteval"], ["stsb_dev", "geometry"]), (["--eval_data", "mine.csv"], ["sts", "geometry"])],
+)
+def test_data_to_measure_on_brings_its_tasks(given, tasks):
+    assert parse_arguments([*REQUIRED, *given, "--use_cpu"])[1].eval_tasks == tasks
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (["--lerning_rate", "1"], "--lerning_rate: there is no such field; did you mean --learning_rate?"),
+        (["--angular-margn=1"], "did you mean --angular_margin?"),
+        (["--learning_rate", "fast"], "--learning_rate: invalid float value: 'fast'"),
+        (["--pooling", "max"], "--pooling: invalid choice: 'max' .*mean_first_last"),
+        (["--eval_strategy", "often"], "--eval_strategy: invalid choice: 'often' .*'epoch'"),
+        (["--bf16", "perhaps"], "--bf16: .*perhaps"),
+        (
+            ["--small_span_ratio", "0.5"],
+            "--small_span_ratio 0.5 --large_span_ratio 0.4: must satisfy 0 < small < large",
+        ),
+        (["--large_span_ratio", "1"], "0 < small < large < 1"),
+        (["--triplet_weight", "-1"], "--triplet_weight -1.0"),
+        (["--accelerator_config", '{"even_batches": false}'], "even_batches: must be true"),
+        (["--max_seq_length", "2"], "--max_seq_length 2"),
+        (["--dataset_name", "other"], "either --train_file .* or --dataset_name"),
+        (["--learning", "1"], "--learning: there is no such field"),
+    ],
+)
+def test_mistakes_on_the_command_line_are_named(given, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse_arguments([*REQUIRED, "--use_cpu", *given])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("lerning_rate: 1e-5\n", "--lerning_rate: there is no such field; did you mean --learning_rate?"),
+        ("pooling: max\n", "--pooling: invalid choice: 'max'"),
+        ("seed: one\n", "--seed: invalid int value: 'one'"),
+        ("seed: 1.5\n", "--seed: invalid int value: '1.5'"),
+        ("1: 2\n", "--1: there is no such field"),
+        ("pooling: [cls\n", "not valid YAML or JSON"),
+    ],
+)
+def test_mistakes_in_the_file_are_named(config, text, message):
+    with pytest.raises(UserError, match=message):
+        parse_arguments([config(text)])
+
+
+def test_files_that_are_no_config_are_named(tmp_path):
+    with pytest.raises(UserError, match=r"gone\.yaml: there is no such file"):
+        parse_arguments([str(tmp_path / "gone.yaml")])
+    (tmp_path / "list.yaml").write_text("- a\n- b\n")
+    with pytest.raises(UserError, match=r"list\.yaml: a config file holds lines"):
+        parse_arguments([str(tmp_path / "list.yaml")])
+
+
+def test_the_config_file_comes_first():
+    with pytest.raises(UserError, match="must come first"):
+        parse_arguments([*REQUIRED, "--seed", "1", "late.yaml"])
+
+
+def test_help_is_grouped_and_names_every_field(capsys):
+    with pytest.raises(SystemExit) as done:
+        parse_arguments(["--help"])
+    assert done.value.code == 0
+    text = capsys.readouterr().out
+    assert text.index("\nmodel:") < text.index("\ndata and evaluation:") < text.index("\ntriplets and run:")
+    for field in ("--angular_margin", "--train_file", "--triplet_weight", "--learning_rate", "adam_beta1"):
+        assert field in text
+    assert "--no_" not in text and "--train-file" not in text
+    assert max(map(len, text.splitlines())) < 240
+
+
+METRICS = ["stsb_dev_spearman", "geometry_alignment"]
+
+
+def better(metric):
+    return metric != "geometry_alignment"
+
+
+def test_the_first_metric_decides_by_default_and_any_other_can():
+    training = parse_arguments([*REQUIRED, "--use_cpu"])[2]
+    training.resolve_eval_settings(METRICS, better)
+    assert (training.metric_for_best_model, training.greater_is_better) == ("stsb_dev_spearman", True)
+    training = parse_arguments([*REQUIRED, "--use_cpu", "--metric_for_best_model", "eval_geometry_alignment"])[2]
+    training.resolve_eval_settings(METRICS, better)
+    assert (training.metric_for_best_model, training.greater_is_better) == ("geometry_alignment", False)
+
+
+def test_a_metric_that_is_not_measured_is_refused():
+    training = parse_arguments([*REQUIRED, "--use_cpu", "--metric_for_best_model", "loss"])[2]
+    with pytest.raises(UserError, match="--metric_for_best_model loss: is not measured; choose from stsb_dev_spearman"):
+        training.resolve_eval_settings(METRICS, better)
+
+
+def test_checkpoints_are_saved_where_they_are_measured():
+    training = parse_arguments([*REQUIRED, "--use_cpu", "--eval_steps", "20"])[2]
+    training.resolve_eval_settings(METRICS, better)
+    assert (training.save_steps, training.load_best_model_at_end) == (20, True)
+    training = parse_arguments([*REQUIRED, "--use_cpu", "--eval_steps", "20", "--save_steps", "30"])[2]
+    with pytest.raises(UserError, match="--save_steps 30: .*--eval_steps 20; make the one a multiple"):
+        training.resolve_eval_settings(METRICS, better)
+    training = parse_arguments([*REQUIRED, "--use_cpu", "--eval_strategy", "no"])[2]
+    training.resolve_eval_settings(METRICS, better)
+    assert not training.load_best_model_at_end
+
+
+def test_without_anything_to_measure_nothing_is_evaluated():
+    training = parse_arguments([*REQUIRED, "--use_cpu"])[2]
+    training.resolve_eval_settings([], better)
+    assert (training.eval_strategy, training.eval_on_start, training.load_best_model_at_end) == ("no", False, False)

