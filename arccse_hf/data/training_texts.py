@@ -48,12 +48,13 @@ def load_training_texts(
     max_samples: int | None = None,
     exclude: Collection[str] = (),
     seed: int = 0,
+    texts: Dataset | None = None,
 ) -> tuple[Dataset, CleaningCounts]:
     """Rows of text, cleaned, under the columns `anchor` [, `positive` [, `negative`]].
 
     Args:
         train_file: paths or globs of .txt, .csv, .tsv, .json, .jsonl (each also with .gz) or .parquet files with the
-            same columns. Either this or `dataset_name`.
+            same columns. Either this, `dataset_name` or `texts`.
         dataset_name: a dataset of the hub, a local dataset folder, or "installed-docs".
         dataset_config: the configuration of `dataset_name`.
         dataset_split: the split of `dataset_name`, slices ("train[:10%]") included.
@@ -62,6 +63,7 @@ def load_training_texts(
         max_samples: at most this many rows, a random choice after cleaning; None for all.
         exclude: texts held out for evaluation; rows that hold one are dropped. Whitespace makes no difference.
         seed: of the random choice.
+        texts: rows of text that are in memory already.
 
     Returns:
         The dataset, memory-mapped from the datasets cache, and the counts of the cleaning.
@@ -71,7 +73,10 @@ def load_training_texts(
     """
     if max_samples is not None and max_samples <= 0:
         raise UserError(f"--max_train_samples {max_samples}: give a positive number, or leave it out to use every row")
-    dataset, source, _ = open_texts(train_file, dataset_name, dataset_config, dataset_split, text_columns)
+    if texts is not None:
+        dataset, source = texts.select_columns(choose_columns(texts.features, text_columns, source="texts")), "texts"
+    else:
+        dataset, source, _ = open_texts(train_file, dataset_name, dataset_config, dataset_split, text_columns)
     dataset = dataset.rename_columns(
         {old: new for old, new in zip(dataset.column_names, CANONICAL_COLUMNS, strict=False) if old != new}
     )
@@ -111,7 +116,7 @@ def open_texts(
     else:
         source = f"--dataset_name {dataset_name}"
         dataset, numeric = _load_named(dataset_name, dataset_config, dataset_split, streaming), set()
-    return dataset.select_columns(_choose_columns(dataset.features, text_columns, numeric, source)), source, files
+    return dataset.select_columns(choose_columns(dataset.features, text_columns, numeric, source)), source, files
 
 
 def _load_named(name: str, config: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
@@ -134,7 +139,20 @@ def _rows(sentences: Sequence[str]) -> Iterator[dict[str, str]]:
     return ({"text": sentence} for sentence in sentences)
 
 
-def _choose_columns(features: Features, named: Sequence[str], numeric: Collection[str], source: str) -> list[str]:
+def choose_columns(
+    features: Features, named: Sequence[str] = (), numeric: Collection[str] = (), source: str = "texts"
+) -> list[str]:
+    """The columns to train on, in the order anchor, positive, negative: the `named` ones, or else found by name.
+
+    Args:
+        features: Of the rows.
+        named: One to three columns.
+        numeric: Columns that come as text but hold numbers.
+        source: What the rows come from, for the errors.
+
+    Raises:
+        UserError: There is no such column, it holds no text, or none can be found by name.
+    """
     there = list(features)
     listed = ", ".join(there)
     kinds = {name: "numbers" if name in numeric else _kind_of_values(features[name]) for name in there}

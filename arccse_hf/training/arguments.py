@@ -103,8 +103,6 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        if bool(self.train_file) == bool(self.dataset_name):
-            raise UserError("give what to train on: either --train_file FILE ... or --dataset_name NAME (and not both)")
         if self.max_seq_length < 3:
             raise UserError(f"--max_seq_length {self.max_seq_length}: a text needs room for 3 tokens or more")
         if self.streaming and self.max_train_samples is not None:
@@ -116,6 +114,14 @@ class DataArguments:
         if not self.eval_tasks and self.eval_data:
             own_file = Path(self.eval_data).suffix != ""
             self.eval_tasks = ["sts" if own_file else "stsb_dev", "geometry"]
+
+    def check_source(self, *, texts_given: bool = False) -> None:
+        """Raises UserError unless there is exactly one source of text; `texts_given` says that it is not a setting."""
+        sources = bool(self.train_file) + bool(self.dataset_name)
+        if texts_given and sources:
+            raise UserError("--train_file and --dataset_name: the texts to train on are given already; leave these out")
+        if not texts_given and sources != 1:
+            raise UserError("give what to train on: either --train_file FILE ... or --dataset_name NAME (and not both)")
 
 
 @dataclass

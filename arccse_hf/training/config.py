@@ -31,8 +31,14 @@ COMMON_TRAINER_ARGUMENTS = (
 ).split()
 
 
-def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]:
+def parse_arguments(
+    argv: Sequence[str], *, texts_given: bool = False
+) -> tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]:
     """Reads `[CONFIG.yaml] [--field value ...]`; the command line goes over the file.
+
+    Args:
+        argv: What the command line says.
+        texts_given: Whether the text to train on is in memory, so that `argv` must not name a source.
 
     Raises:
         UserError: an unreadable file, an unknown name, a value of the wrong type or outside the choices.
@@ -45,7 +51,9 @@ def parse_arguments(argv: Sequence[str]) -> tuple[ModelArguments, DataArguments,
         fields = read_fields(find_recipe(argv[0]))
         argv = as_command_line({name: fields[name] for name in fields if name not in replaced}) + argv[1:]
     try:
-        return _ArgumentParser().parse_args_into_dataclasses(argv, look_for_args_file=False)
+        model, data, training = _ArgumentParser().parse_args_into_dataclasses(argv, look_for_args_file=False)
+        data.check_source(texts_given=texts_given)
+        return model, data, training
     except UserError:
         raise
     except (ValueError, TypeError) as error:  # from the checks of TrainingArguments itself

@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -26,7 +26,7 @@ from ..inference.export import export
 from ..inference.loading import max_input_length, without_zero3_init
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import check_output_dir
-from .arguments import ArcCSETrainingArguments, DataArguments
+from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .backbone import load_backbone
 from .config import parse_arguments
 from .cosine_samples import AFTER_FILE, BEFORE_FILE, save_cosine_sample
@@ -38,9 +38,43 @@ logger = logging.getLogger("arccse_hf")
 STREAM_SAMPLE = 1_000  # rows of a stream that are looked at before training
 
 
-def main(argv: list[str]) -> None:
+@dataclass
+class TrainResult:
+    """What a run leaves.
+
+    Args:
+        output_dir: The folder of the trained model, which `SentenceTransformer` and `AutoModel` open.
+        before: Metrics of the untrained encoder by name; empty where nothing was measured.
+        after: The same of the trained one.
+    """
+
+    output_dir: str
+    before: dict[str, float] = field(default_factory=dict)
+    after: dict[str, float] = field(default_factory=dict)
+
+
+def main(argv: Sequence[str]) -> None:
     """Trains, measures and exports as `argv` says; see `parse_arguments`."""
     model_args, data_args, args = parse_arguments(argv)
+    result = run(model_args, data_args, args)
+    if args.process_index == 0:
+        show_results(result)
+
+
+def run(
+    model_args: ModelArguments, data_args: DataArguments, args: ArcCSETrainingArguments, texts: Dataset | None = None
+) -> TrainResult:
+    """Trains, measures and exports; all processes must call.
+
+    Args:
+        model_args: What to start from.
+        data_args: What to train on and what to measure.
+        args: How to train.
+        texts: Rows of text to train on, instead of `data_args`' source.
+
+    Raises:
+        UserError: A setting or an input is wrong; the message names it.
+    """
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
     check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=args.resume_from_checkpoint)
@@ -56,7 +90,7 @@ def main(argv: list[str]) -> None:
 
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
-        rows, sample, counts = load_rows(data_args, args, tokenizer, held_out)
+        rows, sample, counts = load_rows(data_args, args, tokenizer, held_out, texts)
     check_batches(rows, args)
 
     trainer = ArcCSETrainer(
@@ -108,8 +142,8 @@ def main(argv: list[str]) -> None:
             trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
             export(trained, tokenizer, args.output_dir, card)
         shutil.rmtree(final)
-        show_results(before, after, args.output_dir)
     trainer.end()
+    return TrainResult(args.output_dir, before, after)
 
 
 def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
@@ -126,9 +160,15 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
 
 
 def load_rows(
-    data_args: DataArguments, args: ArcCSETrainingArguments, tokenizer: PreTrainedTokenizerBase, held_out: set[str]
+    data_args: DataArguments,
+    args: ArcCSETrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: set[str],
+    texts: Dataset | None = None,
 ) -> tuple[Dataset | TextStream, Dataset, CleaningCounts]:
     """What to train on; rows of it that can be looked at; and what became of those that were read for it."""
+    if texts is not None and data_args.streaming:
+        raise UserError("--streaming True: reads files; texts that are in memory already are trained on as they are")
     given = {
         "train_file": data_args.train_file,
         "dataset_name": data_args.dataset_name,
@@ -139,8 +179,10 @@ def load_rows(
         "exclude": held_out,
     }
     if not data_args.streaming:
-        texts, counts = load_training_texts(**given, max_samples=data_args.max_train_samples, seed=args.seed)
-        rows = tokenize_texts(texts, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
+        cleaned, counts = load_training_texts(
+            **given, texts=texts, max_samples=data_args.max_train_samples, seed=args.seed
+        )
+        rows = tokenize_texts(cleaned, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
         return rows, rows, counts
     stream = TextStream(
         tokenizer,
@@ -199,8 +241,9 @@ def suite_metrics(line: dict[str, float]) -> dict[str, float]:
     return {name.removeprefix("eval_"): line[name] for name in names}
 
 
-def show_results(before: dict[str, float], after: dict[str, float], output_dir: str) -> None:
-    """The table at the end, and how to use what was trained."""
+def show_results(result: TrainResult) -> None:
+    """Prints the table at the end, and how to use what was trained."""
+    before, after, output_dir = result.before, result.after, result.output_dir
     console = Console()
     if after:
         table = Table("metric", *(["before"] if before else []), "after", title="before and after training")
