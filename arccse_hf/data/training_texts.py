@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 from datasets import Dataset, Features, IterableDataset, Value, load_dataset
@@ -89,6 +89,36 @@ def load_training_texts(
         logger.info("%s of %s rows chosen at random with seed %d", f"{max_samples:,}", f"{len(dataset):,}", seed)
         dataset = dataset.select(np.sort(chosen))
     return dataset, counts
+
+
+def texts_as_dataset(texts: Dataset | Iterable[str] | Iterable[Sequence[str]]) -> Dataset:
+    """Returns rows of text in memory as a dataset; one that is a dataset already stays as it is.
+
+    Args:
+        texts: Sentences, (anchor, positive) pairs or (anchor, positive, hard negative) triples.
+
+    Raises:
+        UserError: There is no text, or a row is neither; the message has its number.
+
+    Example:
+        >>> texts_as_dataset([("a question", "its answer")])[0]
+        {'anchor': 'a question', 'positive': 'its answer'}
+    """
+    if isinstance(texts, Dataset):
+        return texts
+    kinds = "sentences, (anchor, positive) pairs, (anchor, positive, negative) triples or a datasets.Dataset"
+    if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
+        raise UserError(f"texts: must be {kinds}, not one {type(texts).__name__}")
+    rows = [(row,) if isinstance(row, str) else row for row in texts]
+    if not rows:
+        raise UserError(f"texts: is empty; give {kinds}")
+    width = len(rows[0]) if isinstance(rows[0], list | tuple) else 0
+    for number, row in enumerate(rows):
+        is_row = isinstance(row, list | tuple) and all(isinstance(text, str) for text in row)
+        if not is_row or not 1 <= len(row) <= 3 or len(row) != width:
+            raise UserError(f"texts[{number}]: {str(row)[:80]} is not like the rest; give {kinds}")
+    columns = zip(*rows, strict=True)
+    return Dataset.from_dict({name: list(column) for name, column in zip(CANONICAL_COLUMNS, columns, strict=False)})
 
 
 def open_texts(

@@ -1,4 +1,4 @@
-"""`python -m arccse_hf evaluate`: several models, several tasks, one table."""
+"""Scores of several encoders on several tasks: `evaluate` computes them, `run` prints them for the command line."""
 
 from __future__ import annotations
 
@@ -7,16 +7,24 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from accelerate import PartialState
 
 from ..errors import UserError
-from ..evaluation.compare import ModelResult, compare, score_suite
+from ..evaluation.compare import Difference, ModelResult, compare, score_suite
 from ..evaluation.suite import TaskSuite
-from ..evaluation.tables import check_writable, difference_grid, print_grid, score_grids, table_console, write_report
+from ..evaluation.tables import (
+    ResultTable,
+    check_writable,
+    difference_grid,
+    print_grid,
+    score_grids,
+    table_console,
+    write_report,
+)
 from ..evaluation.tasks import load_tasks
 from .open import Encoder, count_truncated, embed, load_encoder, process_state
 
@@ -26,83 +34,148 @@ if TYPE_CHECKING:
 MTEB = "mteb:"
 
 
-def run(
-    models: Sequence[str],
-    tasks: Sequence[str],
+@dataclass
+class Evaluation:
+    """What several encoders scored on the same tasks.
+
+    Args:
+        results: One per model that could be opened, in their order. Under `accelerate launch` the main process has
+            them, the others have none.
+        differences: Of every model to the first, with a 95 % interval.
+        failed_models: `{name: reason}` of the models that could not be opened.
+        suite: What was measured.
+        settings: The arguments that made a difference.
+    """
+
+    results: list[ModelResult]
+    differences: list[Difference]
+    failed_models: dict[str, str]
+    suite: TaskSuite
+    settings: dict[str, object]
+
+    @property
+    def scores(self) -> dict[str, dict[str, float]]:
+        """The headline metrics, `{model: {"stsb_dev_spearman": 0.86, ...}}`; raw, not x 100."""
+        return {result.name: self.suite.flatten(result.scores) | _mteb_scores(result) for result in self.results}
+
+    def tables(self) -> list[ResultTable]:
+        """Returns the tables that the command line prints."""
+        tables = score_grids(self.results, self.suite)
+        return [*tables, difference_grid(self.differences, self.results)] if self.differences else tables
+
+    def write(self, folder: Path) -> None:
+        """Writes evaluation.json, evaluation.md and evaluation.csv into `folder`."""
+        write_report(folder, self.results, self.differences, self.tables(), self.settings)
+
+
+def evaluate(
+    models: str | Sequence[str],
+    tasks: str | Sequence[str] = "sts",
     *,
     data: str | None = None,
     pooling: str | None = None,
-    output: Path | None = None,
     batch_size: int = 64,
     dtype: str = "float32",
     max_seq_length: int | None = None,
     seed: int | None = None,
-) -> int:
-    """Evaluate `models` on `tasks`, print the tables and, with `output`, write the report.
+) -> Evaluation:
+    """Scores encoders with the protocols of the papers, and compares each with the first.
 
-    Under `accelerate launch` every process calls it; the main one scores and prints.
+    Under `accelerate launch` every process calls it; the main one scores.
 
     Args:
-        models: See `load_encoder`.
-        tasks: Names for `load_tasks`, and `mteb:NAME` for tasks of mteb where that is installed.
-        data: See `load_tasks`.
+        models: One name or several: folders, hub ids, checkpoints or `package:NAME/PATH`.
+        tasks: One name or several: `sts` (the seven test sets), `transfer`, `geometry`, `retrieval`, single sets such
+            as `stsb_dev`, your own .csv, .tsv or .jsonl, or `mteb:NAME` where mteb is installed.
+        data: A SentEval folder, the word `hub`, or your own file of scored pairs.
+        pooling: Overrides the models' own; plain encoders use the mean by default.
+        batch_size: Sentences embedded at once.
+        dtype: Of the weights and the computation: `float32`, `bfloat16` or `float16`.
+        max_seq_length: Tokens that a sentence is cut to; the models' own limit by default.
+        seed: Draws folds, docstring pairs and bootstrap samples.
 
     Returns:
-        The exit status: 0, 1 where a task failed, 2 where a model couldn't be used.
+        Scores and differences. A task that failed is in its result's `errors`.
 
     Raises:
-        UserError: An argument is wrong; nothing has been embedded then.
+        UserError: An argument is wrong, or none of the models can be opened; nothing has been embedded then.
+
+    Example:
+        >>> evaluation = evaluate(["bert-base-uncased", "out"], "stsb_dev", data="hub")
+        >>> evaluation.scores["out"]["stsb_dev_spearman"]
     """
+    models = [models] if isinstance(models, str) else list(models)
+    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
     state = process_state()
     own_tasks = [name for name in tasks if not name.startswith(MTEB)]
     mteb_names = [name.removeprefix(MTEB) for name in tasks if name.startswith(MTEB)]
     mteb_tasks = _find_mteb_tasks(mteb_names, state.num_processes) if mteb_names else []
     if batch_size < 1:
-        raise UserError(f"--batch-size {batch_size}: must be at least 1")
-    if output is not None:
-        check_writable(output)
+        raise UserError(f"--batch_size {batch_size}: must be at least 1")
     suite = TaskSuite(load_tasks(own_tasks, data, seed=seed) if own_tasks or not mteb_tasks else [])
 
     results: list[ModelResult] = []
-    pending = []
-    failed_models = 0
+    embedded: list[tuple[ModelResult, np.ndarray]] = []
+    failed_models: dict[str, str] = {}
     for name in dict.fromkeys(models):
         try:
             encoder = load_encoder(name, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
         except UserError as error:
-            _say(state, f"error: {error}")
-            failed_models += 1
+            failed_models[name] = str(error)
             continue
         result, embeddings = embed_suite(encoder, suite, batch_size=batch_size)
         if state.num_processes > 1:
-            pending.append((result, embeddings))
+            embedded.append((result, embeddings))
             continue
         results.append(score_suite(result, embeddings, suite))
         for task in mteb_tasks:
             _run_mteb(encoder, task, results[-1], batch_size)
+    if len(failed_models) == len(set(models)):
+        raise UserError("; ".join(failed_models.values()) or "no model was named")
     # Only after the last gathering: the other processes would wait for the scores of the main one, and time out.
     if state.is_main_process:
-        results += [score_suite(result, embeddings, suite) for result, embeddings in pending]
-        if results:
-            settings = {"tasks": list(tasks), "data": data, "pooling": pooling, "dtype": dtype, "seed": seed}
-            settings["num_processes"] = state.num_processes
-            _report(results, suite, output, settings, seed or 0)
-    if failed_models:
+        results += [score_suite(result, embeddings, suite) for result, embeddings in embedded]
+    settings = {"tasks": tasks, "data": data, "pooling": pooling, "dtype": dtype, "seed": seed}
+    settings["num_processes"] = state.num_processes
+    differences = compare(results, seed=seed or 0) if results else []
+    return Evaluation(results, differences, failed_models, suite, settings)
+
+
+def run(models: Sequence[str], tasks: Sequence[str], *, output: Path | None = None, **options) -> int:
+    """Evaluates `models` on `tasks`, prints the tables and, with `output`, writes the report.
+
+    Args:
+        models: See `evaluate`.
+        tasks: See `evaluate`.
+        output: The folder of the report.
+        options: The other arguments of `evaluate`.
+
+    Returns:
+        The exit status: 0, 1 where a task failed, 2 where a model could not be opened.
+
+    Raises:
+        UserError: An argument is wrong; nothing has been embedded then.
+    """
+    if output is not None:
+        check_writable(output)
+    evaluation = evaluate(models, tasks, **options)
+    if process_state().is_main_process:
+        for error in evaluation.failed_models.values():
+            print(f"error: {error}", file=sys.stderr)
+        _print(evaluation)
+        if output is not None:
+            evaluation.write(output)
+            print(f"written: {output}/evaluation.json, evaluation.md, evaluation.csv")
+    if evaluation.failed_models:
         return 2
-    return 1 if any(result.errors for result in results) else 0
+    return 1 if any(result.errors for result in evaluation.results) else 0
 
 
-def _report(
-    results: list[ModelResult], suite: TaskSuite, output: Path | None, settings: dict[str, object], seed: int
-) -> None:
-    grids = score_grids(results, suite)
-    differences = compare(results, seed=seed)
-    if differences:
-        grids.append(difference_grid(differences, results))
+def _print(evaluation: Evaluation) -> None:
     console = table_console()
-    for grid in grids:
-        print_grid(grid, console)
-    for result in results:
+    for table in evaluation.tables():
+        print_grid(table, console)
+    for result in evaluation.results:
         if result.truncated:
             console.print(
                 f"{result.name}: {result.truncated} of {result.sentences} sentences were cut to "
@@ -111,14 +184,6 @@ def _report(
             )
         for task, message in result.errors.items():
             console.print(f"{result.name}: {task} failed: {message}", style="red", markup=False)
-    if output is not None:
-        write_report(output, results, differences, grids, settings)
-        console.print(f"written: {output}/evaluation.json, evaluation.md, evaluation.csv", markup=False)
-
-
-def _say(state: PartialState, message: str) -> None:
-    if state.is_main_process:
-        print(message, file=sys.stderr)
 
 
 def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
@@ -158,6 +223,12 @@ def _run_mteb(encoder: Encoder, task: AbsTask, result: ModelResult, batch_size: 
         result.scores[name] = {"main_score": float(found.task_results[0].get_score())}
     except Exception as error:  # no network, a task for another kind of model: the other results stay
         result.errors[name] = f"{type(error).__name__}: {error}"
+
+
+def _mteb_scores(result: ModelResult) -> dict[str, float]:
+    return {
+        f"{task}_main_score": scores["main_score"] for task, scores in result.scores.items() if task.startswith(MTEB)
+    }
 
 
 def embed_suite(

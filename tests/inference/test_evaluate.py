@@ -19,26 +19,10 @@ from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
 from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
 from arccse_hf.evaluation.tables import difference_grid, score_grids, short_names, to_markdown, write_report
-from arccse_hf.inference.evaluate import run
+from arccse_hf.inference.evaluate import evaluate, run
 from arccse_hf.inference.open import count_truncated, embed, load_encoder
 
-WORDS = [
-    "[PAD]",
-    "[UNK]",
-    "[CLS]",
-    "[SEP]",
-    "[MASK]",
-    "a",
-    "cat",
-    "dog",
-    "sat",
-    "ran",
-    "on",
-    "the",
-    "mat",
-    "far",
-    "home",
-]
+WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a cat dog sat ran on the mat far home".split()
 SENTENCES = ["a cat sat", "the dog ran far", "a dog ran home on the mat", "cat", "the mat"]
 
 
@@ -308,6 +292,22 @@ class TestCommand:
         assert sorted(seen) == sorted({row[c] for row in rows for c in ("sentence1", "sentence2")})
         printed = capsys.readouterr().out
         assert "mean (default)" in printed and "uniformity" in printed
+
+    def test_in_python_it_returns_scores_and_prints_nothing(self, plain, st_folder, own_pairs, tmp_path, capsys):
+        evaluation = evaluate([plain, st_folder, str(tmp_path / "nowhere")], "sts", data=own_pairs)
+        assert capsys.readouterr().out == ""
+        assert list(evaluation.failed_models) == [str(tmp_path / "nowhere")]
+        rows = list(csv.DictReader(Path(own_pairs).read_text().splitlines()))
+        model = load_encoder(plain).model
+        first, second = (model.encode([row[column] for row in rows]) for column in ("sentence1", "sentence2"))
+        cosines = (first * second).sum(1) / np.linalg.norm(first, axis=1) / np.linalg.norm(second, axis=1)
+        expected = stats.spearmanr(cosines, [float(row["score"]) for row in rows]).statistic
+        assert evaluation.scores[plain] == {"own_spearman": pytest.approx(expected, abs=1e-4)}
+        difference = evaluation.scores[st_folder]["own_spearman"] - evaluation.scores[plain]["own_spearman"]
+        assert [d.value for d in evaluation.differences] == [pytest.approx(difference)]
+        assert evaluation.tables()[0].title == "Models"
+        with pytest.raises(UserError, match="nowhere: neither a folder nor a hub id"):
+            evaluate(str(tmp_path / "nowhere"), "sts", data=own_pairs)
 
     def test_two_models_and_a_report(self, plain, st_folder, own_pairs, tmp_path, capsys):
         assert run([plain, st_folder], ["sts"], data=own_pairs, output=tmp_path / "report", max_seq_length=4) == 0
