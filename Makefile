@@ -1,10 +1,11 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
-# make test         the environment, then style checks and the test suite
+# make test         the environment, then style and spelling checks and the test suite
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
 # make clean        remove the environment and the quickstart's output
 
 PYTHON ?= python3
+REQUIREMENTS ?= requirements.txt
 BIN := .venv/bin
 CONFIG ?= configs/quickstart.yaml
 
@@ -25,14 +26,15 @@ quickstart: .venv/quickstart
 test: .venv/quickstart
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/typos .
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 reproduce: .venv/quickstart
 	$(BIN)/python -m arccse_hf reproduce $(CONFIG) $(ARGS)
 
-.venv/done: requirements.txt pyproject.toml
+.venv/done: $(REQUIREMENTS) pyproject.toml
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --requirement requirements.txt
+	$(BIN)/pip install --quiet --requirement $(REQUIREMENTS)
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
