@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = "arccse_hf"
 FOLDERS = ("study", "report", "training", "inference", "evaluation", "data", "model")

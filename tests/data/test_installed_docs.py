@@ -5,9 +5,10 @@ from itertools import chain
 
 import pytest
 
-from arccse_hf.data import installed_docs
 from arccse_hf.data.cleaning import held_out_texts
 from arccse_hf.data.installed_docs import DocstringCorpus, docstring_corpus, held_out_pairs
+from arccse_hf.data.installed_docs import corpus as corpus_module
+from arccse_hf.data.installed_docs.prose import is_sentence, without_markup
 from arccse_hf.data.sentences import split_sentences
 from arccse_hf.data.training_texts import load_training_texts
 
@@ -98,7 +99,7 @@ def package(tmp_path, monkeypatch):
     (folder / "broken.py").write_text("def broken(:\n")
     (folder / "tests" / "__init__.py").write_text('"""The tests of a package are not its documentation."""\n')
     monkeypatch.syspath_prepend(tmp_path)
-    installed_docs._docstring_corpus.cache_clear()
+    corpus_module._docstring_corpus.cache_clear()
     return folder.name
 
 
@@ -109,7 +110,7 @@ def test_prose_is_found_and_nothing_else(package):
 
 
 def test_files_that_cannot_be_parsed_and_packages_that_are_missing_are_logged(package, caplog):
-    with caplog.at_level(logging.INFO, logger="arccse_hf.data.installed_docs"):
+    with caplog.at_level(logging.INFO, logger="arccse_hf.data.installed_docs.corpus"):
         docstring_corpus([package, "no_such_package_here"])
     assert any("1 of 2 source files could not be parsed" in line and "broken.py" in line for line in caplog.messages)
     assert any("no_such_package_here is not installed" in line for line in caplog.messages)
@@ -117,9 +118,9 @@ def test_files_that_cannot_be_parsed_and_packages_that_are_missing_are_logged(pa
 
 def test_several_processes_find_the_same_in_the_same_order(package, monkeypatch):
     alone = docstring_corpus([package, "json", "email"])
-    installed_docs._docstring_corpus.cache_clear()
-    monkeypatch.setattr(installed_docs, "_FILES_PER_TASK", 3)
-    monkeypatch.setattr(installed_docs.os, "cpu_count", lambda: 2)
+    corpus_module._docstring_corpus.cache_clear()
+    monkeypatch.setattr(corpus_module, "_FILES_PER_TASK", 3)
+    monkeypatch.setattr(corpus_module.os, "cpu_count", lambda: 2)
     assert docstring_corpus([package, "json", "email"]) == alone
     assert len(alone.sentences) > 300
 
@@ -156,7 +157,7 @@ def test_sentences_end_at_stops_but_not_at_abbreviations():
     ],
 )
 def test_what_is_no_sentence(text):
-    assert not installed_docs._is_sentence(text)
+    assert not is_sentence(text)
 
 
 @pytest.mark.parametrize(
@@ -170,12 +171,12 @@ def test_what_is_no_sentence(text):
     ],
 )
 def test_markup_goes_and_its_text_stays(markup, plain):
-    assert installed_docs._without_markup(markup) == plain
+    assert without_markup(markup) == plain
 
 
 def test_a_sentence_with_a_formula_or_without_its_citation_is_no_sentence():
     for text in ("The value of :math:`x` is not known here.", "The method was described at length in [2]_."):
-        assert not installed_docs._is_sentence(installed_docs._without_markup(text))
+        assert not is_sentence(without_markup(text))
 
 
 def test_held_out_pairs_repeat_no_query_and_no_document():
