@@ -8,9 +8,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .span_masking import SpanCorruption, corrupt, nested_spans
+from .span_masking import (
+    LARGE_SPAN_RATIO,
+    SMALL_SPAN_RATIO,
+    SpanCorruption,
+    check_span_ratios,
+    corrupt,
+    nested_spans,
+)
 
 logger = logging.getLogger(__name__)
+
+TRIPLET_MIN_TOKENS = 25
+"""Sentences with fewer tokens get no triplet. Recalled (about 25 words), not confirmed by a text."""
 
 
 class ArcCSECollator:
@@ -28,8 +38,8 @@ class ArcCSECollator:
     Args:
         tokenizer: gives the padding, mask and special tokens.
         triplets: whether to make triplets at all.
-        small_ratio: share of a sentence's tokens in the small span.
-        large_ratio: the same for the large span around it.
+        small_span_ratio: share of a sentence's tokens in the small span.
+        large_span_ratio: the same for the large span around it.
         triplet_min_tokens: anchors with fewer tokens (special tokens not counted) get no triplet.
         span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
         seed: of the spans.
@@ -44,17 +54,14 @@ class ArcCSECollator:
         tokenizer: PreTrainedTokenizerBase,
         *,
         triplets: bool = True,
-        small_ratio: float = 0.2,
-        large_ratio: float = 0.4,
-        triplet_min_tokens: int = 25,
+        small_span_ratio: float = SMALL_SPAN_RATIO,
+        large_span_ratio: float = LARGE_SPAN_RATIO,
+        triplet_min_tokens: int = TRIPLET_MIN_TOKENS,
         span_corruption: SpanCorruption = "mask",
         seed: int = 42,
         pad_to_multiple_of: int = 1,
     ):
-        if not 0 < small_ratio < large_ratio < 1:
-            raise ValueError(
-                f"span ratios must satisfy 0 < small < large < 1, not small {small_ratio} and large {large_ratio}"
-            )
+        check_span_ratios(small_span_ratio, large_span_ratio)
         self.pad_token_id = require_pad_token(tokenizer)
         self.mask_token_id = tokenizer.mask_token_id
         if triplets and span_corruption == "mask" and self.mask_token_id is None:
@@ -63,7 +70,7 @@ class ArcCSECollator:
         # An unknown or masked word is part of the sentence; the other special tokens are its frame.
         self.frame = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
         self.triplets = triplets
-        self.ratios = (small_ratio, large_ratio)
+        self.ratios = (small_span_ratio, large_span_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
         self.span_corruption = span_corruption
         self.seed = seed

@@ -5,7 +5,13 @@ from typing import Literal, NamedTuple
 
 import torch
 
+from ..errors import UserError
+
 SpanCorruption = Literal["mask", "delete"]
+
+SMALL_SPAN_RATIO = 0.2
+LARGE_SPAN_RATIO = 0.4
+"""Shares of a sentence's tokens, from the paper (Zhang et al., ACL 2022)."""
 
 
 class NestedSpans(NamedTuple):
@@ -16,17 +22,20 @@ class NestedSpans(NamedTuple):
 
 
 def nested_spans(
-    num_tokens: int, small_ratio: float = 0.2, large_ratio: float = 0.4, generator: torch.Generator | None = None
+    num_tokens: int,
+    small_span_ratio: float = SMALL_SPAN_RATIO,
+    large_span_ratio: float = LARGE_SPAN_RATIO,
+    generator: torch.Generator | None = None,
 ) -> NestedSpans:
     """Draws one span and the larger span around it, both uniformly over the places that they can take.
 
-    The ratios are the paper's (Zhang et al., ACL 2022). The spans cover the rounded share of the tokens, at least one,
-    and the large one is longer than the small one wherever there are two tokens to tell them apart.
+    The spans cover the rounded share of the tokens, at least one, and the large one is longer than the small one
+    wherever there are two tokens to tell them apart.
 
     Args:
         num_tokens: number of the sentence's tokens, special tokens not counted; at least 1.
-        small_ratio: share of the tokens in the small span.
-        large_ratio: share of the tokens in the large span, above `small_ratio`.
+        small_span_ratio: share of the tokens in the small span.
+        large_span_ratio: share of the tokens in the large span, above `small_span_ratio`.
         generator: where the randomness comes from; torch's own by default.
 
     Raises:
@@ -34,15 +43,23 @@ def nested_spans(
     """
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1, not {num_tokens}")
-    if not 0 < small_ratio < large_ratio < 1:
-        raise ValueError(f"ratios must satisfy 0 < small < large < 1, not small {small_ratio} and large {large_ratio}")
-    small_length = min(max(round(small_ratio * num_tokens), 1), max(num_tokens - 1, 1))
-    large_length = min(max(round(large_ratio * num_tokens), small_length + 1), num_tokens)
+    check_span_ratios(small_span_ratio, large_span_ratio)
+    small_length = min(max(round(small_span_ratio * num_tokens), 1), max(num_tokens - 1, 1))
+    large_length = min(max(round(large_span_ratio * num_tokens), small_length + 1), num_tokens)
     large_start = _draw(num_tokens - large_length, generator)
     small_start = large_start + _draw(large_length - small_length, generator)
     return NestedSpans(
         small=range(small_start, small_start + small_length), large=range(large_start, large_start + large_length)
     )
+
+
+def check_span_ratios(small_span_ratio: float, large_span_ratio: float) -> None:
+    """Raises UserError outside of 0 < small < large < 1."""
+    if not 0 < small_span_ratio < large_span_ratio < 1:
+        raise UserError(
+            f"--small_span_ratio {small_span_ratio} --large_span_ratio {large_span_ratio}: must satisfy "
+            "0 < small < large < 1"
+        )
 
 
 def corrupt(

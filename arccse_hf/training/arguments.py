@@ -8,13 +8,21 @@ from typing import Literal
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
-from ..data.span_masking import SpanCorruption
+from ..data.collator import TRIPLET_MIN_TOKENS
+from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
+from ..model.configuration_arccse import ArcCSEConfig
+
+HEAD_SETTINGS = ("pooling", "projection", "temperature", "angular_margin", "triplet_margin")
+"""Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
 
 
 @dataclass
 class ModelArguments:
-    """Which encoder to start from, and what the heads on it are set to."""
+    """Which encoder to start from, and the settings that its checkpoints carry: the pooling and the two heads.
+
+    How the triplets are made and what they weigh is decided by `ArcCSETrainingArguments`.
+    """
 
     model_name_or_path: str = field(
         metadata={
@@ -28,17 +36,30 @@ class ModelArguments:
         default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
     )
     pooling: Literal["cls", "mean", "mean_first_last", "mean_top2"] = field(
-        default="cls", metadata={"help": "How token states become a sentence embedding."}
+        default=ArcCSEConfig.pooling, metadata={"help": "How token states become a sentence embedding."}
     )
     projection: Literal["none", "mlp", "mlp_train_only"] | None = field(
-        default=None,
+        default=ArcCSEConfig.projection,
         metadata={"help": "SimCSE's MLP on the pooled vector. By default mlp_train_only for cls, none otherwise."},
     )
-    temperature: float = field(default=0.05, metadata={"help": "Divides the cosines in ArcCon."})
+    temperature: float = field(default=ArcCSEConfig.temperature, metadata={"help": "Divides the cosines in ArcCon."})
     angular_margin: float = field(
-        default=10.0, metadata={"help": "ArcCon's margin in degrees; 0 gives NT-Xent (SimCSE)."}
+        default=ArcCSEConfig.angular_margin,
+        metadata={"help": "ArcCon's margin in degrees; 0 gives NT-Xent (SimCSE)."},
     )
-    triplet_margin: float = field(default=0.0, metadata={"help": "Cosine by which the less masked version must win."})
+    triplet_margin: float = field(
+        default=ArcCSEConfig.triplet_margin, metadata={"help": "Cosine by which the less masked version must win."}
+    )
+
+    def __post_init__(self):
+        try:
+            ArcCSEConfig(**self.head_settings())
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+
+    def head_settings(self) -> dict[str, str | float | None]:
+        """Returns the fields that go into `ArcCSEConfig`."""
+        return {name: getattr(self, name) for name in HEAD_SETTINGS}
 
 
 @dataclass
@@ -63,9 +84,6 @@ class DataArguments:
             "help": "One column (sentences), two (anchor, positive) or three (and a hard negative). Found by name by "
             "default: text, sentence, anchor/positive/negative, sent0/sent1/hard_neg."
         },
-    )
-    max_seq_length: int = field(
-        default=32, metadata={"help": "Tokens a training text is cut to, special ones included."}
     )
     max_train_samples: int | None = field(
         default=None, metadata={"help": "Train on a random sample of this many rows."}
@@ -103,8 +121,6 @@ class DataArguments:
     )
 
     def __post_init__(self):
-        if self.max_seq_length < 3:
-            raise UserError(f"--max_seq_length {self.max_seq_length}: a text needs room for 3 tokens or more")
         if self.streaming and self.max_train_samples is not None:
             raise UserError(
                 f"--max_train_samples {self.max_train_samples}: a stream cannot be sampled; --max_steps bounds the run"
@@ -126,16 +142,48 @@ class DataArguments:
 
 @dataclass
 class ArcCSETrainingArguments(TrainingArguments):
-    """`TrainingArguments` with the triplet objective's settings, and defaults that suit contrastive training."""
+    """`TrainingArguments` with the settings of tokens, triplets and batches, and defaults for contrastive training.
 
+    Args:
+        dataloader_drop_last: True. In-batch negatives make the loss depend on the batch size, so a smaller last batch
+            would be another task.
+        ddp_find_unused_parameters: False. Every parameter gets a gradient.
+        eval_on_start: True, so that a run says what the encoder scored before training.
+        eval_steps: 125.
+        eval_strategy: "steps". What is measured is the trainer's `eval_suite`; without one nothing is.
+        learning_rate: 3e-5.
+        load_best_model_at_end: True, by `metric_for_best_model`, which is the first metric by default.
+        logging_steps: 50.
+        num_train_epochs: 1.0.
+        per_device_eval_batch_size: 128.
+        per_device_train_batch_size: 64.
+        remove_unused_columns: False. The collator reads columns that `forward` has not.
+        save_steps: None: as often as `eval_steps`.
+        save_total_limit: 2.
+
+    These are the defaults that differ from those of `TrainingArguments`. The margins and the temperature belong to the
+    model: see `ModelArguments` and `ArcCSEConfig`.
+
+    Raises:
+        UserError: Settings that do not go together.
+    """
+
+    max_seq_length: int = field(
+        default=32, metadata={"help": "Tokens a training text is cut to, special ones included."}
+    )
     triplet_weight: float = field(
         default=0.1, metadata={"help": "Weight of the triplet loss beside ArcCon. 0 leaves triplets out altogether."}
     )
-    small_span_ratio: float = field(default=0.2, metadata={"help": "Share of a sentence's tokens in the small span."})
-    large_span_ratio: float = field(default=0.4, metadata={"help": "The same for the large span around it."})
+    small_span_ratio: float = field(
+        default=SMALL_SPAN_RATIO, metadata={"help": "Share of a sentence's tokens in the small span."}
+    )
+    large_span_ratio: float = field(
+        default=LARGE_SPAN_RATIO, metadata={"help": "The same for the large span around it."}
+    )
     span_corruption: SpanCorruption = field(default="mask", metadata={"help": "Mask or delete the tokens of a span."})
     triplet_min_tokens: int = field(
-        default=25, metadata={"help": "Sentences with fewer tokens (special ones not counted) get no triplet."}
+        default=TRIPLET_MIN_TOKENS,
+        metadata={"help": "Sentences with fewer tokens (special ones not counted) get no triplet."},
     )
     triplet_dropout: bool = field(default=False, metadata={"help": "Keep dropout on when the triplets are embedded."})
     gather_negatives: bool = field(
@@ -156,7 +204,6 @@ class ArcCSETrainingArguments(TrainingArguments):
         default=True, metadata={"help": "Keep cosines of a fixed sample before and after training, for the report."}
     )
 
-    # In-batch negatives make the loss depend on the batch size, so a smaller last batch would be another task.
     dataloader_drop_last: bool = field(
         default=True,
         metadata={
@@ -193,13 +240,14 @@ class ArcCSETrainingArguments(TrainingArguments):
     def __post_init__(self):
         if self.save_steps is None:
             self.save_steps = self.eval_steps if self.eval_steps is not None else 500
-        # What decides the best checkpoint is settled later, when it is known what is measured.
-        load_best, greater_is_better = self.load_best_model_at_end, self.greater_is_better
+        # transformers would check and complete these two now. They depend on what is measured, which only the trainer
+        # knows, so `resolve_eval_settings` does both.
+        load_best_model_at_end, greater_is_better = self.load_best_model_at_end, self.greater_is_better
         self.load_best_model_at_end = False
         super().__post_init__()
-        self.load_best_model_at_end, self.greater_is_better = load_best, greater_is_better
+        self.load_best_model_at_end, self.greater_is_better = load_best_model_at_end, greater_is_better
         if self.deepspeed_plugin is not None:
-            # What the launch configuration says DeepSpeed knows already; Trainer compares that with these two.
+            # DeepSpeed took its precision from the launch configuration; Trainer requires these two to match it.
             self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
         if self.grad_cache_chunk_size is not None and self.grad_cache_chunk_size < 1:
             raise UserError(f"--grad_cache_chunk_size {self.grad_cache_chunk_size}: must be 1 or more")
@@ -209,11 +257,9 @@ class ArcCSETrainingArguments(TrainingArguments):
             )
         if self.triplet_weight < 0:
             raise UserError(f"--triplet_weight {self.triplet_weight}: must not be negative")
-        if not 0 < self.small_span_ratio < self.large_span_ratio < 1:
-            raise UserError(
-                f"--small_span_ratio {self.small_span_ratio} --large_span_ratio {self.large_span_ratio}: must satisfy "
-                "0 < small < large < 1"
-            )
+        if self.max_seq_length < 3:
+            raise UserError(f"--max_seq_length {self.max_seq_length}: a text needs room for 3 tokens or more")
+        check_span_ratios(self.small_span_ratio, self.large_span_ratio)
 
     def resolve_eval_settings(self, metrics: Sequence[str], greater_is_better: Callable[[str], bool]) -> None:
         """Fits the evaluation settings to what is measured, now that it is known.

@@ -23,11 +23,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
             model = ArcCSEForContrastiveLearning.from_backbone(
                 path,
                 attn_implementation=arguments.attn_implementation,
-                pooling=arguments.pooling,
-                projection=arguments.projection,
-                temperature=arguments.temperature,
-                angular_margin=arguments.angular_margin,
-                triplet_margin=arguments.triplet_margin,
+                **arguments.head_settings(),
                 **loading,
             )
     except (OSError, ValueError, ImportError) as error:  # not there, not an encoder, not complete, a package missing

@@ -91,7 +91,7 @@ def model_card(
         "projection": model_args.projection or "default of the pooling",
         "batch": f"{args.per_device_train_batch_size} x {args.world_size} processes x "
         f"{args.gradient_accumulation_steps} accumulation steps",
-        "max_seq_length in training": data_args.max_seq_length,
+        "max_seq_length in training": args.max_seq_length,
         "learning rate": f"{args.learning_rate:g}, {getattr(args.lr_scheduler_type, 'value', args.lr_scheduler_type)}",
         "length": f"{args.max_steps} steps" if args.max_steps > 0 else f"{args.num_train_epochs:g} epochs",
         "seed": args.seed,

@@ -85,8 +85,8 @@ def run(
 
     model, tokenizer = load_backbone(model_args)
     longest = max_input_length(model, tokenizer)
-    if data_args.max_seq_length > longest:
-        raise UserError(f"--max_seq_length {data_args.max_seq_length}: the encoder reads {longest} tokens at most")
+    if args.max_seq_length > longest:
+        raise UserError(f"--max_seq_length {args.max_seq_length}: the encoder reads {longest} tokens at most")
 
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
@@ -182,11 +182,11 @@ def load_rows(
         cleaned, counts = load_training_texts(
             **given, texts=texts, max_samples=data_args.max_train_samples, seed=args.seed
         )
-        rows = tokenize_texts(cleaned, tokenizer, data_args.max_seq_length, data_args.preprocessing_num_workers)
+        rows = tokenize_texts(cleaned, tokenizer, args.max_seq_length, data_args.preprocessing_num_workers)
         return rows, rows, counts
     stream = TextStream(
         tokenizer,
-        data_args.max_seq_length,
+        args.max_seq_length,
         **given,
         shuffle_buffer=data_args.streaming_shuffle_buffer,
         seed=args.seed,

@@ -63,8 +63,8 @@ class ArcCSETrainer(Trainer):
             kwargs["data_collator"] = ArcCSECollator(
                 processing_class,
                 triplets=args.triplet_weight > 0,
-                small_ratio=args.small_span_ratio,
-                large_ratio=args.large_span_ratio,
+                small_span_ratio=args.small_span_ratio,
+                large_span_ratio=args.large_span_ratio,
                 triplet_min_tokens=args.triplet_min_tokens,
                 span_corruption=args.span_corruption,
                 seed=args.data_seed if args.data_seed is not None else args.seed,

@@ -1,8 +1,15 @@
 """Settings from YAML, JSON and the command line, and what a wrong one is answered with."""
 
+import ast
+import dataclasses
+import inspect
+import re
+
 import pytest
+from transformers import TrainingArguments
 
 from arccse_hf.errors import UserError
+from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.config import parse_arguments
 
 REQUIRED = ["--model_name_or_path", "some-encoder", "--train_file", "text.txt"]
@@ -89,6 +96,9 @@ def test_data_to_measure_on_brings_its_tasks(given, tasks):
         ),
         (["--large_span_ratio", "1"], "0 < small < large < 1"),
         (["--triplet_weight", "-1"], "--triplet_weight -1.0"),
+        (["--angular_margin", "120"], r"^--angular_margin must be a number in \[0, 90\) degrees, not 120.0$"),
+        (["--triplet_margin", "2"], r"^--triplet_margin must be a number in \[0, 2\), not 2.0$"),
+        (["--temperature", "nan"], "^--temperature must be a number above 0, not nan$"),
         (["--accelerator_config", '{"even_batches": false}'], "even_batches: must be true"),
         (["--max_seq_length", "2"], "--max_seq_length 2"),
         (["--dataset_name", "other"], "either --train_file .* or --dataset_name"),
@@ -143,6 +153,15 @@ def test_help_is_grouped_and_names_every_field(capsys):
 
 
 METRICS = ["stsb_dev_spearman", "geometry_alignment"]
+
+
+def test_the_docstring_lists_the_defaults_that_differ_from_those_of_transformers():
+    theirs = {item.name: item.default for item in dataclasses.fields(TrainingArguments)}
+    ours = {item.name: item.default for item in dataclasses.fields(ArcCSETrainingArguments) if item.name in theirs}
+    different = {name: default for name, default in ours.items() if default != theirs[name]}
+    docstring = inspect.cleandoc(ArcCSETrainingArguments.__doc__)
+    listed = re.findall(r"^    (\w+): (\S+?)[.,:](?:\s|$)", docstring, re.MULTILINE)
+    assert {name: ast.literal_eval(default) for name, default in listed} == different
 
 
 def better(metric):

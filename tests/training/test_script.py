@@ -161,7 +161,6 @@ MISTAKES = {
     ),
     "both sources": (["--dataset_name", "x"], "either --train_file"),
     "ratios": (["--small_span_ratio", "0.9"], "--small_span_ratio 0.9"),
-    "margin": (["--angular_margin", "120"], "angular_margin must be"),
 }
 
 
