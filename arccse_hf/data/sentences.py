@@ -2,18 +2,27 @@
 
 import re
 
-_SENTENCE_BREAK = re.compile(r"[.!?][\"')]*(\s+)(?=[\"'(]?[A-Z0-9])")
+_SENTENCE_BREAK = re.compile(r"[.!?][\"')]*(\s+)(?=[\"'(]?(\w))|[。！？](\s*)(?=(.))")  # noqa: RUF001
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|cf|fig|figs|eq|eqs|sec|ch|vol|pp|ref|refs|no|dr|mr|prof|al)|\b[A-Z])\.$", re.I
 )
 
 
 def split_sentences(text: str) -> list[str]:
-    """Cut a paragraph of prose at the ends of its sentences, but not after "e.g." or an initial."""
+    """Cuts a paragraph of prose at the ends of its sentences, but not after "e.g." or an initial.
+
+    A sentence begins with a capital letter, a digit, or a letter of a script without capitals.
+
+    Example:
+        >>> split_sentences("It works, e.g. Here. So does this.")
+        ['It works, e.g. Here.', 'So does this.']
+    """
     sentences = []
     start = 0
     for match in _SENTENCE_BREAK.finditer(text):
-        if not _ABBREVIATION.search(text, start, match.start() + 1):
-            sentences.append(text[start : match.start(1)])
-            start = match.end()
+        gap, first = (1, match[2]) if match[2] else (3, match[4])
+        if first.islower() or first == "_" or _ABBREVIATION.search(text, start, match.start() + 1):
+            continue
+        sentences.append(text[start : match.start(gap)])
+        start = match.end()
     return [*sentences, text[start:]] if text[start:] else sentences

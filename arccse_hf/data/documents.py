@@ -1,0 +1,318 @@
+"""Documents: a page's file, or a row with a text, as title, sections, paragraphs and sentences.
+
+Sentences are cut by `split_sentences`: pysbd knows more abbreviations, but is a hundred times slower, and blingfire is
+a compiled library without releases since 2021.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+
+from ..errors import UserError
+from .files import expand_files, file_kind, load_files
+from .markup import PARSERS, Block, Page, parse_text
+from .sentences import split_sentences
+
+PAGE_SUFFIXES = frozenset(PARSERS) - {".txt"}
+"""Endings of files that are one document each."""
+
+Paragraph = tuple[str, ...]
+"""Its sentences."""
+
+
+class Section(NamedTuple):
+    """A heading, None where a document begins without one, and the paragraphs up to the next heading."""
+
+    heading: str | None
+    paragraphs: tuple[Paragraph, ...]
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of its sentences, in their order."""
+        return [sentence for paragraph in self.paragraphs for sentence in paragraph]
+
+
+class Document(NamedTuple):
+    """A text with the structure that it has.
+
+    Attributes:
+        title: None where it has none.
+        sections: Only those with text; the text right below the title comes first.
+        source: The file, or the file and the number of the row.
+    """
+
+    title: str | None
+    sections: tuple[Section, ...]
+    source: str
+
+    @property
+    def sentences(self) -> list[str]:
+        """All of its sentences, in their order."""
+        return [sentence for section in self.sections for sentence in section.sentences]
+
+
+@dataclass
+class DocumentCounts:
+    """What became of the files or rows that were read.
+
+    Attributes:
+        read: Files, or rows.
+        documents: Those that became documents.
+        empty: Sources without any text.
+        not_text: Binary files, and files that are not UTF-8.
+        other_kind: Files of a folder or glob whose ending is not known.
+        duplicates: Sources with the same text as an earlier one.
+        boilerplate: Paragraphs left out because many documents have them.
+    """
+
+    read: int = 0
+    documents: int = 0
+    empty: list[str] = field(default_factory=list)
+    not_text: list[str] = field(default_factory=list)
+    other_kind: list[str] = field(default_factory=list)
+    duplicates: list[str] = field(default_factory=list)
+    boilerplate: int = 0
+
+    def __str__(self) -> str:
+        reasons = {
+            "empty": self.empty,
+            "binary or not UTF-8": self.not_text,
+            "of another kind": self.other_kind,
+            "duplicates": self.duplicates,
+        }
+        parts = [f"{len(names):,} {reason} ({_few(names)})" for reason, names in reasons.items() if names]
+        if self.boilerplate:
+            parts.append(f"{self.boilerplate:,} paragraphs left out that many documents have")
+        return f"{self.documents:,} documents of {self.read:,}" + (f": {', '.join(parts)}" if parts else "")
+
+
+def read_documents(
+    patterns: Sequence[str],
+    *,
+    title_column: str | None = None,
+    text_column: str | None = None,
+    one_document_per_file: bool = False,
+    option: str = "--train_file",
+) -> tuple[list[Document], DocumentCounts]:
+    """Returns the documents that files, folders and globs hold, and what became of what was read.
+
+    Args:
+        patterns: Files, folders (with all that lies below them) and globs; `**` is any number of folders. Either pages
+            (.md, .rst, .html), or files of rows (.jsonl, .csv, .parquet ...), of which each row is a document.
+        title_column: The column of rows that holds the title; None: `title`, where there is one.
+        text_column: The column that holds the text; None: `text`, or the only other one.
+        one_document_per_file: Whether a .txt file is a document; otherwise each of its lines is one.
+        option: Where the user wrote `patterns`, for the errors.
+
+    Raises:
+        UserError: A file or column is missing, files of both sorts are mixed, or there is no document at all.
+
+    Example:
+        >>> documents, counts = read_documents(["docs/**/*.md", "pages"])  # doctest: +SKIP
+        >>> print(counts)  # doctest: +SKIP
+        208 documents of 211: 2 empty (a.md, b.md), 1 binary or not UTF-8 (logo.html)
+    """
+    counts = DocumentCounts()
+    page_suffixes = PAGE_SUFFIXES | ({".txt"} if one_document_per_file else set())
+    pages, row_files = find_files(patterns, page_suffixes, counts, option)
+    if pages and row_files:
+        raise UserError(
+            f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort"
+            + (" (or --one_document_per_file True)" if row_files[0].endswith(".txt") else "")
+        )
+    if row_files:
+        documents = _rows_as_documents(expand_files(row_files, option), title_column, text_column, counts, option)
+    else:
+        documents = _pages_as_documents(pages, counts)
+    documents = _without_boilerplate(list(_without_duplicates(documents, counts)), counts)
+    counts.documents = len(documents)
+    if not documents:
+        raise UserError(f"{option} {' '.join(patterns)}: holds no document with text ({counts}); give other files")
+    return documents, counts
+
+
+def find_files(
+    patterns: Sequence[str], page_suffixes: frozenset[str], counts: DocumentCounts, option: str
+) -> tuple[list[str], list[str]]:
+    """The pages and the files of rows that patterns stand for, without repetitions, each pattern's files sorted.
+
+    Of a folder only the pages count. Hidden files and folders are left out.
+
+    Args:
+        patterns: As for `read_documents`.
+        page_suffixes: Endings of pages.
+        counts: Notes what a glob finds of another kind.
+        option: Where the user wrote `patterns`.
+
+    Raises:
+        UserError: A pattern stands for nothing.
+    """
+    pages: dict[str, None] = {}
+    row_files: dict[str, None] = {}
+    for pattern in patterns:
+        path = os.path.expanduser(pattern)
+        if os.path.isdir(path):
+            found = [file for file in _glob(os.path.join(glob.escape(path), "**")) if _suffix(file) in page_suffixes]
+        else:
+            found = [path] if os.path.exists(path) else _glob(path)
+        if not found:
+            what = (
+                f"has no file that is a document ({', '.join(sorted(page_suffixes))})"
+                if os.path.isdir(path)
+                else "matches no file"
+                if glob.has_magic(path)
+                else "does not exist"
+            )
+            raise UserError(f"{option} {pattern}: {what}; check the path (now in {os.getcwd()})")
+        for file in found:
+            if _suffix(file) in page_suffixes:
+                pages[file] = None
+            elif file_kind(file) in ROW_SUFFIXES or file == path:  # expand_files tells what a named file lacks
+                row_files[file] = None
+            else:
+                counts.read += 1
+                counts.other_kind.append(file)
+    return list(pages), list(row_files)
+
+
+ROW_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet"})
+
+
+def make_document(page: Page, source: str) -> Document | None:
+    """The document of a page; None where the page has no text.
+
+    A heading above all others is the title. Without one, the title that stands outside of the text is.
+    """
+    levels = [block.level for block in page.blocks if block.level]
+    top = min(levels, default=0)
+    is_titled = levels.count(top) == 1 and levels[0] == top
+    preamble: list[Section] = []
+    sections: list[Section] = []
+    heading, title = None, None
+    paragraphs: list[Paragraph] = []
+    for block in [*page.blocks, Block(7, "")]:
+        if block.level == 0:
+            paragraphs.append(tuple(split_sentences(block.text)))
+            continue
+        if paragraphs:
+            sections.append(Section(heading, tuple(paragraphs)))
+            paragraphs = []
+        if is_titled and block.level == top and title is None:
+            # What stands above the title (badges, the way to the page) is not what the title is about.
+            title, heading = block.text, None
+            preamble, sections = sections, []
+        else:
+            heading = block.text
+    sections += preamble
+    return Document(page.title if title is None else title, tuple(sections), source) if sections else None
+
+
+def _pages_as_documents(files: Sequence[str], counts: DocumentCounts) -> Iterator[Document]:
+    counts.read += len(files)
+    for file in files:
+        text = _decode(Path(file).read_bytes())
+        if text is None:
+            counts.not_text.append(file)
+            continue
+        document = make_document(PARSERS[_suffix(file)](text), file)
+        if document is None:
+            counts.empty.append(file)
+        else:
+            yield document
+
+
+def _rows_as_documents(
+    files: list[str], title_column: str | None, text_column: str | None, counts: DocumentCounts, option: str
+) -> Iterator[Document]:
+    rows, _ = load_files(files)
+    title_column, text_column = _choose_columns(rows.column_names, title_column, text_column, f"{option} {files[0]}")
+    for number, row in enumerate(rows):
+        source = f"{files[0] if len(files) == 1 else f'{len(files)} files'}:{number + 1}"
+        page = parse_text(row[text_column] or "")
+        title = " ".join((row[title_column] or "").split()) if title_column else ""
+        counts.read += 1
+        document = make_document(page._replace(title=title or None), source)
+        if document is None:
+            counts.empty.append(source)
+        else:
+            yield document
+
+
+def _choose_columns(
+    names: Sequence[str], title_column: str | None, text_column: str | None, source: str
+) -> tuple[str | None, str]:
+    for option, name in (("--title_column", title_column), ("--text_columns", text_column)):
+        if name is not None and name not in names:
+            raise UserError(f"{option} {name}: {source} has no such column; it has {', '.join(names)}")
+    title = title_column or ("title" if "title" in names else None)
+    others = [name for name in names if name != title]
+    text = text_column or ("text" if "text" in others else others[0] if len(others) == 1 else None)
+    if text is None:
+        raise UserError(f"{source}: which of the columns {', '.join(names)} is the text? name it with --text_columns")
+    return title, text
+
+
+def _without_duplicates(documents: Iterable[Document], counts: DocumentCounts) -> Iterator[Document]:
+    seen: set[bytes] = set()
+    for document in documents:
+        key = blake2b("\n".join(document.sentences).encode(), digest_size=16).digest()
+        if key in seen:
+            counts.duplicates.append(document.source)
+        else:
+            seen.add(key)
+            yield document
+
+
+def _without_boilerplate(documents: list[Document], counts: DocumentCounts) -> list[Document]:
+    """The documents without the paragraphs that a hundredth of them have, and five at least: menus, licences, "Source".
+
+    A document that holds nothing else keeps them.
+    """
+    having = Counter(
+        paragraph
+        for document in documents
+        for paragraph in {paragraph for section in document.sections for paragraph in section.paragraphs}
+    )
+    most = max(4, len(documents) // 100)
+    cleaned = []
+    for document in documents:
+        sections = []
+        for heading, paragraphs in document.sections:
+            kept = tuple(paragraph for paragraph in paragraphs if having[paragraph] <= most)
+            if kept:
+                sections.append(Section(heading, kept))
+        if sections:
+            counts.boilerplate += sum(len(section.paragraphs) for section in document.sections)
+            counts.boilerplate -= sum(len(section.paragraphs) for section in sections)
+            document = document._replace(sections=tuple(sections))
+        cleaned.append(document)
+    return cleaned
+
+
+def _decode(content: bytes) -> str | None:
+    """The text of UTF-8; None of anything else."""
+    if b"\0" in content:
+        return None
+    try:
+        return content.decode("utf-8-sig").replace("\r\n", "\n")
+    except UnicodeDecodeError:
+        return None
+
+
+def _glob(pattern: str) -> list[str]:
+    return sorted(file for file in glob.glob(pattern, recursive=True) if os.path.isfile(file))
+
+
+def _suffix(file: str) -> str:
+    return Path(file).suffix.lower()
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(os.path.basename(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")

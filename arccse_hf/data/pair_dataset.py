@@ -1,0 +1,157 @@
+"""Token ids of pairs, drawn while training goes on."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader, Dataset
+from transformers import PreTrainedTokenizerBase, TrainingArguments
+
+from .distinct_batches import DistinctDocumentBatchSampler
+from .pairs import PairRow
+from .tokenization import check_length
+
+CropUnit = Literal["sentences", "tokens"]
+
+TOKEN_CROP_SHARES = (0.05, 0.5)
+"""The shortest and the longest crop, as a share of its window's tokens (Contriever's)."""
+
+
+class PairDataset(Dataset):
+    """Token ids of pairs, `anchor` and `positive`, drawn when they are asked for.
+
+    A crop follows from the seed, the epoch and the row's number alone: it is drawn anew each epoch, and is the same for
+    any number of processes and workers, and after a resume.
+
+    Args:
+        rows: As `make_pairs` gives them.
+        tokenizer: Left as it is.
+        max_seq_length: In tokens, special tokens included.
+        crop_unit: Whether a crop is one or two `sentences`, or a run of `tokens` of the window.
+        crop_deletion: Probability that a crop loses a token.
+        seed: Of the crops and of the order of rows.
+
+    Raises:
+        UserError: `max_seq_length` leaves no room for a word.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[PairRow],
+        tokenizer: PreTrainedTokenizerBase,
+        max_seq_length: int,
+        *,
+        crop_unit: CropUnit = "sentences",
+        crop_deletion: float = 0.1,
+        seed: int = 42,
+    ):
+        check_length(tokenizer, max_seq_length)
+        self.rows = rows
+        self.documents = np.array([row.document for row in rows], dtype=np.int64)
+        self.tokenizer = copy.deepcopy(tokenizer)
+        self.max_seq_length = max_seq_length
+        self.crop_unit = crop_unit
+        self.crop_deletion = crop_deletion
+        self.seed = seed
+        self._special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        # Shared memory: worker processes hold copies of the dataset and must see the epoch change too.
+        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
+
+    def set_epoch(self, epoch: int) -> None:
+        """Starts an epoch: the same rows give new crops, in another order."""
+        self._epoch.fill_(epoch)
+
+    @property
+    def epoch(self) -> int:
+        """The epoch that crops and order belong to."""
+        return int(self._epoch)
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> dict[str, list[int]]:
+        return self.__getitems__([index])[0]
+
+    def __getitems__(self, indices: Sequence[int]) -> list[dict[str, list[int]]]:
+        rngs = [np.random.default_rng((self.seed, self.epoch, index)) for index in indices]
+        pairs = [self.draw_texts(index, rng) for index, rng in zip(indices, rngs, strict=True)]
+        texts = [text for pair in pairs for text in pair]
+        token_ids = iter(self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"])
+        return [
+            {side: self._finish(next(token_ids), self.rows[index].kind, rng) for side in ("anchor", "positive")}
+            for index, rng in zip(indices, rngs, strict=True)
+        ]
+
+    def draw_texts(self, index: int, rng: np.random.Generator | None = None) -> tuple[str, str]:
+        """The two texts of a row, before what happens to their tokens: for crops of tokens the whole window, twice."""
+        row = self.rows[index]
+        if row.kind != "crops":
+            return row.texts[0], row.texts[-1]
+        if self.crop_unit == "tokens":
+            window = " ".join(row.texts)
+            return window, window
+        rng = rng or np.random.default_rng((self.seed, self.epoch, index))
+        return _sentence_crop(row.texts, rng), _sentence_crop(row.texts, rng)
+
+    def _finish(self, token_ids: list[int], kind: str, rng: np.random.Generator) -> list[int]:
+        content = [position for position, token in enumerate(token_ids) if token not in self._special]
+        if not content:
+            return token_ids
+        before, after = token_ids[: content[0]], token_ids[content[-1] + 1 :]
+        tokens = token_ids[content[0] : content[-1] + 1]
+        if kind == "crops":
+            if self.crop_unit == "tokens":
+                length = max(1, round(rng.uniform(*TOKEN_CROP_SHARES) * len(tokens)))
+                start = rng.integers(len(tokens) - length + 1)
+                tokens = tokens[start : start + length]
+            stays = rng.random(len(tokens)) >= self.crop_deletion
+            tokens = [token for token, stay in zip(tokens, stays, strict=True) if stay] or tokens
+        return before + tokens[: self.max_seq_length - len(before) - len(after)] + after
+
+    def dataloader(
+        self, batch_size: int, collate: Callable, args: TrainingArguments, device: torch.device
+    ) -> DataLoader:
+        """What `Trainer.get_train_dataloader` returns: this process's part of batches without two pairs of one
+        document."""
+        sampler = DistinctDocumentBatchSampler(
+            self.documents,
+            batch_size,
+            num_processes=args.world_size,
+            process_index=args.process_index,
+            drop_last=args.dataloader_drop_last,
+            seed=self.seed,
+            epoch=lambda: self.epoch,
+        )
+        loader = DataLoader(
+            self,
+            batch_sampler=sampler,
+            collate_fn=collate,
+            num_workers=args.dataloader_num_workers,
+            pin_memory=args.dataloader_pin_memory,
+            persistent_workers=args.dataloader_persistent_workers,
+            multiprocessing_context=args.dataloader_multiprocessing_context,
+            prefetch_factor=args.dataloader_prefetch_factor,
+            in_order=args.dataloader_in_order,
+        )
+        # Told of one process, because the sampler gives this process's rows only.
+        return prepare_data_loader(
+            loader,
+            device=device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            dispatch_batches=False,
+            non_blocking=args.accelerator_config.non_blocking,
+        )
+
+
+def _sentence_crop(sentences: Sequence[str], rng: np.random.Generator) -> str:
+    """One or two sentences that follow each other."""
+    length = int(rng.integers(1, 3))
+    start = int(rng.integers(len(sentences) - length + 1))
+    return " ".join(sentences[start : start + length])

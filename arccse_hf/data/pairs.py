@@ -1,0 +1,291 @@
+"""Training pairs from documents: what in a document says the same as what."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from ..errors import UserError, one_line
+from .documents import Document, Section
+from .sentences import split_sentences
+
+PairKind = Literal["dropout", "crops", "title", "adjacent", "mixed", "auto"]
+SINGLE_KINDS = ("title", "adjacent", "crops", "dropout")
+
+OPENING_CHARS = 200
+"""Paragraphs of a section are joined up to this length, to be what its heading stands for."""
+WINDOW_CHARS = 1_200
+"""Crops come from as many sentences in a row as fit: some 256 tokens, the chunk that Contriever crops from."""
+
+
+class PairRow(NamedTuple):
+    """What a pair is drawn from.
+
+    Attributes:
+        document: The number of the document.
+        kind: One of `SINGLE_KINDS`.
+        texts: Anchor and positive; the sentence alone for `dropout`; the sentences of a window for `crops`.
+    """
+
+    document: int
+    kind: str
+    texts: tuple[str, ...]
+
+
+_TOO_SHORT, _SHARED, _REPEATED = "too short", "with a text of another document", "repeated"
+_HELD_OUT, _OVER_WEIGHT = "held out for evaluation", "over the weights"
+
+
+@dataclass
+class PairCounts:
+    """How many pairs were made, and why others were not.
+
+    Attributes:
+        documents: All of them.
+        used: Those that at least one pair comes from.
+        made: Pairs by kind.
+        dropped: By reason: sentences that are too short, pairs (of crops: sentences) for the other reasons.
+    """
+
+    documents: int = 0
+    used: int = 0
+    made: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def __str__(self) -> str:
+        made = ", ".join(f"{number:,} {kind}" for kind, number in self.made.items())
+        dropped = ", ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
+        return (
+            f"{self.made.total():,} pairs ({made or 'none'}) from {self.used:,} of {self.documents:,} documents; "
+            f"left out: {dropped or 'none'}"
+        )
+
+
+def make_pairs(
+    documents: Sequence[Document],
+    kind: PairKind = "auto",
+    *,
+    weights: dict[str, float] | None = None,
+    min_chars: int = 5,
+    exclude: Collection[str] = (),
+    seed: int = 0,
+) -> tuple[list[PairRow], PairCounts]:
+    """Makes the rows that pairs of one kind, or of several, are drawn from.
+
+    - `title`: a title or heading with the text below it; where a document has neither, its first sentence with the
+      rest of its first section.
+    - `adjacent`: two sentences that follow each other in a section.
+    - `crops`: two independent crops of up to `WINDOW_CHARS` of sentences; drawn anew each epoch.
+    - `dropout`: a sentence with itself, as ArcCSE has it.
+    - `mixed`: several of these, their numbers as `weights` say.
+    - `auto`: `title` where at least half of the documents give such a pair, `dropout` otherwise.
+
+    A text belongs to the first document that has it. A pair of a later document with the same text is left out: in a
+    batch the two would be each other's negatives.
+
+    Args:
+        documents: Where the pairs come from.
+        kind: As above.
+        weights: For `mixed`: a weight per kind.
+        min_chars: Shorter sentences are left out; titles may be shorter.
+        exclude: Texts held out for evaluation, as `cleaning.held_out_texts` gives them.
+        seed: Of the choice of what `mixed` leaves out.
+
+    Raises:
+        UserError: The documents have no structure for such pairs; the message says for which they have.
+
+    Example:
+        >>> rows, counts = make_pairs(documents, "title")  # doctest: +SKIP
+        >>> rows[0]  # doctest: +SKIP
+        PairRow(document=0, kind='title', texts=('Paper jam', 'Open the rear cover and pull the sheet out.'))
+    """
+    excluded = {one_line(text) for text in exclude}
+
+    def rows_of(single: str, counts: PairCounts) -> list[PairRow]:
+        return list(_rows(documents, single, min_chars, excluded, counts))
+
+    counts = PairCounts(documents=len(documents))
+    if kind == "auto":
+        rows = rows_of("title", counts)
+        if 2 * len({row.document for row in rows}) < len(documents):
+            counts = PairCounts(documents=len(documents))
+            rows = rows_of("dropout", counts)
+    elif kind == "mixed":
+        weights = weights or {}
+        by_kind = {single: rows_of(single, counts) for single in weights}
+        rows = _weighted(by_kind, weights, counts, seed)
+    else:
+        rows = rows_of(kind, counts)
+    if not rows:
+        others = {single: len(rows_of(single, PairCounts())) for single in SINGLE_KINDS}
+        possible = ", ".join(f"{single} ({number:,} pairs)" for single, number in others.items() if number)
+        raise UserError(
+            f"--pairs {kind}: {len(documents):,} documents have no such pair ({counts}); "
+            + (f"possible are {possible}" if possible else "no other kind of pairs is possible either")
+        )
+    counts.made = Counter(row.kind for row in rows)
+    counts.used = len({row.document for row in rows})
+    return rows, counts
+
+
+def parse_weights(pairs: str, weights: Sequence[str]) -> dict[str, float]:
+    """The weights that `--pair_weights title=2 crops=1` gives.
+
+    Raises:
+        UserError: An unknown kind, a weight that is no number above 0, or weights for pairs that are not `mixed`.
+    """
+    given = f"--pair_weights {' '.join(weights)}"
+    if (pairs == "mixed") != bool(weights):
+        raise UserError(
+            f"{given}: only --pairs mixed has weights"
+            if weights
+            else "--pairs mixed: say how much of each, such as --pair_weights title=2 crops=1"
+        )
+    parsed = {}
+    for weight in weights:
+        name, _, number = weight.partition("=")
+        if name not in SINGLE_KINDS:
+            raise UserError(f"{given}: {name} is no kind of pairs; choose from {', '.join(SINGLE_KINDS)}")
+        try:
+            parsed[name] = float(number)
+        except ValueError:
+            parsed[name] = 0.0
+        if not parsed[name] > 0:
+            raise UserError(f"{given}: {weight} must be KIND=NUMBER with a number above 0")
+    return parsed
+
+
+def opening(section: Section) -> str:
+    """The beginning of a section: paragraphs, whole, until `OPENING_CHARS` are there."""
+    text = ""
+    for paragraph in section.paragraphs:
+        text = " ".join(filter(None, [text, *paragraph]))
+        if len(text) >= OPENING_CHARS:
+            break
+    return text
+
+
+def title_texts(document: Document) -> Iterator[tuple[str, str]]:
+    """(title, text below it), as the first pair where the document has a title."""
+    if document.title:
+        yield document.title, opening(document.sections[0])
+
+
+def heading_texts(document: Document) -> Iterator[tuple[str, str]]:
+    """(heading, text below it) of each section that has one."""
+    for section in document.sections:
+        if section.heading:
+            yield section.heading, opening(section)
+
+
+def first_sentence_texts(document: Document) -> Iterator[tuple[str, str]]:
+    """(first sentence, the rest of the opening, or of the section where the opening is that sentence)."""
+    section = document.sections[0]
+    first, *rest = section.sentences
+    in_opening = opening(section)[len(first) :].strip()
+    if rest:
+        yield first, in_opening or opening(Section(None, (tuple(rest),)))
+
+
+def _rows(
+    documents: Sequence[Document], kind: str, min_chars: int, excluded: set[str], counts: PairCounts
+) -> Iterator[PairRow]:
+    owners: dict[bytes, int] = {}
+    for number, document in enumerate(documents):
+        seen: set[tuple[str, ...]] = set()
+
+        def stays(*texts: str, number: int = number, seen: set[tuple[str, ...]] = seen) -> bool:
+            reason = _reason_against(texts, number, owners, excluded, seen)
+            if reason:
+                counts.dropped[reason] += 1
+            return reason is None
+
+        for texts in _CANDIDATES[kind](document, min_chars, counts):
+            if kind == "crops":
+                window = tuple(sentence for sentence in texts if stays(sentence))
+                if len(window) > 1:
+                    yield PairRow(number, kind, window)
+            elif stays(*texts):
+                yield PairRow(number, kind, texts)
+
+
+def _reason_against(
+    texts: tuple[str, ...], document: int, owners: dict[bytes, int], excluded: set[str], seen: set[tuple[str, ...]]
+) -> str | None:
+    """Why these texts are left out; None: they stay, and belong to the document from now on."""
+    texts = tuple(map(one_line, texts))
+    if texts in seen or len(set(texts)) < len(texts):
+        return _REPEATED
+    if excluded and any(not excluded.isdisjoint((text, *split_sentences(text))) for text in texts):
+        return _HELD_OUT
+    keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
+    if any(owners.get(key, document) != document for key in keys):
+        return _SHARED
+    owners.update(dict.fromkeys(keys, document))
+    seen.add(texts)
+    return None
+
+
+def _long_sentences(document: Document, min_chars: int, counts: PairCounts) -> list[list[str]]:
+    """The sentences of each section, without the short ones."""
+    kept = [[text for text in section.sentences if len(text) >= min_chars] for section in document.sections]
+    counts.dropped[_TOO_SHORT] += len(document.sentences) - sum(map(len, kept))
+    return kept
+
+
+def _dropout(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+    for sentences in _long_sentences(document, min_chars, counts):
+        yield from ((sentence,) for sentence in sentences)
+
+
+def _adjacent(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+    for sentences in _long_sentences(document, min_chars, counts):
+        yield from pairwise(sentences)
+
+
+def _windows(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+    for sentences in _long_sentences(document, min_chars, counts):
+        window: list[str] = []
+        for sentence in sentences:
+            if window and sum(map(len, window)) + len(sentence) > WINDOW_CHARS:
+                yield tuple(window)
+                window = []
+            window.append(sentence)
+        yield tuple(window)
+
+
+def _titles(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+    pairs = [*title_texts(document), *heading_texts(document)] or list(first_sentence_texts(document))
+    for title, text in pairs:
+        if len(text) < min_chars:
+            counts.dropped[_TOO_SHORT] += 1
+        else:
+            yield title, text
+
+
+_CANDIDATES: dict[str, Callable[[Document, int, PairCounts], Iterator[tuple[str, ...]]]] = {
+    "title": _titles,
+    "adjacent": _adjacent,
+    "crops": _windows,
+    "dropout": _dropout,
+}
+
+
+def _weighted(
+    by_kind: dict[str, list[PairRow]], weights: dict[str, float], counts: PairCounts, seed: int
+) -> list[PairRow]:
+    """As many rows of each kind as the weights want, without repeating any."""
+    scale = min(len(rows) / weights[kind] for kind, rows in by_kind.items())
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for kind, rows in by_kind.items():
+        number = round(scale * weights[kind])
+        counts.dropped[_OVER_WEIGHT] += len(rows) - number
+        chosen += [rows[index] for index in np.sort(rng.choice(len(rows), number, replace=False))]
+    return chosen
