@@ -47,7 +47,7 @@ MODES = {
 
 
 class Norms:
-    name, headlines = "norms", ("mean", "first")
+    name, main_metrics = "norms", ("mean", "first")
 
     def __init__(self, sentences):
         self.sentences = sentences

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import rankdata
+from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
 RESAMPLES = 1000
+_CELLS = 2**21  # values of a block of resamples: what is ranked at once
 
 
 @dataclass
 class PerItemScores:
-    """What one headline metric is computed from, one value a unit (pair, query or sentence).
+    """What one main metric is computed from, one value per unit (pair, query or sentence).
 
     Args:
-        metric: The headline's key in the task's scores.
+        metric: The metric's key in the task's scores.
         values: `[n]`: with `references` the predictions, whose Spearman correlation is the metric; without, numbers
             whose mean is the metric.
         references: Gold scores `[n]`, the same for all models.
@@ -30,7 +32,7 @@ class PerItemScores:
 def bootstrap_differences(
     sample: PerItemScores, baseline: PerItemScores, *, resamples: int = RESAMPLES, seed: int | Sequence[int] = 0
 ) -> np.ndarray:
-    """The metric of `sample` minus that of `baseline` on `resamples` redrawn sets of units: `[resamples]`.
+    """Returns the metric of `sample` minus that of `baseline` on `resamples` redrawn sets of units: `[resamples]`.
 
     Paired: both models are measured on the same redrawn units, so what makes a unit hard for both cancels.
     Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
@@ -42,30 +44,47 @@ def bootstrap_differences(
         raise ValueError(
             f"a paired bootstrap needs the same units: {len(sample.values)} against {len(baseline.values)}"
         )
-    rng = np.random.default_rng(seed)
-    count = len(sample.values)
-    differences = np.empty(resamples)
-    block = max(1, 2**21 // count)
-    for start in range(0, resamples, block):
-        rows = rng.integers(0, count, size=(min(block, resamples - start), count))
-        differences[start : start + block] = _metric(sample, rows) - _metric(baseline, rows)
-    return differences
+    columns = [sample.values, baseline.values]
+    if sample.references is not None:
+        columns.append(sample.references)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DegenerateDataWarning)  # an undefined metric is NaN, here as elsewhere
+        return bootstrap(
+            columns,
+            _mean_difference if sample.references is None else _spearman_difference,
+            n_resamples=resamples,
+            batch=max(1, _CELLS // len(sample.values)),
+            vectorized=True,
+            paired=True,
+            method="percentile",
+            rng=np.random.default_rng(seed),
+        ).bootstrap_distribution
 
 
 def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """The percentile interval of bootstrapped differences `[resamples]`; NaN where they aren't all defined."""
+    """Returns the percentile interval of bootstrapped differences `[resamples]`; NaN where one of them is undefined."""
     low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
     return float(low), float(high)
 
 
-def _metric(sample: PerItemScores, rows: np.ndarray) -> np.ndarray:
-    if sample.references is None:
-        return sample.values[rows].mean(axis=1)
-    # Spearman's correlation is Pearson's of the ranks, and the ranks are those within the redrawn set.
-    first = rankdata(sample.values[rows], axis=1)
-    second = rankdata(sample.references[rows], axis=1)
-    first -= first.mean(axis=1, keepdims=True)
-    second -= second.mean(axis=1, keepdims=True)
-    norms = np.sqrt((first**2).sum(axis=1) * (second**2).sum(axis=1))
+def _mean_difference(values: np.ndarray, baseline: np.ndarray, axis: int = -1) -> np.ndarray:
+    return values.mean(axis=axis) - baseline.mean(axis=axis)
+
+
+def _spearman_difference(
+    values: np.ndarray, baseline: np.ndarray, references: np.ndarray, axis: int = -1
+) -> np.ndarray:
+    """Spearman's correlation is Pearson's of the ranks, and the ranks are those within the redrawn set."""
+    gold = _centred_ranks(references, axis)
+    return _pearson(_centred_ranks(values, axis), gold, axis) - _pearson(_centred_ranks(baseline, axis), gold, axis)
+
+
+def _centred_ranks(values: np.ndarray, axis: int) -> np.ndarray:
+    ranks = rankdata(values, axis=axis)
+    return ranks - ranks.mean(axis=axis, keepdims=True)
+
+
+def _pearson(first: np.ndarray, second: np.ndarray, axis: int) -> np.ndarray:
+    norms = np.sqrt((first**2).sum(axis=axis) * (second**2).sum(axis=axis))
     with np.errstate(invalid="ignore"):
-        return (first * second).sum(axis=1) / norms
+        return (first * second).sum(axis=axis) / norms

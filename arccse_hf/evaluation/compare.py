@@ -20,8 +20,12 @@ class ModelResult:
         pooling: Which pooling was used, and who chose it.
         scores: `{task: {metric: value}}`, raw; a task that failed is missing.
         errors: `{task: message}` of the tasks that failed.
+        max_seq_length: Tokens that a sentence is cut to.
+        dimension: Of the embeddings.
+        sentences: Number of distinct sentences.
         truncated: Number of sentences longer than the model reads.
         seconds: Time to embed all sentences.
+        samples: `{task: scores of its items}`, of the tasks whose main metric can be resampled.
     """
 
     name: str
@@ -53,23 +57,31 @@ class Difference:
 
 
 def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -> ModelResult:
-    """Score every task into `result`; a failing one is recorded in `result.errors` and the others go on."""
+    """Scores every task into `result`; a failing one is recorded in `result.errors` and the others go on.
+
+    Args:
+        result: Without scores.
+        embeddings: `[len(suite.sentences), dim]`, row `i` being that of `suite.sentences[i]`.
+        suite: The tasks.
+
+    Returns:
+        `result`.
+    """
     embeddings = suite.check(embeddings)
     for task in suite.tasks:
         try:
             rows = suite.embeddings_of(task, embeddings)
-            if hasattr(task, "detail"):
-                result.scores[task.name], result.samples[task.name] = task.detail(rows)
-            else:
-                result.scores[task.name] = task.score(rows)
+            result.scores[task.name], samples = task.score_with_samples(rows)
+            if samples is not None:
+                result.samples[task.name] = samples
         except Exception as error:  # whatever goes wrong in one task must not lose the others' results
             result.errors[task.name] = f"{type(error).__name__}: {error}"
     return result
 
 
 def compare(results: Sequence[ModelResult], *, seed: int = 0) -> list[Difference]:
-    """The differences of all models to the first, for each metric that can be resampled and the papers' averages."""
-    found = []
+    """Returns the differences of all models to the first, for each metric that can be resampled and the averages."""
+    differences = []
     first = results[0]
     for other in results[1:]:
         drawn: dict[str, np.ndarray] = {}
@@ -78,11 +90,11 @@ def compare(results: Sequence[ModelResult], *, seed: int = 0) -> list[Difference
                 continue
             drawn[task] = bootstrap_differences(sample, first.samples[task], seed=(seed, number))
             value = other.scores[task][sample.metric] - first.scores[task][sample.metric]
-            found.append(Difference(other.name, task, sample.metric, value, *interval(drawn[task])))
+            differences.append(Difference(other.name, task, sample.metric, value, *interval(drawn[task])))
         for key, tasks, metric in AVERAGES:
             if key in other.averages and key in first.averages:
                 # The sets are drawn independently of each other, so the n-th draws of all make one draw of the average.
                 mean = np.mean([drawn[task] for task in tasks], axis=0)
                 value = other.averages[key] - first.averages[key]
-                found.append(Difference(other.name, key.rsplit("_", 1)[0], metric, value, *interval(mean)))
-    return found
+                differences.append(Difference(other.name, key.rsplit("_", 1)[0], metric, value, *interval(mean)))
+    return differences

@@ -82,7 +82,7 @@ class GeometryTask:
     """
 
     group = "geometry"
-    headlines = ("alignment", "uniformity", "mean_cosine")
+    main_metrics = ("alignment", "uniformity", "mean_cosine")
 
     def __init__(self, first: Sequence[str], second: Sequence[str], scores: Sequence[float], name: str = "geometry"):
         self.name = name
@@ -104,6 +104,10 @@ class GeometryTask:
             "uniformity": uniformity(embeddings),
             "mean_cosine": mean_cosine(embeddings),
         }
+
+    def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], None]:
+        """`score`; these are properties of all embeddings at once, which have no value per item."""
+        return self.score(embeddings), None
 
 
 def _unit(embeddings: np.ndarray | torch.Tensor) -> torch.Tensor:

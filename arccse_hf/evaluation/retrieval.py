@@ -52,7 +52,7 @@ class RetrievalTask:
     """
 
     group = "retrieval"
-    headlines = ("mrr_at_10", "recall_at_1", "recall_at_10", "ndcg_at_10")
+    main_metrics = ("mrr_at_10", "recall_at_1", "recall_at_10", "ndcg_at_10")
 
     def __init__(self, name: str, pairs: Sequence[tuple[str, str]]):
         self.name = name
@@ -64,7 +64,7 @@ class RetrievalTask:
         self.num_queries = len(pairs)
         self.sentences = [query for query, _ in pairs] + list(position)
 
-    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
+    def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and each query's reciprocal rank, 0 beyond rank 10."""
         ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own)
         found = ranks <= 10
@@ -81,7 +81,7 @@ class RetrievalTask:
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """Scores in [0, 1] of embeddings `[len(self.sentences), dim]`; `mrr` has no cut at rank 10."""
-        return self.detail(embeddings)[0]
+        return self.score_with_samples(embeddings)[0]
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:

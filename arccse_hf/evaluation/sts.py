@@ -73,7 +73,7 @@ class STSTask:
     """
 
     group = "sts"
-    headlines = ("spearman",)
+    main_metrics = ("spearman",)
 
     def __init__(self, name: str, pairs: ScoredPairs):
         if len(pairs) < 2:
@@ -87,7 +87,7 @@ class STSTask:
         """The predicted similarities `[num_pairs]` of embeddings `[2 * num_pairs, dim]`."""
         return cosine_similarity(embeddings[: len(self.pairs)], embeddings[len(self.pairs) :])
 
-    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
+    def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and the cosines behind it."""
         return self.score(embeddings), PerItemScores("spearman", self.cosines(embeddings), self.references)
 

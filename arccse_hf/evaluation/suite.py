@@ -8,7 +8,10 @@ from typing import Protocol
 
 import numpy as np
 
+from .bootstrap import PerItemScores
+
 LOWER_IS_BETTER = ("alignment", "uniformity", "mean_cosine")
+"""The geometry's metrics. They are no correlations or shares either: tables show them as they are, not x 100."""
 
 # What papers print as "avg": the seven test sets, by Spearman, and the seven transfer tasks, by accuracy.
 STS_AVERAGE = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb_test", "sickr")
@@ -26,13 +29,17 @@ class Task(Protocol):
     """Which table shows it: "sts", "transfer", "geometry", "retrieval" or another word."""
     name: str
     """Lower-case letters, digits and underscores: it begins the names of the metrics."""
-    headlines: Sequence[str]
+    main_metrics: Sequence[str]
     """The keys of `score` that belong in a table or a training log, the most important first."""
     sentences: Sequence[str]
     """What has to be embedded; a sentence may repeat."""
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
-        """Score `embeddings` `[len(sentences), dim]`, row `i` being that of `sentences[i]`; raw, not x 100."""
+        """Scores `embeddings` `[len(sentences), dim]`, row `i` being that of `sentences[i]`; raw, not x 100."""
+        ...
+
+    def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores | None]:
+        """Returns what `score` does, and what the main metric is computed from; None where it cannot be resampled."""
         ...
 
 
@@ -97,13 +104,13 @@ class TaskSuite:
             f"{task.name}_{metric}": scores[task.name][metric]
             for task in self.tasks
             if task.name in scores
-            for metric in task.headlines
+            for metric in task.main_metrics
         }
         return flat | averages(scores)
 
     def metric_names(self) -> list[str]:
         """The keys that `flatten` will give, known before anything is embedded."""
-        names = [f"{task.name}_{metric}" for task in self.tasks for metric in task.headlines]
+        names = [f"{task.name}_{metric}" for task in self.tasks for metric in task.main_metrics]
         present = {task.name for task in self.tasks}
         return names + [key for key, tasks, _ in AVERAGES if present.issuperset(tasks)]
 

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ..errors import UserError
 from .compare import Difference, ModelResult
-from .suite import AVERAGES, TRANSFER_AVERAGE, TaskSuite, greater_is_better
+from .suite import AVERAGES, LOWER_IS_BETTER, TRANSFER_AVERAGE, TaskSuite, greater_is_better
 
 GROUP_TITLES = {
     "sts": 'STS: Spearman x 100, "all" setting',
@@ -25,7 +25,6 @@ GROUP_TITLES = {
     "geometry": "Geometry: lower is better",
     "retrieval": "Retrieval: x 100",
 }
-RAW_METRICS = ("alignment", "uniformity", "mean_cosine")  # not correlations or shares: shown as they are
 LABELS = {
     "stsb_dev": "STS-B dev",
     "stsb_test": "STS-B",
@@ -64,7 +63,7 @@ def format_value(value: float | None, metric: str, signed: bool = False) -> str:
     if math.isnan(value):
         return "NaN"
     sign = "+" if signed else ""
-    return f"{value:{sign}.3f}" if metric in RAW_METRICS else f"{100 * value:{sign}.2f}"
+    return f"{value:{sign}.3f}" if metric in LOWER_IS_BETTER else f"{100 * value:{sign}.2f}"
 
 
 def short_names(names: Sequence[str]) -> list[str]:
@@ -109,8 +108,8 @@ def _columns(results: Sequence[ModelResult], suite: TaskSuite) -> dict[str, list
     """The columns of each group's table; the papers' average stands behind the last of its sets."""
     columns: dict[str, list[_Column]] = {}
     for task in suite.tasks:
-        for metric in task.headlines:
-            title = label(task.name) if metric == task.headlines[0] else f"{label(task.name)} {label(metric)}"
+        for metric in task.main_metrics:
+            title = label(task.name) if metric == task.main_metrics[0] else f"{label(task.name)} {label(metric)}"
             if task.group in ("geometry", "retrieval"):
                 title = label(metric) if task.name == task.group else f"{task.name} {label(metric)}"
             columns.setdefault(task.group, []).append(_Column(title, task.name, metric))

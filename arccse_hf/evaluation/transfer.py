@@ -91,7 +91,7 @@ class TransferTask:
         self.splits = [split.sorted() for split in splits]
         self.seed, self.folds = seed, folds
         self.paired = splits[0].second is not None
-        self.headlines = ("accuracy", "f1") if self.paired else ("accuracy",)
+        self.main_metrics = ("accuracy", "f1") if self.paired else ("accuracy",)
         self.sentences = [s for split in self.splits for s in (*split.first, *(split.second or ()))]
 
     def features(self, embeddings: np.ndarray) -> list[np.ndarray]:
@@ -108,7 +108,7 @@ class TransferTask:
             features.append(block)
         return features
 
-    def detail(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
+    def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and which test sentences were right."""
         x = self.features(embeddings)
         y = [np.array(split.labels) for split in self.splits]
@@ -127,7 +127,7 @@ class TransferTask:
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """`accuracy` in [0, 1] of embeddings `[len(self.sentences), dim]`; for pairs also `f1` of label 1."""
-        return self.detail(embeddings)[0]
+        return self.score_with_samples(embeddings)[0]
 
 
 def nested_cross_validation(x: np.ndarray, y: np.ndarray, *, folds: int, seed: int) -> np.ndarray:

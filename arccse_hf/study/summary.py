@@ -49,7 +49,7 @@ class Row:
 
 def headline_metrics(suite: TaskSuite) -> dict[str, str]:
     """By test task, the metric that goes into the table and the average."""
-    return {task.name: task.headlines[0] for task in suite.tasks}
+    return {task.name: task.main_metrics[0] for task in suite.tasks}
 
 
 def summarise(plan: StudyConfig, suite: TaskSuite) -> list[Row]:

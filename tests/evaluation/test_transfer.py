@@ -87,7 +87,7 @@ class TestAgainstScikitLearn:
         folds = StratifiedKFold(4, shuffle=True, random_state=1111)
         expected = cross_val_predict(grid_search(range(-2, 4), folds), x, y, cv=folds)
         task = TransferTask("toy", [Split(texts(240), labels)], folds=4)
-        scores, sample = task.detail(x)
+        scores, sample = task.score_with_samples(x)
         assert agreement(sample.values, expected == y) >= 0.99
         assert scores["accuracy"] == pytest.approx((expected == y).mean(), abs=0.01)
         assert 0.5 < scores["accuracy"] < 0.95
@@ -115,7 +115,7 @@ class TestAgainstScikitLearn:
         assert search.best_params_["C"] == 0.5, "the choice has to matter"
         best = LogisticRegression(max_iter=2000, tol=1e-6, **search.best_params_).fit(x[:150], y[0])
         splits = [Split(texts(len(part), f"{n}_"), list(part)) for n, part in enumerate(y)]
-        _, sample = TransferTask("toy", splits).detail(x)
+        _, sample = TransferTask("toy", splits).score_with_samples(x)
         assert sample.values.tolist() == (best.predict(x[210:]) == y[2]).tolist()
 
     def test_rows_are_in_the_order_of_length_and_label_whatever_the_file_had(self):
@@ -128,7 +128,11 @@ class TestAgainstScikitLearn:
         x = clusters(labels, separation=0.5)
 
         def correct(seed):
-            return TransferTask("toy", [Split(texts(120), labels)], folds=3, seed=seed).detail(x)[1].values.tolist()
+            return (
+                TransferTask("toy", [Split(texts(120), labels)], folds=3, seed=seed)
+                .score_with_samples(x)[1]
+                .values.tolist()
+            )
 
         assert correct(1) == correct(1)
         assert correct(1) != correct(2)
@@ -193,5 +197,5 @@ class TestReading:
             "mrpc": [4076, 1725],
         }
         mrpc = suite.tasks[-1]
-        assert mrpc.headlines == ("accuracy", "f1")
+        assert mrpc.main_metrics == ("accuracy", "f1")
         assert round(np.mean(mrpc.splits[1].labels), 3) == 0.665  # the share that always answering 1 gets

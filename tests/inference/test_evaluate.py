@@ -195,9 +195,9 @@ class TestBootstrap:
 
 
 class Failing:
-    group, name, headlines, sentences = "other", "failing", ("score",), ("cat",)
+    group, name, main_metrics, sentences = "other", "failing", ("score",), ("cat",)
 
-    def score(self, embeddings):
+    def score_with_samples(self, embeddings):
         raise RuntimeError("no luck")
 
 
@@ -324,7 +324,7 @@ class TestCommand:
         assert "nowhere" in captured.err and "mean (default)" in captured.out
 
     def test_a_failing_task_is_reported_by_the_exit_status(self, plain, own_pairs, monkeypatch, capsys):
-        monkeypatch.setattr("arccse_hf.evaluation.geometry.GeometryTask.score", Failing.score)
+        monkeypatch.setattr("arccse_hf.evaluation.geometry.GeometryTask.score_with_samples", Failing.score_with_samples)
         assert run([plain], ["sts", "geometry"], data=own_pairs) == 1
         printed = capsys.readouterr().out
         assert "geometry failed: RuntimeError: no luck" in printed and "Spearman" in printed

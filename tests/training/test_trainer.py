@@ -21,7 +21,7 @@ class Distances:
     """A task whose score can be derived by hand: the norms of the embeddings, in order."""
 
     name = "distances"
-    headlines = ("mean",)
+    main_metrics = ("mean",)
 
     def __init__(self, sentences, scripted=None):
         self.sentences = sentences
