@@ -1,6 +1,6 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sized
 from dataclasses import replace
 from functools import partial
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data.collator import ArcCSECollator, SentenceCollator
 from ..errors import UserError
@@ -21,6 +22,7 @@ from ..inference.loading import max_input_length
 from ..model.losses import row_cosines, sum_of_cosines
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 from .arguments import ArcCSETrainingArguments
+from .console import ConsoleCallback
 from .distributed import EvenlySplitBatchSampler, gather_keys, world_size
 from .grad_cache import GradCache
 
@@ -94,6 +96,10 @@ class ArcCSETrainer(Trainer):
             )
         if self.is_fsdp_enabled:
             _set_up_fsdp(self.accelerator.state.fsdp_plugin, model)
+        # Transformers' own callbacks print dicts, and one or the other of them is there.
+        self.remove_callback(ProgressCallback)
+        self.remove_callback(PrinterCallback)
+        self.add_callback(ConsoleCallback(len(train_dataset) if isinstance(train_dataset, Sized) else None))
         self.add_callback(SeedPerProcessCallback())
         if isinstance(self.data_collator, ArcCSECollator):
             self.add_callback(SetCollatorEpochCallback(self.data_collator))

@@ -1,0 +1,207 @@
+"""What training says while it runs: a header, one row per log step, one line per evaluation, a live line in a terminal."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import warnings
+from collections.abc import Iterator, Mapping
+
+import datasets
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from transformers import TrainerCallback, TrainerControl, TrainerState
+from transformers.utils import logging as transformers_logging
+
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+from .arguments import ArcCSETrainingArguments
+
+COLUMNS = {
+    "loss": "loss",
+    "arccon_loss": "arccon",
+    "triplet_loss": "triplet",
+    "positive_cosine": "pos cos",
+    "negative_cosine": "neg cos",
+    "triplets_violated": "violated",
+}
+"""Names in the log and their headings; a column that the first row of a run does not have is left out."""
+
+_WIDTH = 9
+_TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+_LIBRARIES = r"(torch|transformers|accelerate|datasets|sentence_transformers|huggingface_hub)(\.|$)"
+
+
+class ConsoleCallback(TrainerCallback):
+    """Prints a run for people: aligned rows, and in a terminal a live line with the time that is left.
+
+    It takes the place of transformers' callbacks, which print dicts. Where the output is no terminal, the same rows
+    come without control characters.
+
+    Args:
+        rows: Number of training rows; None where a stream does not know it.
+    """
+
+    def __init__(self, rows: int | None = None):
+        self.rows = rows
+        self._console: Console | None = None
+        self._progress: Progress | None = None
+        self._columns: list[str] = []
+        self._last_scores: dict[str, float] = {}
+        self._mark = self._seconds = 0.0
+        self._steps = 0
+
+    def on_train_begin(
+        self,
+        args: ArcCSETrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: ArcCSEForContrastiveLearning | None = None,
+        **kwargs,
+    ) -> None:
+        """Prints the header and starts the live line."""
+        if not state.is_world_process_zero:
+            return
+        self._console = Console(highlight=False, markup=False, soft_wrap=True)
+        self._columns, self._last_scores = [], {}
+        self._print(" · ".join(header(args, state, model, self.rows)))
+        if self._console.is_terminal and not args.disable_tqdm:
+            self._progress = Progress(
+                TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+                console=self._console, transient=True,
+            )  # fmt: skip
+            self._progress.add_task("training", total=state.max_steps, completed=state.global_step)
+            self._progress.start()
+        self._mark, self._seconds, self._steps = time.perf_counter(), 0.0, 0
+
+    def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Moves the live line on, and counts the time that training alone took."""
+        now = time.perf_counter()
+        self._seconds, self._steps, self._mark = self._seconds + now - self._mark, self._steps + 1, now
+        if self._progress is not None:
+            self._progress.update(self._progress.task_ids[0], completed=state.global_step)
+
+    def on_save(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Leaves the time of saving out of the rows per second."""
+        self._mark = time.perf_counter()
+
+    def on_log(
+        self,
+        args: ArcCSETrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Mapping[str, float] | None = None,
+        **kwargs,
+    ) -> None:
+        """Prints the row of a log step."""
+        if self._console is None or not logs or "loss" not in logs:
+            return
+        if not self._columns:
+            self._columns = [name for name in COLUMNS if name in logs]
+            headings = [COLUMNS[name] for name in self._columns]
+            self._print("".join(f"{text:>{_WIDTH}}" for text in ["step", *headings, "rows/s"]))
+        cells = [str(state.global_step)]
+        cells += [f"{logs[name]:.4f}" if name in logs else "-" for name in self._columns]
+        rows = self._steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        cells.append(f"{rows / self._seconds:,.0f}" if self._seconds else "-")
+        self._print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
+        self._seconds, self._steps = 0.0, 0
+
+    def on_evaluate(
+        self,
+        args: ArcCSETrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: Mapping[str, float] | None = None,
+        **kwargs,
+    ) -> None:
+        """Prints the line of an evaluation: each metric, its change, and whether it is the best so far."""
+        self._mark = time.perf_counter()
+        if self._console is None or not metrics:
+            return
+        scores = evaluation_scores(metrics)
+        chosen = (args.metric_for_best_model or "").removeprefix("eval_")
+        words = []
+        for name in sorted(scores, key=lambda name: name != chosen):
+            notes = [f"{scores[name] - self._last_scores[name]:+.4f}"] if name in self._last_scores else []
+            if name == chosen and self._is_best(scores[name], args, state):
+                notes.append("best")
+            words.append(f"{name} {scores[name]:.4f}" + (f" ({', '.join(notes)})" if notes else ""))
+        self._print(f"evaluation at step {state.global_step}: " + " · ".join(words))
+        self._last_scores = scores
+
+    def on_train_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
+        """Takes the live line away."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the live line, so that the terminal is as it was; also where training ends with an error."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+    def _is_best(self, score: float, args: ArcCSETrainingArguments, state: TrainerState) -> bool:
+        if state.global_step == 0:
+            return False  # The untrained encoder is no checkpoint.
+        if state.best_metric is None:  # Trainer records the best metric only after this call.
+            return score == score  # NaN is never the best.
+        return score > state.best_metric if args.greater_is_better else score < state.best_metric
+
+    def _print(self, line: str) -> None:
+        assert self._console is not None
+        self._console.print(line)
+
+
+def header(
+    args: ArcCSETrainingArguments, state: TrainerState, model: ArcCSEForContrastiveLearning | None, rows: int | None
+) -> list[str]:
+    """Returns what a run is, in a few words each: encoder, rows, batch, steps, device, precision, objective."""
+    words = []
+    if model is not None:
+        name = getattr(model.config.backbone_config, "_name_or_path", "") or model.config.backbone_config.model_type
+        words.append(f"{name.rstrip('/').rpartition('/')[2]} ({model.config.pooling})")
+    words.append("a stream of rows" if rows is None else f"{rows:,} rows")
+    factors = [f"{args.train_batch_size}"]
+    factors += [f"{args.world_size} processes"] if args.world_size > 1 else []
+    factors += [f"{args.gradient_accumulation_steps} accumulated"] if args.gradient_accumulation_steps > 1 else []
+    words.append("batch " + " x ".join(factors))
+    words.append(f"{state.max_steps:,} steps" + (f" from {state.global_step:,}" if state.global_step else ""))
+    precision = "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32"
+    words.append(f"{args.device.type}, {precision}")
+    if model is not None:
+        margin = model.config.angular_margin
+        objective = f"ArcCon {margin:g} degrees" if margin else "NT-Xent"
+        words.append(objective + (f" + {args.triplet_weight:g} x triplet" if args.triplet_weight else ""))
+    return words
+
+
+def evaluation_scores(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns the scores among an evaluation's `metrics`, without the prefix `eval_` and without timings."""
+    names = [name for name in metrics if name.startswith("eval_") and not name.endswith(_TIMINGS)]
+    return {name.removeprefix("eval_"): metrics[name] for name in names}
+
+
+@contextlib.contextmanager
+def quiet_libraries(log_level: str) -> Iterator[None]:
+    """Silences progress bars and warnings of the libraries underneath, unless `log_level` asks for them.
+
+    Args:
+        log_level: Of the run: "passive" and "error" silence, any other leaves everything as it is.
+    """
+    if log_level not in ("passive", "error", "critical"):
+        yield
+        return
+    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
+    dataset_bars = datasets.are_progress_bars_disabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=_LIBRARIES)
+            yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        if not dataset_bars:
+            datasets.enable_progress_bars()
