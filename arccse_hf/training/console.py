@@ -1,4 +1,4 @@
-"""What training says while it runs: a header, one row per log step, one line per evaluation, a live line in a terminal."""
+"""What training says: a header, one row per log step, one line per evaluation, and a live line in a terminal."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ class Scripted:
     """A task that scores what it is told to."""
 
     name = "scripted"
-    headlines = ("mean",)
+    main_metrics = ("mean",)
 
     def __init__(self, sentences, scores):
         self.sentences, self.scores = sentences, list(scores)
