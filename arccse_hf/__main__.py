@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .errors import UserError
+from .errors import UserError, exit_with
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -167,9 +165,7 @@ def main() -> None:
     try:
         app()
     except UserError as error:
-        if os.environ.get("RANK", "0") == "0":
-            print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        exit_with(error)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,8 @@
-"""The one exception for mistakes that the person at the keyboard can mend."""
+"""The one exception for mistakes that the person at the keyboard can mend, and how a command line ends with it."""
+
+import os
+import sys
+from typing import NoReturn
 
 
 class UserError(ValueError):
@@ -10,5 +14,20 @@ class UserError(ValueError):
 
 
 def one_line(text: object) -> str:
-    """`text` with every run of whitespace, line breaks included, as one space."""
+    """Returns `text` with every run of whitespace, line breaks included, as one space."""
     return " ".join(str(text).split())
+
+
+def exit_with(error: UserError) -> NoReturn:
+    """Prints an error as one line, on the first process of each machine, and ends this process with status 2."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        # PyTorch raises a dataloader worker's error again with the worker's traceback, which ends with the message.
+        print(f"error: {one_line(str(error).rpartition('UserError: ')[2])}", file=sys.stderr)
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_available() and distributed.is_initialized():
+        # The other processes may wait for this one in a collective, so their group cannot be ended in order; left to
+        # the interpreter's end, its threads abort the process now and then.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(2)
+    sys.exit(2)

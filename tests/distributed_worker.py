@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate import PartialState
 from backbones import tiny_config
 from conftest import WORDS
 from datasets import Dataset
@@ -182,3 +183,5 @@ if __name__ == "__main__":
     results = {mode: train(folder, mode) for mode in MODES} | {"gather": gather(), "order": order(folder)}
     results["world_size"] = world_size()
     torch.save(results, Path(folder) / f"{torch.distributed.get_rank()}.pt")
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()  # left to the interpreter's end, it aborts the process now and then

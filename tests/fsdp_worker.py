@@ -30,3 +30,5 @@ if __name__ == "__main__":
     for state_dict_type, command in json.loads(sys.argv[1]):
         os.environ["FSDP_STATE_DICT_TYPE"] = state_dict_type
         script.main(command)
+    PartialState().wait_for_everyone()
+    PartialState().destroy_process_group()  # left to the interpreter's end, it aborts the process now and then

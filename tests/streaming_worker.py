@@ -70,3 +70,4 @@ if __name__ == "__main__":
     torch.save(trainer.model.state_dict(), folder / f"weights-{rank}.pt")
     result |= {"world_size": world_size(), "steps": trainer.state.global_step}
     (folder / f"result-{rank}.json").write_text(json.dumps(result))
+    trainer.end()

@@ -27,6 +27,7 @@ from ..evaluation.tables import (
 )
 from ..evaluation.tasks import load_tasks
 from .open import Encoder, count_truncated, embed, load_encoder, process_state
+from .process_group import process_group
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -158,14 +159,15 @@ def run(models: Sequence[str], tasks: Sequence[str], *, output: Path | None = No
     """
     if output is not None:
         check_writable(output)
-    evaluation = evaluate(models, tasks, **options)
-    if process_state().is_main_process:
-        for error in evaluation.failed_models.values():
-            print(f"error: {error}", file=sys.stderr)
-        _print(evaluation)
-        if output is not None:
-            evaluation.write(output)
-            print(f"written: {output}/evaluation.json, evaluation.md, evaluation.csv")
+    with process_group() as state:
+        evaluation = evaluate(models, tasks, **options)
+        if state.is_main_process:
+            for error in evaluation.failed_models.values():
+                print(f"error: {error}", file=sys.stderr)
+            _print(evaluation)
+            if output is not None:
+                evaluation.write(output)
+                print(f"written: {output}/evaluation.json, evaluation.md, evaluation.csv")
     if evaluation.failed_models:
         return 2
     return 1 if any(result.errors for result in evaluation.results) else 0

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import os
 import shutil
 import sys
 from collections.abc import Sequence
@@ -20,7 +19,7 @@ from ..data.cleaning import CleaningCounts, held_out_texts
 from ..data.streaming import TextStream
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
-from ..errors import UserError
+from ..errors import UserError, exit_with
 from ..evaluation import TaskSuite, load_tasks
 from ..inference.export import export
 from ..inference.loading import max_input_length, without_zero3_init
@@ -258,16 +257,12 @@ def show_results(result: TrainResult) -> None:
 
 
 def cli(argv: Sequence[str] | None = None) -> None:
-    """Runs the script; a `UserError` becomes one line on the first process of each machine, and exit status 2.
+    """Runs the script; a `UserError` becomes one line and exit status 2.
 
     Args:
-        argv: what follows the script's name on the command line; None: that of this process.
+        argv: What follows the script's name on the command line; None: that of this process.
     """
     try:
         main(sys.argv[1:] if argv is None else list(argv))
     except UserError as error:
-        if os.environ.get("LOCAL_RANK", "0") == "0":
-            # A dataloader worker's error comes with its traceback before it.
-            message = str(error).rpartition("UserError: ")[2].strip()
-            print(f"run_arccse.py: error: {message}", file=sys.stderr)
-        sys.exit(2)
+        exit_with(error)

@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,14 +20,12 @@ from tqdm.auto import tqdm
 from ...errors import UserError
 from ...evaluation.tables import check_writable
 from ..open import Encoder, load_encoder, process_state
+from ..process_group import process_group
 from .reading import Columns, InputFile, Row, UnreadableFile, find_files, inspect_file, read_rows
 from .shards import Settings, Shard, pending, plan, write_shard
 from .windows import EncodeOptions, embed_rows, shard_schema
 
 T = TypeVar("T")
-
-# Shards differ, and so does how long they take: the first process to end may wait for hours.
-_LONGEST_WAIT = timedelta(days=30)
 
 
 @dataclass
@@ -60,13 +57,13 @@ def run(
     Raises:
         UserError: An argument is wrong; nothing has been embedded then.
     """
-    process_state(timeout=_LONGEST_WAIT)
-    _on_all(lambda: check_writable(output))
-    _on_main(lambda: find_files(inputs))  # before time is spent on the model
-    # Weights that a checkpoint lacks, as of a pooler that nothing uses, are drawn alike on all processes in all runs.
-    torch.manual_seed(0)
-    encoder = _on_all(lambda: load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length))
-    return encode_files(encoder, inputs, output, options)
+    with process_group():
+        _on_all(lambda: check_writable(output))
+        _on_main(lambda: find_files(inputs))  # before time is spent on the model
+        # Seeded so that weights which a checkpoint lacks (an unused pooler) are initialised identically everywhere.
+        torch.manual_seed(0)
+        encoder = _on_all(lambda: load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length))
+        return encode_files(encoder, inputs, output, options)
 
 
 def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options: EncodeOptions) -> int:
