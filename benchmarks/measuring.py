@@ -6,11 +6,14 @@ import math
 import os
 import platform
 import re
+import shlex
 import statistics
+import sys
 import time
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -158,7 +161,8 @@ def processor() -> str:
 
 
 def write_report(options: Namespace, **results: Any) -> None:
-    """Writes options, machine and results to `--output`, if it is given."""
+    """Writes the command, its options, the machine and the results to `--output`, if it is given."""
     if options.output:
-        report = {"options": vars(options), "machine": machine()} | results
-        Path(options.output).write_text(json.dumps(report, indent=2, default=vars) + "\n")
+        command = shlex.join(["python", *sys.argv])
+        report = {"command": command, "date": date.today().isoformat(), "options": vars(options), "machine": machine()}
+        Path(options.output).write_text(json.dumps(report | results, indent=2, default=vars) + "\n")

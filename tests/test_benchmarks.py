@@ -15,6 +15,7 @@ from transformers import BertConfig, BertModel
 sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 
 import measuring
+import tables
 
 from arccse_hf.model import length_batching as sub_batches
 
@@ -52,7 +53,7 @@ def test_every_script_explains_itself(script, capsys):
     assert "--output" in capsys.readouterr().out
 
 
-def test_train_throughput_gives_the_ratio_of_the_medians(report_of, text):
+def test_train_throughput_gives_the_ratio_of_the_medians(report_of, text, monkeypatch):
     report = report_of(
         "train_throughput", "--text", text, "--models", "tiny", "--lengths", "8", "--batches", "4",
         "--comparisons", "fp32", "everything", "--steps", "1", "--repeats", "2",
@@ -68,9 +69,18 @@ def test_train_throughput_gives_the_ratio_of_the_medians(report_of, text):
         theirs = seconds["sentence-transformers fp32"]
         assert result["ratios"]["fp32"] == pytest.approx(theirs / seconds["arccse_hf fp32"])
         assert result["ratios"]["everything"] == pytest.approx(theirs / seconds["arccse_hf bf16"])
+    monkeypatch.setattr(tables, "read", lambda name: report)
+    assert "| 8 | 4 |" in tables.train_throughput("any")
 
 
-def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text):
+def test_tables_are_those_of_the_recorded_results():
+    text = (tables.HERE / "RESULTS.md").read_text(encoding="utf-8")
+    assert tables.render(text) == text, "run python benchmarks/tables.py"
+    shown = [name for name in tables.TABLES if f"<!-- table: {name} -->" in text]
+    assert shown == list(tables.TABLES)
+
+
+def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text, monkeypatch):
     report = report_of(
         "step_profile", "--text", text, "--model", "tiny", "--batch", "4", "--steps", "2", "--repeats", "3",
         "--peak-sizes", "64",
@@ -88,9 +98,11 @@ def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text):
     assert len(report["seconds_per_step"]) == 3 and len(report["peak_flops_per_second"]) == 4
     rate = report["flops_per_step"] / statistics.median(report["seconds_per_step"])
     assert report["utilisation"] == pytest.approx(rate / max(report["peak_flops_per_second"]))
+    monkeypatch.setattr(tables, "read", lambda name: report)
+    assert f"| {2 * 4 * TOKENS} (0.0 %) |" in tables.step_profile()
 
 
-def test_objective_cost_sets_extra_time_against_extra_tokens(report_of, text):
+def test_objective_cost_sets_extra_time_against_extra_tokens(report_of, text, monkeypatch):
     report = report_of(
         "objective_cost", "--text", text, "--model", "tiny", "--batch", "4", "--triplet-min-tokens", "5",
         "--steps", "1", "--repeats", "2",
@@ -101,9 +113,11 @@ def test_objective_cost_sets_extra_time_against_extra_tokens(report_of, text):
     assert over["tokens"] == 2.5
     assert over["time"] == pytest.approx(median["ArcCSE"] / median["SimCSE"])
     assert over["extra_time_per_extra_tokens"] == pytest.approx((over["time"] - 1) / 1.5)
+    monkeypatch.setattr(tables, "read", lambda name: report)
+    assert f"| ArcCSE | {over['time']:.2f} | 2.50 |" in tables.objective_cost()
 
 
-def test_scaling_fits_exponents_and_launches_processes(report_of, text):
+def test_scaling_fits_exponents_and_launches_processes(report_of, text, monkeypatch):
     report = report_of(
         "scaling", "--text", text, "--batch", "4", "--prepared", "50", "100", "200", "--trained", "8", "16",
         "--batches", "2", "4", "--cached", "4", "16", "--steps", "1", "--repeats", "1",
@@ -119,6 +133,9 @@ def test_scaling_fits_exponents_and_launches_processes(report_of, text):
     assert report["memory"]["peak_ratio"] == pytest.approx(largest / cached)
     assert report["memory"]["peak_ratio_to_no_cache"] == pytest.approx(largest / plain)
     assert all(report["memory"][name]["peak_resident"] > 2**26 for name in names)
+    monkeypatch.setattr(tables, "read", lambda name: report)
+    assert "training on 8 / 16 sentences" in tables.scaling()
+    assert "batch 16, chunks of 4 | largest" in tables.memory()
 
 
 def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
