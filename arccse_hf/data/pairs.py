@@ -17,6 +17,8 @@ from .sentences import split_sentences
 
 PairKind = Literal["dropout", "crops", "title", "adjacent", "mixed", "auto"]
 SINGLE_KINDS = ("title", "adjacent", "crops", "dropout")
+QUERY_KINDS = ("title", "heading", "first_sentence")
+"""What can stand for a text, the most like what a user types first."""
 
 OPENING_CHARS = 200
 """Paragraphs of a section are joined up to this length, to be what its heading stands for."""
@@ -29,7 +31,7 @@ class PairRow(NamedTuple):
 
     Attributes:
         document: The number of the document.
-        kind: One of `SINGLE_KINDS`.
+        kind: `dropout`, `crops` or `adjacent`; or what a title pair begins with: one of `QUERY_KINDS`.
         texts: Anchor and positive; the sentence alone for `dropout`; the sentences of a window for `crops`.
     """
 
@@ -107,8 +109,8 @@ def make_pairs(
     """
     excluded = {one_line(text) for text in exclude}
 
-    def rows_of(single: str, counts: PairCounts) -> list[PairRow]:
-        return list(_rows(documents, single, min_chars, excluded, counts))
+    def rows_of(single: str, counts: PairCounts, owners: dict[bytes, int] | None = None) -> list[PairRow]:
+        return list(_rows(documents, single, min_chars, excluded, counts, {} if owners is None else owners))
 
     counts = PairCounts(documents=len(documents))
     if kind == "auto":
@@ -118,7 +120,8 @@ def make_pairs(
             rows = rows_of("dropout", counts)
     elif kind == "mixed":
         weights = weights or {}
-        by_kind = {single: rows_of(single, counts) for single in weights}
+        owners: dict[bytes, int] = {}
+        by_kind = {single: rows_of(single, counts, owners) for single in weights}
         rows = _weighted(by_kind, weights, counts, seed)
     else:
         rows = rows_of(kind, counts)
@@ -171,32 +174,32 @@ def opening(section: Section) -> str:
     return text
 
 
-def title_texts(document: Document) -> Iterator[tuple[str, str]]:
-    """(title, text below it), as the first pair where the document has a title."""
-    if document.title:
-        yield document.title, opening(document.sections[0])
+def query_texts(document: Document, kind: str) -> list[tuple[str, str]]:
+    """Returns what can stand for a text, with that text.
 
-
-def heading_texts(document: Document) -> Iterator[tuple[str, str]]:
-    """(heading, text below it) of each section that has one."""
-    for section in document.sections:
-        if section.heading:
-            yield section.heading, opening(section)
-
-
-def first_sentence_texts(document: Document) -> Iterator[tuple[str, str]]:
-    """(first sentence, the rest of the opening, or of the section where the opening is that sentence)."""
-    section = document.sections[0]
-    first, *rest = section.sentences
-    in_opening = opening(section)[len(first) :].strip()
-    if rest:
-        yield first, in_opening or opening(Section(None, (tuple(rest),)))
+    Args:
+        document: Where both come from.
+        kind: One of `QUERY_KINDS`: the title with the text below it; each heading with its text; or the first sentence
+            with the rest of the opening (with the rest of the section, where the opening is that sentence alone).
+    """
+    first_section = document.sections[0]
+    if kind == "title":
+        return [(document.title, opening(first_section))] if document.title else []
+    if kind == "heading":
+        return [(section.heading, opening(section)) for section in document.sections if section.heading]
+    first, *rest = first_section.sentences
+    in_opening = opening(first_section)[len(first) :].strip()
+    return [(first, in_opening or opening(Section(None, (tuple(rest),))))] if rest else []
 
 
 def _rows(
-    documents: Sequence[Document], kind: str, min_chars: int, excluded: set[str], counts: PairCounts
+    documents: Sequence[Document],
+    kind: str,
+    min_chars: int,
+    excluded: set[str],
+    counts: PairCounts,
+    owners: dict[bytes, int],
 ) -> Iterator[PairRow]:
-    owners: dict[bytes, int] = {}
     for number, document in enumerate(documents):
         seen: set[tuple[str, ...]] = set()
 
@@ -206,13 +209,13 @@ def _rows(
                 counts.dropped[reason] += 1
             return reason is None
 
-        for texts in _CANDIDATES[kind](document, min_chars, counts):
-            if kind == "crops":
+        for row_kind, texts in _CANDIDATES[kind](document, min_chars, counts):
+            if row_kind == "crops":
                 window = tuple(sentence for sentence in texts if stays(sentence))
                 if len(window) > 1:
-                    yield PairRow(number, kind, window)
+                    yield PairRow(number, row_kind, window)
             elif stays(*texts):
-                yield PairRow(number, kind, texts)
+                yield PairRow(number, row_kind, texts)
 
 
 def _reason_against(
@@ -239,37 +242,40 @@ def _long_sentences(document: Document, min_chars: int, counts: PairCounts) -> l
     return kept
 
 
-def _dropout(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+def _dropout(document: Document, min_chars: int, counts: PairCounts) -> Iterator[_Candidate]:
     for sentences in _long_sentences(document, min_chars, counts):
-        yield from ((sentence,) for sentence in sentences)
+        yield from (("dropout", (sentence,)) for sentence in sentences)
 
 
-def _adjacent(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+def _adjacent(document: Document, min_chars: int, counts: PairCounts) -> Iterator[_Candidate]:
     for sentences in _long_sentences(document, min_chars, counts):
-        yield from pairwise(sentences)
+        yield from (("adjacent", pair) for pair in pairwise(sentences))
 
 
-def _windows(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
+def _windows(document: Document, min_chars: int, counts: PairCounts) -> Iterator[_Candidate]:
     for sentences in _long_sentences(document, min_chars, counts):
         window: list[str] = []
         for sentence in sentences:
             if window and sum(map(len, window)) + len(sentence) > WINDOW_CHARS:
-                yield tuple(window)
+                yield "crops", tuple(window)
                 window = []
             window.append(sentence)
-        yield tuple(window)
+        yield "crops", tuple(window)
 
 
-def _titles(document: Document, min_chars: int, counts: PairCounts) -> Iterator[tuple[str, ...]]:
-    pairs = [*title_texts(document), *heading_texts(document)] or list(first_sentence_texts(document))
-    for title, text in pairs:
-        if len(text) < min_chars:
+def _titles(document: Document, min_chars: int, counts: PairCounts) -> Iterator[_Candidate]:
+    pairs = [(kind, pair) for kind in ("title", "heading") for pair in query_texts(document, kind)]
+    for kind, pair in pairs or [("first_sentence", pair) for pair in query_texts(document, "first_sentence")]:
+        if len(pair[1]) < min_chars:
             counts.dropped[_TOO_SHORT] += 1
         else:
-            yield title, text
+            yield kind, pair
 
 
-_CANDIDATES: dict[str, Callable[[Document, int, PairCounts], Iterator[tuple[str, ...]]]] = {
+_Candidate = tuple[str, tuple[str, ...]]
+"""The kind of a row, and its texts."""
+
+_CANDIDATES: dict[str, Callable[[Document, int, PairCounts], Iterator[_Candidate]]] = {
     "title": _titles,
     "adjacent": _adjacent,
     "crops": _windows,

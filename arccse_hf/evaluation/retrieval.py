@@ -46,6 +46,7 @@ class RetrievalTask:
         name: Begins the metrics' names.
         pairs: (query, document) texts. A pair that repeats counts once; a text that is the document of several
             queries is one document.
+        corpus: More documents, among which each query's own one has to be found.
 
     Raises:
         UserError: Fewer than two different documents.
@@ -54,34 +55,41 @@ class RetrievalTask:
     group = "retrieval"
     main_metrics = ("mrr_at_10", "recall_at_1", "recall_at_10", "ndcg_at_10")
 
-    def __init__(self, name: str, pairs: Sequence[tuple[str, str]]):
+    def __init__(self, name: str, pairs: Sequence[tuple[str, str]], corpus: Sequence[str] = ()):
         self.name = name
         pairs = list(dict.fromkeys((query, document) for query, document in pairs))
         position: dict[str, int] = {}
         self.own = np.array([position.setdefault(document, len(position)) for _, document in pairs], dtype=np.int64)
-        if len(position) < 2:
+        if len({*position, *corpus}) < 2:
             raise UserError(f"{name}: retrieval needs pairs with at least 2 different documents, got {len(position)}")
         self.num_queries = len(pairs)
-        self.sentences = [query for query, _ in pairs] + list(position)
+        self.queries = [query for query, _ in pairs]
+        self.documents = list(dict.fromkeys([*position, *corpus]))
+        self.sentences = self.queries + self.documents
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """`score`, and each query's reciprocal rank, 0 beyond rank 10."""
-        ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own)
-        found = ranks <= 10
-        reciprocal = np.where(found, 1 / ranks, 0)
-        scores = {
-            "mrr_at_10": float(reciprocal.mean()),
-            "recall_at_1": float((ranks == 1).mean()),
-            "recall_at_10": float(found.mean()),
-            # With one relevant document the ideal gain is 1, so nDCG is the discount at the rank where it is found.
-            "ndcg_at_10": float(np.where(found, 1 / np.log2(ranks + 1), 0).mean()),
-            "mrr": float((1 / ranks).mean()),
-        }
-        return scores, PerItemScores("mrr_at_10", reciprocal)
+        return score_ranks(ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own))
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """Scores in [0, 1] of embeddings `[len(self.sentences), dim]`; `mrr` has no cut at rank 10."""
         return self.score_with_samples(embeddings)[0]
+
+
+def score_ranks(ranks: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
+    """Scores in [0, 1] of the ranks `[queries]` of the queries' own documents, and the reciprocal ranks, 0 beyond
+    rank 10."""
+    found = ranks <= 10
+    reciprocal = np.where(found, 1 / ranks, 0)
+    scores = {
+        "mrr_at_10": float(reciprocal.mean()),
+        "recall_at_1": float((ranks == 1).mean()),
+        "recall_at_10": float(found.mean()),
+        # With one relevant document the ideal gain is 1, so nDCG is the discount at the rank where it is found.
+        "ndcg_at_10": float(np.where(found, 1 / np.log2(ranks + 1), 0).mean()),
+        "mrr": float((1 / ranks).mean()),
+    }
+    return scores, PerItemScores("mrr_at_10", reciprocal)
 
 
 def _unit(embeddings: np.ndarray) -> np.ndarray:

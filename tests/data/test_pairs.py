@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from arccse_hf.data.documents import Document, Section
 from arccse_hf.data.pair_dataset import PairDataset
-from arccse_hf.data.pairs import SINGLE_KINDS, PairRow, make_pairs, parse_weights
+from arccse_hf.data.pairs import QUERY_KINDS, SINGLE_KINDS, PairRow, make_pairs, parse_weights
 from arccse_hf.errors import UserError
 
 # Few different sentences, so that documents share some.
@@ -42,10 +42,10 @@ MANUAL = [
 
 
 @settings(deadline=None)
-@given(_documents, st.sampled_from(SINGLE_KINDS))
+@given(_documents, st.sampled_from([*SINGLE_KINDS, "mixed"]))
 def test_each_pair_comes_from_one_document_and_shares_no_text_with_another(documents, kind):
     try:
-        rows, counts = make_pairs(documents, kind, min_chars=6)
+        rows, counts = make_pairs(documents, kind, min_chars=6, weights=dict.fromkeys(SINGLE_KINDS, 1))
     except UserError as error:
         assert "have no such pair" in str(error)
         return
@@ -55,11 +55,13 @@ def test_each_pair_comes_from_one_document_and_shares_no_text_with_another(docum
         text = " ".join(source.sentences)
         names = [source.title, *(section.heading for section in source.sections)]
         assert all(part in text or part in names for part in row.texts)
-        assert len(set(row.texts)) == {"dropout": 1, "title": 2, "adjacent": 2}.get(kind, len(row.texts))
+        assert row.kind in {"title": QUERY_KINDS, "mixed": (*QUERY_KINDS, *SINGLE_KINDS)}.get(kind, (kind,))
+        numbers = {"dropout": 1, "crops": len(row.texts)}
+        assert len(set(row.texts)) == len(row.texts) == numbers.get(row.kind, 2)
         for part in row.texts:
             assert owners.setdefault(part, row.document) == row.document
     assert len(set(rows)) == len(rows)
-    assert counts.made == {kind: len(rows)}
+    assert counts.made.total() == len(rows)
     assert counts.used == len({row.document for row in rows})
 
 
@@ -96,7 +98,7 @@ def test_evaluations_texts_and_short_sentences_are_left_out_and_counted():
 
 def test_auto_takes_titles_where_half_of_the_documents_have_them():
     single = [document(None, (f"Only sentence {number}.",)) for number in range(4)]
-    assert {row.kind for row in make_pairs(MANUAL + single[:3], "auto")[0]} == {"title"}
+    assert {row.kind for row in make_pairs(MANUAL + single[:3], "auto")[0]} == {"title", "first_sentence"}
     assert {row.kind for row in make_pairs(MANUAL + single, "auto")[0]} == {"dropout"}
 
 
@@ -111,7 +113,7 @@ def test_an_impossible_kind_is_an_error_that_names_the_possible_ones():
 
 def test_mixed_pairs_come_in_the_numbers_that_the_weights_want():
     rows, counts = make_pairs(MANUAL, "mixed", weights={"title": 1, "dropout": 2}, seed=1)
-    assert counts.made == {"title": 3, "dropout": 6}
+    assert counts.made == {"title": 2, "first_sentence": 1, "dropout": 6}
     assert "3 over the weights" in str(counts)
     assert rows == make_pairs(MANUAL, "mixed", weights={"title": 1, "dropout": 2}, seed=1)[0]
     assert parse_weights("mixed", ["title=2", "crops=.5"]) == {"title": 2, "crops": 0.5}

@@ -1,0 +1,109 @@
+"""A retrieval test out of the user's own documents: which are held out, and what is asked about them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from ..data.documents import Document
+from ..data.pairs import QUERY_KINDS, query_texts
+
+TEST_SHARE, MOST_TEST_DOCUMENTS = 1 / 3, 1_000
+VALIDATION_SHARE, MOST_VALIDATION_DOCUMENTS = 1 / 6, 500
+MIN_TEST_PAIRS = 100
+"""With fewer, an interval is too wide, and too unsure itself, to say anything."""
+MIN_VALIDATION_PAIRS = 50
+ENOUGH_PAIRS = 500
+"""Several headings of a document are asked about only where there are not so many documents."""
+
+
+class DividedDocuments(NamedTuple):
+    """Documents for training, for choosing among its results, and for the verdict."""
+
+    train: list[Document]
+    validation: list[Document]
+    test: list[Document]
+
+
+def divide_documents(documents: Sequence[Document], seed: int) -> DividedDocuments:
+    """Holds out a third of the documents for the test, at most 1,000, and half as many for validation.
+
+    Args:
+        documents: In any order.
+        seed: The same seed divides the same documents alike.
+    """
+    order = np.random.default_rng(seed).permutation(len(documents))
+    test = min(round(TEST_SHARE * len(documents)), MOST_TEST_DOCUMENTS)
+    validation = min(round(VALIDATION_SHARE * len(documents)), MOST_VALIDATION_DOCUMENTS)
+    parts = np.split(order, [test, test + validation])
+    held_out, chosen_by, rest = ([documents[index] for index in np.sort(part)] for part in parts)
+    return DividedDocuments(train=rest, validation=chosen_by, test=held_out)
+
+
+def choose_query_kind(documents: Sequence[Document], trained: Collection[str] = ()) -> str:
+    """The kind of queries to hold out: titles before headings before first sentences, and best one not trained on.
+
+    Args:
+        documents: The test's.
+        trained: Kinds (of `QUERY_KINDS`) that the training pairs begin with.
+
+    Returns:
+        One of `QUERY_KINDS`: the first that gives `MIN_TEST_PAIRS`; where none does, that which gives most.
+    """
+    kinds = sorted(QUERY_KINDS, key=lambda kind: kind in trained)
+    numbers = {kind: len(query_pairs(documents, kind)) for kind in kinds}
+    enough = (kind for kind in kinds if numbers[kind] >= MIN_TEST_PAIRS)
+    return next(enough, max(kinds, key=numbers.__getitem__))
+
+
+def query_pairs(documents: Sequence[Document], kind: str) -> list[tuple[str, str]]:
+    """(query, document) texts, in which no query and no document occurs twice.
+
+    One pair per document, so that the pairs are independent of each other, unless that gives fewer than
+    `ENOUGH_PAIRS`: then more of its headings, the same number from each.
+    """
+    most = -(-ENOUGH_PAIRS // max(1, len(documents)))
+    pairs: list[tuple[str, str]] = []
+    queries: set[str] = set()
+    texts: set[str] = set()
+    for document in documents:
+        for query, text in query_texts(document, kind)[:most]:
+            key = query.casefold()
+            if key not in queries and text not in texts and key != text.casefold():
+                queries.add(key)
+                texts.add(text)
+                pairs.append((query, text))
+    return pairs
+
+
+def neighbour_pairs(documents: Sequence[Document], min_chars: int = 20) -> list[tuple[str, str]]:
+    """Two sentences that follow each other, one such pair per document: a control of another kind than queries."""
+    seen: set[str] = set()
+    pairs: list[tuple[str, str]] = []
+    for document in documents:
+        # At the end, because queries ask for the beginning.
+        pair = [text for text in document.sections[-1].sentences if len(text) >= min_chars][-2:]
+        if len(set(pair)) == 2 and seen.isdisjoint(pair):
+            seen.update(pair)
+            pairs.append((pair[0], pair[1]))
+    return pairs
+
+
+def passages(documents: Sequence[Document]) -> list[str]:
+    """One text per section, to be searched among the others."""
+    return [" ".join(section.sentences) for document in documents for section in document.sections]
+
+
+def divide_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """A third of the user's own pairs for validation, the rest for the test; pairs with one document stay together.
+
+    Args:
+        pairs: (query, document) texts.
+        seed: The same seed divides the same pairs alike.
+    """
+    documents = list(dict.fromkeys(document for _, document in pairs))
+    chosen = np.random.default_rng(seed).permutation(len(documents))[: len(documents) // 3]
+    validation = {documents[index] for index in chosen}
+    return [pair for pair in pairs if pair[1] in validation], [pair for pair in pairs if pair[1] not in validation]
