@@ -8,6 +8,7 @@ import numpy as np
 from scipy.stats import rankdata
 
 from ..errors import UserError
+from .retrieval import RetrievalTask, normalize
 
 
 class BM25Index:
@@ -45,18 +46,14 @@ class BM25Index:
         return self._tokenize(list(texts), stopwords=[], return_ids=False, show_progress=False)
 
 
-def baseline_ranks(
-    queries: Sequence[str], documents: Sequence[str], own: np.ndarray, cosines: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def baseline_ranks(task: RetrievalTask, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rank, 1 being best, of each query's own document by BM25, and by the sum of BM25's rank and an encoder's.
 
     Another document that is exactly as good counts as better.
 
     Args:
-        queries: Texts.
-        documents: Texts.
-        own: `[queries]`, the position of each query's document.
-        cosines: `[queries, documents]`, the encoder's.
+        task: The queries and their documents.
+        embeddings: `[len(task.sentences), dim]`, the encoder's.
 
     Returns:
         Integers `[queries]` and `[queries]`.
@@ -64,11 +61,12 @@ def baseline_ranks(
     Raises:
         UserError: `bm25s` is not installed.
     """
-    index = BM25Index(documents)
-    ranks = np.empty((2, len(queries)), dtype=np.int64)
-    for number, query in enumerate(queries):
-        by_words = rankdata(-index.scores(query), method="max")
-        by_both = by_words + rankdata(-cosines[number], method="max")
-        ranks[0, number] = by_words[own[number]]
-        ranks[1, number] = (by_both <= by_both[own[number]]).sum()
-    return ranks[0], ranks[1]
+    index = BM25Index(task.documents)
+    queries, documents = np.split(normalize(embeddings), [task.num_queries])
+    by_words, by_both = np.empty((2, task.num_queries), dtype=np.int64)
+    for number, (query, own) in enumerate(zip(task.queries, task.own, strict=True)):
+        word_ranks = rankdata(-index.scores(query), method="max")
+        sums = word_ranks + rankdata(-(documents @ queries[number]), method="max")
+        by_words[number] = word_ranks[own]
+        by_both[number] = (sums <= sums[own]).sum()
+    return by_words, by_both

@@ -25,7 +25,7 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray) ->
     Returns:
         Integers `[num_queries]`.
     """
-    queries, documents = _unit(queries), _unit(documents)
+    queries, documents = normalize(queries), normalize(documents)
     ranks = np.empty(len(queries), dtype=np.int64)
     block = max(1, BLOCK_CELLS // len(documents))
     for start in range(0, len(queries), block):
@@ -92,6 +92,7 @@ def score_ranks(ranks: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
     return scores, PerItemScores("mrr_at_10", reciprocal)
 
 
-def _unit(embeddings: np.ndarray) -> np.ndarray:
+def normalize(embeddings: np.ndarray) -> np.ndarray:
+    """Rows `[n, dim]` of length 1; zeros stay zeros."""
     norms = np.linalg.norm(embeddings, axis=1, keepdims=True)
     return embeddings / np.where(norms == 0, 1, norms)

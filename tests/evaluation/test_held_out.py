@@ -1,0 +1,72 @@
+"""What is held out of documents, and which queries ask for it."""
+
+import pytest
+
+from arccse_hf.data.documents import Document, Section
+from arccse_hf.evaluation.held_out import (
+    MIN_TEST_PAIRS,
+    choose_query_kind,
+    divide_documents,
+    divide_pairs,
+    neighbour_pairs,
+    passages,
+    query_pairs,
+)
+
+
+def documents(number, headings=0, title=True):
+    return [
+        Document(
+            f"Title {index}" if title else None,
+            (
+                Section(None, ((f"The first sentence of {index}.", f"The second sentence of {index}."),)),
+                *(Section(f"Heading {index}.{n}", ((f"The text {n} of {index}.",),)) for n in range(headings)),
+            ),
+            "source",
+        )
+        for index in range(number)
+    ]
+
+
+@pytest.mark.parametrize(("number", "sizes"), [(300, (150, 50, 100)), (12_000, (10_500, 500, 1_000)), (3, (2, 0, 1))])
+def test_each_document_is_in_one_part_and_the_same_seed_divides_alike(number, sizes):
+    whole = documents(number)
+    parts = divide_documents(whole, seed=1)
+    assert tuple(map(len, parts)) == sizes
+    assert {document for part in parts for document in part} == set(whole)
+    assert divide_documents(whole, seed=1) == parts
+    assert number == 3 or divide_documents(whole, seed=2) != parts
+
+
+def test_queries_are_of_the_best_kind_that_was_not_trained_on():
+    rich = documents(MIN_TEST_PAIRS, headings=1)
+    assert choose_query_kind(rich) == "title"
+    assert choose_query_kind(rich, {"title"}) == "heading"
+    assert choose_query_kind(rich, {"title", "heading"}) == "first_sentence"
+    plain = documents(MIN_TEST_PAIRS, title=False)
+    assert choose_query_kind(plain, {"first_sentence"}) == "first_sentence"  # there is no choice
+    assert choose_query_kind(documents(8, title=False)[5:] + documents(5)) == "first_sentence"  # gives most
+
+
+def test_no_query_and_no_text_twice():
+    whole = documents(3, headings=2)
+    twice = [*whole, whole[0]._replace(title="title 1"), whole[1]._replace(title="Another")]
+    assert query_pairs(twice, "title") == [
+        (f"Title {index}", f"The first sentence of {index}. The second sentence of {index}.") for index in range(3)
+    ]
+    assert len(query_pairs(whole, "heading")) == 6
+    assert len(query_pairs(documents(600, headings=2), "heading")) == 600  # one per document is enough
+
+
+def test_neighbours_and_passages():
+    whole = documents(2, headings=1)
+    assert neighbour_pairs(documents(1)) == [("The first sentence of 0.", "The second sentence of 0.")]
+    assert neighbour_pairs(whole) == []  # the last section has a single sentence
+    assert passages(whole)[:2] == ["The first sentence of 0. The second sentence of 0.", "The text 0 of 0."]
+
+
+def test_own_pairs_with_one_document_stay_together():
+    pairs = [(f"query {number}", f"document {number // 3}") for number in range(90)]
+    validation, test = divide_pairs(pairs, seed=3)
+    assert (len(validation), len(test)) == (30, 60)
+    assert {document for _, document in validation}.isdisjoint(document for _, document in test)

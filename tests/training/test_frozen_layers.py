@@ -1,0 +1,54 @@
+"""Frozen layers get no gradient and no optimizer state, and nothing is kept of their forward pass."""
+
+import pytest
+import torch
+from backbones import BACKBONES
+from tiny import batch, make_trainer, tiny_model, trainable
+
+from arccse_hf.errors import UserError
+from arccse_hf.training.frozen_layers import train_last_layers
+
+
+@pytest.mark.parametrize("family", sorted(set(BACKBONES) - {"albert"}))
+def test_only_the_last_layers_and_the_projection_get_a_gradient(family):
+    model = trainable(family)
+    train_last_layers(model, 2)
+    reached = []  # layers whose output has a graph behind it
+    stack = next(m for m in model.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == 3)
+    for layer in stack:
+        layer.register_forward_hook(
+            lambda module, inputs, output: reached.append(
+                (output[0] if isinstance(output, tuple) else output).requires_grad
+            )
+        )
+    model(pair=batch()).arccon_loss.backward()
+    names = {name for name, weight in model.named_parameters() if weight.grad is not None}
+    frozen = {name for name, weight in model.named_parameters() if not weight.requires_grad}
+    expected = {name for name, _ in model.named_parameters() if any(f".{n}." in name for n in (1, 2))}
+    expected |= {name for name, _ in model.named_parameters() if name.startswith("projection.")}
+    assert names == expected
+    assert names.isdisjoint(frozen)
+    # A model may be called in several pieces: layers 0, 1 and 2 of each.
+    assert set(reached[0::3]) == {False} and set(reached[1::3]) == set(reached[2::3]) == {True}
+
+
+def test_the_optimizer_holds_no_state_of_frozen_weights(tmp_path, tokenizer, sentences):
+    import datasets
+
+    rows = datasets.Dataset.from_dict({"anchor": tokenizer(sentences)["input_ids"]})
+    model = tiny_model()
+    train_last_layers(model, 1)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    trainer = make_trainer(tmp_path, rows, tokenizer, model=model)
+    trainer.train()
+    with_state = {id(weight) for weight in trainer.optimizer.state}
+    for name, weight in model.named_parameters():
+        assert (id(weight) in with_state) == weight.requires_grad == (not torch.equal(weight, before[name])), name
+
+
+def test_what_cannot_be_frozen_is_said():
+    for number in (0, 4):
+        with pytest.raises(UserError, match=f"--train_last_layers {number}: the encoder has 3 layers; give 1 to 3"):
+            train_last_layers(trainable("bert"), number)
+    with pytest.raises(UserError, match="--train_last_layers 1: the layers of albert share their weights"):
+        train_last_layers(trainable("albert"), 1)
