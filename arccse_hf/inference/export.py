@@ -7,7 +7,13 @@ from pathlib import Path
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Dense, Pooling, Transformer, WeightedLayerPooling
+from sentence_transformers.sentence_transformer.modules import (
+    Dense,
+    Normalize,
+    Pooling,
+    Transformer,
+    WeightedLayerPooling,
+)
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
@@ -59,17 +65,19 @@ def to_sentence_transformer(
         # The encoder's own configuration, without what the training model added to the shared object.
         model.encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        all_layers = {"output_hidden_states": True} if config.pooling in _LAYER_WEIGHTS else {}
+        all_layers = {"output_hidden_states": True} if config.pooling in LAYER_WEIGHTS else {}
         with silence_load_report():  # it would report the pooler, which is settled below
             transformer = Transformer(
-                folder, max_seq_length=max_input_length(model, tokenizer), config_kwargs=all_layers
+                folder,
+                max_seq_length=config.max_seq_length or max_input_length(model, tokenizer),
+                config_kwargs=all_layers,
             )
     _fill_pooler(transformer.model, projection if config.pooling == "cls" else None)
     modules: list[nn.Module] = [transformer]
-    if config.pooling in _LAYER_WEIGHTS:
+    if config.pooling in LAYER_WEIGHTS:
         num_layers = config.backbone_config.num_hidden_layers
         weights = torch.zeros(num_layers)
-        for layer in _LAYER_WEIGHTS[config.pooling]:
+        for layer in LAYER_WEIGHTS[config.pooling]:
             weights[layer] += 1
         modules.append(
             WeightedLayerPooling(config.hidden_size, num_layers, layer_start=1, layer_weights=nn.Parameter(weights))
@@ -79,7 +87,15 @@ def to_sentence_transformer(
         dense = Dense(config.hidden_size, config.hidden_size, activation_function=nn.Tanh())
         dense.linear.load_state_dict(model.projection.dense.state_dict())
         modules.append(dense)
-    return SentenceTransformer(modules=modules, device="cpu")
+    if config.normalize:
+        modules.append(Normalize())
+    return SentenceTransformer(
+        modules=modules,
+        device="cpu",
+        prompts=config.prompts,
+        default_prompt_name=config.default_prompt_name,
+        similarity_fn_name=config.similarity,
+    )
 
 
 @torch.no_grad()
@@ -101,4 +117,4 @@ def _fill_pooler(encoder: nn.Module, projection: nn.Module | None) -> None:
 
 
 # Layers, counted behind the embeddings, whose mean these poolings take.
-_LAYER_WEIGHTS = {"mean_first_last": (0, -1), "mean_top2": (-2, -1)}
+LAYER_WEIGHTS = {"mean_first_last": (0, -1), "mean_top2": (-2, -1)}

@@ -91,9 +91,9 @@ def _open(name: str, path: str, pooling: str | None) -> tuple[SentenceTransforme
     from sentence_transformers.util import is_sentence_transformer_model
 
     try:
-        own = is_sentence_transformer_model(path)
-        if not own and _model_type(path) == "arccse":
+        if _model_type(path) == "arccse":
             return _open_arccse(path, pooling)
+        own = is_sentence_transformer_model(path)
         if not own and pooling in POOLING_FUNCTIONS and pooling not in Pooling.POOLING_MODES:
             return _open_arccse(path, pooling, plain=True)
         # Of a plain encoder, which has no modules.json, sentence-transformers takes the mean.

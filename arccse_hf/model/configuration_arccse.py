@@ -24,6 +24,12 @@ class ArcCSEConfig(PreTrainedConfig):
             10 is read in other people's code, not in the paper.
         triplet_margin: cosine by which the less masked version must be the closer one. 0 is read in other people's
             code, not in the paper.
+        normalize: whether the exported folder scales embeddings to length 1, as the encoder that it started from did.
+        max_seq_length: tokens that the exported folder cuts a text to, special tokens included; by default as many as
+            the encoder reads.
+        prompts: texts by name that sentence-transformers can put before a text.
+        default_prompt_name: which of them it puts there by default.
+        similarity: sentence-transformers' name of the similarity function: "cosine", "dot" ...
 
     Raises:
         ValueError: a value is not allowed; the message names the field and what is.
@@ -38,6 +44,11 @@ class ArcCSEConfig(PreTrainedConfig):
     temperature: float = 0.05
     angular_margin: float = 10.0
     triplet_margin: float = 0.0
+    normalize: bool = False
+    max_seq_length: int | None = None
+    prompts: dict[str, str] | None = None
+    default_prompt_name: str | None = None
+    similarity: str | None = None
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)

@@ -26,6 +26,7 @@ from transformers.models.auto import (
 )
 from transformers.utils import ModelOutput
 
+from .checkpoint_layout import write_layout
 from .configuration_arccse import ArcCSEConfig
 from .length_batching import embed_by_length
 from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_loss_from_cosines
@@ -134,6 +135,12 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
         if isinstance(module, Projection):
             nn.init.normal_(module.dense.weight, std=0.02)
             nn.init.zeros_(module.dense.bias)
+
+    def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
+        """Saves the model with what `SentenceTransformer` needs to embed as `ArcCSEModel` does."""
+        super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
+        if is_main_process:
+            write_layout(save_directory, self.config)
 
     @classmethod
     def from_backbone(

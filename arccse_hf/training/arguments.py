@@ -35,12 +35,16 @@ class ModelArguments:
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
     )
-    pooling: Literal["cls", "mean", "mean_first_last", "mean_top2"] = field(
-        default=ArcCSEConfig.pooling, metadata={"help": "How token states become a sentence embedding."}
+    pooling: Literal["cls", "mean", "mean_first_last", "mean_top2"] | None = field(
+        default=None,
+        metadata={"help": "How token states become a sentence embedding. By default as the encoder itself, else cls."},
     )
     projection: Literal["none", "mlp", "mlp_train_only"] | None = field(
         default=ArcCSEConfig.projection,
-        metadata={"help": "SimCSE's MLP on the pooled vector. By default mlp_train_only for cls, none otherwise."},
+        metadata={
+            "help": "SimCSE's MLP on the pooled vector. By default as the encoder itself; where it says nothing of a "
+            "pooling, mlp_train_only for cls and none otherwise."
+        },
     )
     temperature: float = field(default=ArcCSEConfig.temperature, metadata={"help": "Divides the cosines in ArcCon."})
     angular_margin: float = field(
@@ -58,8 +62,8 @@ class ModelArguments:
             raise UserError(f"--{error}") from error
 
     def head_settings(self) -> dict[str, str | float | None]:
-        """Returns the fields that go into `ArcCSEConfig`."""
-        return {name: getattr(self, name) for name in HEAD_SETTINGS}
+        """Returns the fields that go into `ArcCSEConfig`; those that the user left open are left out."""
+        return {name: getattr(self, name) for name in HEAD_SETTINGS if getattr(self, name) is not None}
 
 
 @dataclass

@@ -1,12 +1,17 @@
 """Opening the encoder that a run starts from, with every check that can be made before training."""
 
+import logging
+
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..data.collator import require_pad_token
 from ..errors import UserError, one_line
+from ..inference.base_modules import BaseModules, read_base_modules
 from ..inference.loading import resolve_model_path, silence_load_report, without_zero3_init
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ModelArguments
+
+logger = logging.getLogger(__name__)
 
 
 def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearning, PreTrainedTokenizerBase]:
@@ -18,14 +23,19 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
     name = f"--model_name_or_path {arguments.model_name_or_path}"
     path = resolve_model_path(arguments.model_name_or_path)
     loading = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
+    with silence_load_report(), without_zero3_init():
+        base = read_base_modules(path, revision=loading["revision"], trust_remote_code=loading["trust_remote_code"])
+    settings = arguments.head_settings() | (settings_of_base(base, arguments) if base else {})
     try:
         with silence_load_report(), without_zero3_init():  # from_backbone makes errors of what the report would say
             model = ArcCSEForContrastiveLearning.from_backbone(
                 path,
                 attn_implementation=arguments.attn_implementation,
-                **arguments.head_settings(),
+                **settings,
                 **loading,
             )
+            if base and base.dense and model.config.projection == "mlp":
+                model.base_model.projection.dense.load_state_dict(base.dense)
     except (OSError, ValueError, ImportError) as error:  # not there, not an encoder, not complete, a package missing
         raise UserError(f"{name}: {one_line(error)}") from error
     try:
@@ -42,3 +52,36 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
             "they do not belong together"
         )
     return model, tokenizer
+
+
+def settings_of_base(base: BaseModules, arguments: ModelArguments) -> dict[str, object]:
+    """Returns the fields of `ArcCSEConfig` that a sentence-transformers model brings; what the user set goes over them.
+
+    Raises:
+        UserError: The model does what cannot be trained here, and the user set nothing in its place.
+    """
+    name = f"--model_name_or_path {arguments.model_name_or_path}"
+    if arguments.pooling is None and base.pooling is None:
+        raise UserError(
+            f"{name}: its pooling ({base.pooling_name}) cannot be trained here; --pooling mean or --pooling cls sets "
+            "another, and its embeddings will be others from the start"
+        )
+    if base.unknown and arguments.projection is None:
+        raise UserError(
+            f"{name}: its modules {', '.join(base.unknown)} cannot be trained here; --projection none leaves them out, "
+            "and its embeddings will be others from the start"
+        )
+    own = {"pooling": base.pooling, "projection": "mlp" if base.dense else "none"}
+    chosen = {field: getattr(arguments, field) or value for field, value in own.items()}
+    kept = [f"{chosen['pooling']} pooling", f"projection {chosen['projection']}"]
+    kept += ["Normalize"] if base.settings["normalize"] else []
+    kept += [f"{base.settings['max_seq_length']} tokens"] if base.settings["max_seq_length"] else []
+    kept += [f"prompts {', '.join(base.settings['prompts'])}"] if base.settings["prompts"] else []
+    logger.info("%s is a sentence-transformers model; the exported one will have %s", name, ", ".join(kept))
+    for field, value in own.items():
+        if chosen[field] != value:
+            logger.warning("--%s %s: the encoder itself has %s", field, chosen[field], value or base.pooling_name)
+    if base.settings["default_prompt_name"]:
+        prompt = base.settings["default_prompt_name"]
+        logger.warning("%s puts its prompt %r before every text; training does not", name, prompt)
+    return {**base.settings, **chosen}

@@ -5,7 +5,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pyarrow.compute as pc
@@ -83,9 +83,9 @@ def run(
     set_seed(args.seed)
 
     model, tokenizer = load_backbone(model_args)
-    longest = max_input_length(model, tokenizer)
-    if args.max_seq_length > longest:
-        raise UserError(f"--max_seq_length {args.max_seq_length}: the encoder reads {longest} tokens at most")
+    # What was left open is settled now: the card and the settings say what it became.
+    model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
+    longest = input_length(model, tokenizer, args.max_seq_length)
 
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
@@ -143,6 +143,29 @@ def run(
         shutil.rmtree(final)
     trainer.end()
     return TrainResult(args.output_dir, before, after)
+
+
+def input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> int:
+    """Returns the tokens that evaluation and the exported folder cut a text to.
+
+    Where the encoder came with a limit of its own, that is it, unless training goes beyond it.
+
+    Args:
+        model: Its configuration gets a limit that training goes beyond.
+        tokenizer: Its tokenizer.
+        max_seq_length: Tokens that training cuts a text to.
+
+    Raises:
+        UserError: The encoder has fewer positions than that.
+    """
+    positions = max_input_length(model, tokenizer)
+    if max_seq_length > positions:
+        raise UserError(f"--max_seq_length {max_seq_length}: the encoder reads {positions} tokens at most")
+    limit = model.config.max_seq_length
+    if limit is not None and max_seq_length > limit:
+        logger.warning("--max_seq_length %d: the encoder itself cuts at %d tokens", max_seq_length, limit)
+        model.config.max_seq_length = max_seq_length
+    return min(positions, model.config.max_seq_length or positions)
 
 
 def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
