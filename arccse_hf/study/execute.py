@@ -161,10 +161,8 @@ def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
 
 def _train(plan: StudyConfig, folder: Path) -> None:
     arguments = [str(folder / CONFIG)]
-    checkpoints = [path.parent for path in folder.glob(f"checkpoint-*/{STATE}")]
-    if checkpoints:
-        last = max(checkpoints, key=lambda path: int(path.name.rpartition("-")[2]))
-        arguments += ["--resume_from_checkpoint", str(last)]
+    if any(folder.glob("checkpoint-*")):
+        arguments += ["--resume_from_checkpoint", "True"]
     if not plan.launcher:
         from ..training.script import main
 

@@ -200,6 +200,12 @@ class ArcCSETrainingArguments(TrainingArguments):
             "same gradient, a third more work. By default all at once."
         },
     )
+    on_nonfinite: Literal["stop", "skip"] = field(
+        default="stop",
+        metadata={
+            "help": "What to do where the loss or the gradient is not finite: stop, or skip that batch and count it."
+        },
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Replace the model or the checkpoints that output_dir holds."}
     )

@@ -3,8 +3,9 @@ torch.distributed."""
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -12,12 +13,32 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import BatchSampler, Sampler
 
+from ..errors import UserError
+
 logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
 
 
 def world_size() -> int:
     """Number of processes that train together; 1 where there is no process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def on_first_process(function: Callable[[], Result]) -> Result:
+    """Returns on all processes what `function` returns on the first one, or raises its `UserError`; all must call."""
+    if world_size() == 1:
+        return function()
+    outcome: list = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = function()
+        except UserError as error:
+            outcome[1] = str(error)
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise UserError(outcome[1])
+    return outcome[0]
 
 
 def gather_keys(keys: Tensor) -> Tensor:

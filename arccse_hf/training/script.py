@@ -27,8 +27,10 @@ from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import check_output_dir
 from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .backbone import load_backbone
+from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import parse_arguments
 from .cosine_samples import AFTER_FILE, BEFORE_FILE, save_cosine_sample
+from .distributed import on_first_process
 from .model_card import model_card
 from .trainer import ArcCSETrainer
 
@@ -247,13 +249,20 @@ def log_triplets(rows: Dataset, min_tokens: int, special_tokens: int, all_rows: 
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
-    """`--resume_from_checkpoint True` means the last checkpoint of output_dir; anything else is a path."""
+    """Returns a checkpoint's folder, True for the newest one of output_dir, or None; those who are short of a file are
+    named before anything is loaded."""
     given = args.resume_from_checkpoint
-    if given is None or given.lower() in ("true", "false"):
-        return given is not None and given.lower() == "true"
-    if not Path(given, "trainer_state.json").is_file():
-        raise UserError(f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no trainer_state.json)")
-    return given
+    if given is None or given.lower() == "false":
+        return None
+    newest = given.lower() == "true"
+    checkpoint = on_first_process(lambda: find_checkpoint(args.output_dir)) if newest else Path(given)
+    if not newest and not is_complete(checkpoint):
+        raise UserError(
+            f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no readable trainer_state.json)"
+        )
+    if checkpoint is not None:
+        check_checkpoint(checkpoint, checksums=False)
+    return newest or given
 
 
 def suite_metrics(line: dict[str, float]) -> dict[str, float]:

@@ -12,7 +12,7 @@ from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, DataLoader, Dataset
-from transformers import EvalPrediction, PreTrainedTokenizerBase, Trainer, TrainerCallback
+from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 
 from ..data.collator import ArcCSECollator, SentenceCollator
@@ -24,10 +24,11 @@ from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 from .arguments import ArcCSETrainingArguments
 from .console import ConsoleCallback
 from .distributed import EvenlySplitBatchSampler, gather_keys, world_size
+from .fault_tolerance import FaultTolerantTrainer
 from .grad_cache import GradCache
 
 
-class ArcCSETrainer(Trainer):
+class ArcCSETrainer(FaultTolerantTrainer):
     """Trains an `ArcCSEForContrastiveLearning` on ArcCon + `triplet_weight` * triplet, and measures its embeddings.
 
     Args:
@@ -236,6 +237,7 @@ class ArcCSETrainer(Trainer):
 
     def _add(self, name: str, total: Tensor, count: int | Tensor) -> None:
         sums = torch.stack([total.float(), torch.as_tensor(count, dtype=torch.float32, device=total.device)])
+        sums = torch.where(sums.isfinite().all(), sums, torch.zeros_like(sums))  # of a batch that is left out
         self._sums[name] = self._sums[name] + sums if name in self._sums else sums
 
     def _tracked(self) -> dict[str, float]:

@@ -197,7 +197,7 @@ def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch)
     real = script.main
     monkeypatch.setattr(script, "main", lambda argv: (given.extend(argv), real(argv)))
     assert command.run_study(path, resume=True) == 0
-    assert given[1] == "--resume_from_checkpoint" and given[2].endswith("checkpoint-2")
+    assert given[1:] == ["--resume_from_checkpoint", "True"]
     scores = [json.loads((base.parent / name / "results.json").read_text())["variants"][0]["scores"]
               for name in ("whole", "out")]  # fmt: skip
     assert scores[0] == scores[1]

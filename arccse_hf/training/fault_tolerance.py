@@ -1,0 +1,354 @@
+"""`FaultTolerantTrainer`: what happens to long runs, and what Trainer leaves to chance.
+
+Losses that are not finite, signals, full disks, damaged checkpoints, memory that does not suffice, processes that die.
+docs/reliability.md says what is promised for each.
+"""
+
+import errno
+import json
+import logging
+import shutil
+import signal
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+from transformers import Trainer
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+
+from ..errors import UserError, one_line
+from .checkpoints import (
+    STAGING,
+    check_checkpoint,
+    find_checkpoint,
+    publish_checkpoint,
+    read_manifest,
+    remove_leftovers,
+)
+from .distributed import on_first_process, world_size
+from .run_identity import differences, run_identity
+from .stop_signals import StopSignals, TrainingStopped
+
+logger = logging.getLogger(__name__)
+
+_STATE = "trainer_state.json"
+_MOST_SKIPPED_IN_SUCCESSION = 10
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class FaultTolerantTrainer(Trainer):
+    """A `Trainer` whose checkpoints are whole, and which ends with one clear line where it cannot go on.
+
+    Its arguments have an `on_nonfinite` of `stop` or `skip`, and a `grad_cache_chunk_size`.
+    """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        # It would replace a loss that is not finite by a good one in the log. Here such a loss is looked for instead.
+        self.args.logging_nan_inf_filter = False
+        if self.args.on_nonfinite == "skip" and self.is_deepspeed_enabled:
+            raise UserError("--on_nonfinite skip: does not go with DeepSpeed, which updates the weights by itself")
+        self.skipped_steps = 0
+        self._skipped_in_succession = 0
+        self._step_loss = self._last_loss = torch.zeros((), device=self.args.device)
+        self._signals = StopSignals()
+        self._stop_signal = 0
+        self._staging: Path | None = None
+        self._last_checkpoint: Path | None = None
+        self._identity = run_identity(self.model, self.args, self.train_dataset)
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
+        """Trains as `Trainer.train` does.
+
+        Args:
+            resume_from_checkpoint: A checkpoint's folder; or True: the newest complete one of `output_dir`, or the
+                beginning where there is none.
+            kwargs: Any other argument of `Trainer.train`.
+
+        Raises:
+            UserError: The checkpoint is damaged or belongs to another model, loss or weights are not finite, the disk
+                or the memory does not suffice, or another process has died.
+            TrainingStopped: SIGTERM or SIGINT came. A checkpoint is written.
+        """
+        self._last_checkpoint = on_first_process(lambda: self._checkpoint_to_resume(resume_from_checkpoint))
+        with StopSignals() as self._signals:
+            checkpoint = None if self._last_checkpoint is None else str(self._last_checkpoint)
+            output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+        self._require_finite_weights()
+        if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
+            self._warn("no measurement chose a checkpoint as the best: the weights are those of the last step")
+        return output
+
+    # Checkpoints
+
+    def _checkpoint_to_resume(self, given: str | bool | None) -> Path | None:
+        folder = self.args.output_dir
+        remove_leftovers(folder)
+        if not given:
+            return None
+        checkpoint = find_checkpoint(folder) if given is True else Path(given)
+        if checkpoint is None:
+            self._warn(f"{folder}: holds no checkpoint yet; training starts from the beginning")
+            return None
+        check_checkpoint(checkpoint, checksums=True)
+        manifest = read_manifest(checkpoint)
+        if manifest is None:
+            self._warn(f"{checkpoint}: has no manifest; whether its files are those that were written is not known")
+        else:
+            for line in differences(manifest["run"], self._identity):
+                self._warn(f"{checkpoint}: {line}")
+        best = json.loads((checkpoint / _STATE).read_text(encoding="utf-8")).get("best_model_checkpoint")
+        if best is not None and Path(best).is_dir():
+            check_checkpoint(Path(best), checksums=True)
+        return checkpoint
+
+    def _get_output_dir(self, trial: object) -> str:
+        return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
+
+    def _save_checkpoint(self, model: nn.Module, trial: object) -> None:
+        self._require_finite_weights()
+        run_dir = Path(self._get_output_dir(trial))
+        target = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        on_first_process(lambda: self._require_space(target))
+        staging = run_dir / STAGING
+        if self.args.local_process_index == 0:
+            shutil.rmtree(staging, ignore_errors=True)
+        self.accelerator.wait_for_everyone()
+
+        self._staging, push, self.args.push_to_hub = staging, self.args.push_to_hub, False
+        try:
+            super()._save_checkpoint(model, trial)
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if not _is_full_disk(error):
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+            raise UserError(self._no_space(target)) from error
+        finally:
+            self._staging, self.args.push_to_hub = None, push
+        # Trainer looked for the best checkpoint in the staging folder.
+        best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if self.state.best_global_step and (best == target or best.is_dir()):
+            self.state.best_model_checkpoint = str(best)
+        staged = staging / target.name
+        if self.args.should_save:
+            self.state.save_to_json(str(staged / _STATE))
+        self.accelerator.wait_for_everyone()
+        # The first process publishes; after that those of other machines, where they have a disk of their own.
+        for first in (True, False):
+            if self.args.local_process_index == 0 and self.is_world_process_zero() == first and staged.is_dir():
+                publish_checkpoint(staged, target, self._identity)
+                remove_leftovers(run_dir)
+            self.accelerator.wait_for_everyone()
+        self._last_checkpoint = target
+        if push:
+            self._push_from_checkpoint(str(target))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _load_best_model(self) -> None:
+        best = Path(self.state.best_model_checkpoint)
+        on_first_process(lambda: check_checkpoint(best, checksums=True))
+        super()._load_best_model()
+
+    def _require_space(self, target: Path) -> None:
+        if shutil.disk_usage(target.parent).free < self._checkpoint_bytes():
+            raise UserError(self._no_space(target))
+
+    def _no_space(self, target: Path) -> str:
+        free = shutil.disk_usage(target.parent).free
+        return (
+            f"{target}: no space to write it ({_readable_size(self._checkpoint_bytes())} needed, "
+            f"{_readable_size(free)} free); earlier checkpoints are whole. Make room; --resume_from_checkpoint True "
+            "goes on"
+        )
+
+    def _checkpoint_bytes(self) -> int:
+        tensors = [*self.model.parameters(), *self.model.buffers()]
+        if not self.args.save_only_model and self.optimizer is not None:
+            tensors += [value for state in self.optimizer.state.values() for value in _tensors(state)]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    # Steps
+
+    def _run_epoch(self, *args, **kwargs) -> None:
+        if self.state.global_step >= self.state.max_steps:  # resumed where it had ended: Trainer would train one more
+            self.control.should_training_stop = True
+            return
+        try:
+            super()._run_epoch(*args, **kwargs)
+        except (MemoryError, RuntimeError) as error:
+            explanation = self._explanation(error)
+            if explanation is None:
+                raise
+            raise UserError(explanation) from error
+        if self._stop_signal:
+            self._stop()
+
+    def training_step(self, *args, **kwargs) -> Tensor:
+        loss = super().training_step(*args, **kwargs)
+        self._step_loss = self._step_loss + loss
+        # The log's mean counts a batch that is left out with the loss of the batch before.
+        self._last_loss = torch.where(loss.isfinite(), loss, self._last_loss)
+        return self._last_loss.clone()
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Tensor | float | None = None) -> Tensor | float | None:
+        # The last thing before the optimizer's step.
+        grad_norm = super()._get_grad_norm(model, grad_norm)
+        bad_loss, bad_gradient, self._stop_signal = self._agree(grad_norm)
+        if not bad_loss and not bad_gradient:
+            self._skipped_in_succession = 0
+            return grad_norm
+        self.skipped_steps += 1
+        self._skipped_in_succession += 1
+        step = self.state.global_step + 1
+        self._require_finite_weights()
+        what = f"the {'loss' if bad_loss else 'norm of the gradient'} is not finite at step {step}"
+        if self.args.on_nonfinite == "stop":
+            raise UserError(self._nonfinite_advice(what))
+        if self._skipped_in_succession >= _MOST_SKIPPED_IN_SUCCESSION:
+            raise UserError(
+                self._nonfinite_advice(f"{what}, nor was it in the {self._skipped_in_succession - 1} before")
+            )
+        self._warn(f"{what}: its batch is left out")
+        model.zero_grad()  # the optimizer passes over weights without a gradient
+        return None
+
+    def _agree(self, grad_norm: Tensor | float | None) -> tuple[bool, bool, int]:
+        """Returns whether a loss and the gradient are not finite on any process, and a signal that one of them got.
+
+        It takes one reduction and one wait for the device per step.
+        """
+        if isinstance(grad_norm, DTensor):
+            grad_norm = grad_norm.full_tensor()
+        # A gradient scaler looks at the gradient by itself: in float16 it overflows now and then.
+        scaled = getattr(self.accelerator, "scaler", None) is not None
+        norm = torch.as_tensor(0.0 if grad_norm is None or scaled else grad_norm, device=self.args.device)
+        flags = ~torch.stack([self._step_loss.float(), norm.float()]).isfinite()
+        self._step_loss = torch.zeros_like(self._step_loss)
+        if world_size() == 1:
+            return (*flags.tolist(), self._signals.received)
+        signals = [self._signals.received == number for number in (signal.SIGTERM, signal.SIGINT)]
+        flags = torch.cat([flags.float(), torch.tensor(signals, dtype=torch.float32, device=flags.device)])
+        bad_loss, bad_gradient, terminated, interrupted = self.accelerator.reduce(flags, reduction="sum").tolist()
+        return bad_loss > 0, bad_gradient > 0, signal.SIGTERM if terminated else signal.SIGINT if interrupted else 0
+
+    def _maybe_log_save_evaluate(self, *args, **kwargs) -> None:
+        super()._maybe_log_save_evaluate(*args, **kwargs)
+        # At the end of an epoch there may be more to log, to measure and to save: `_run_epoch` stops after that.
+        if self._stop_signal and not float(self.state.epoch).is_integer():
+            self._stop()
+
+    def _stop(self) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self._last_checkpoint is None or self._last_checkpoint.name != name:
+            self._save_checkpoint(self.model_wrapped, trial=None)
+        self._warn(
+            f"stopped by {signal.Signals(self._stop_signal).name} at step {self.state.global_step}; "
+            f"{self._last_checkpoint} is written, --resume_from_checkpoint True goes on"
+        )
+        self.end()
+        raise TrainingStopped(128 + self._stop_signal)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if "loss" in logs and self.skipped_steps:
+            logs["skipped_steps"] = self.skipped_steps
+        if self.state.global_step == getattr(self, "_initial_global_step", -1):
+            logs.pop("train_loss", None)  # no step was trained: Trainer's zero is no loss
+        super().log(logs, start_time)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
+        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        if name in metrics and not torch.tensor(metrics[name]).isfinite():
+            self._warn(
+                f"{name} is {metrics[name]} at step {self.state.global_step}: all embeddings, or all that they are "
+                "compared with, are equal. It chooses no checkpoint"
+            )
+            return False
+        return super()._determine_best_metric(metrics, trial)
+
+    # What is said
+
+    def _require_finite_weights(self) -> None:
+        """Raises UserError on all processes if a weight on any of them is not finite."""
+        name = _nonfinite_weight(self.model)
+        count = torch.tensor(float(name is not None), device=self.args.device)
+        if self.accelerator.reduce(count, reduction="sum").item():
+            what = f"the weights are not finite after step {self.state.global_step}"
+            raise UserError(self._nonfinite_advice(f"{what} (the first: {name})" if name else what))
+
+    def _nonfinite_advice(self, what: str) -> str:
+        advice = [f"a lower --learning_rate than {self.args.learning_rate:g}"]
+        if not 0 < self.args.max_grad_norm <= 1:
+            advice.append("--max_grad_norm 1")
+        if self.args.fp16:
+            advice.append("--bf16 True instead of --fp16 True")
+        if self.args.on_nonfinite == "stop" and not self.is_deepspeed_enabled:
+            advice.append("--on_nonfinite skip where single batches are to blame")
+        kept = self._last_checkpoint
+        return (
+            f"{what}: training cannot go on. Try {', '.join(advice)}. Nothing is exported; "
+            f"{f'the last good checkpoint is {kept}' if kept else 'no checkpoint was written before'}"
+        )
+
+    def _explanation(self, error: BaseException) -> str | None:
+        """Returns what to do about an error, or None where it is not known."""
+        text = str(error).lower()
+        if any(part in text for part in ("timed out", "closed by peer", "reset by peer", "connection refused")):
+            return (
+                f"another process has ended, or has not answered for {self.args.ddp_timeout} s (--ddp_timeout): "
+                f"{one_line(error)[:200]}"
+            )
+        no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text
+        if not no_memory or self.args.auto_find_batch_size:
+            return None
+        if not self.model.training:
+            size = self.args.per_device_eval_batch_size
+            return f"--per_device_eval_batch_size {size}: out of memory while measuring; try {max(1, size // 2)}"
+        size, chunk = self.args.per_device_train_batch_size, self.args.grad_cache_chunk_size
+        what = f"--per_device_train_batch_size {size}: out of memory at step {self.state.global_step + 1}"
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return f"{what}; try {max(2, size // 2)}, or --gradient_checkpointing True"
+        if chunk == 1:
+            return f"{what} with one text at a time; try a lower --max_seq_length, or a smaller encoder"
+        return (
+            f"{what}; --grad_cache_chunk_size {max(1, (chunk or size) // 2)} trains on the same batch in less memory, "
+            "with the same gradient"
+        )
+
+    def _warn(self, message: str) -> None:
+        if self.is_world_process_zero():
+            logger.warning(message)
+
+
+def _nonfinite_weight(model: nn.Module) -> str | None:
+    """Returns the name of a weight (of those on this process) that has a value which is not finite, or None."""
+    names, weights = [], []
+    for name, weight in model.named_parameters():
+        local = weight.detach()
+        names.append(name)
+        weights.append(local.to_local() if isinstance(local, DTensor) else local)
+    finite = torch.stack([weight.isfinite().all() for weight in weights]).tolist()
+    return next((name for name, good in zip(names, finite, strict=True) if not good), None)
+
+
+def _tensors(state: object) -> list[Tensor]:
+    values = state.values() if isinstance(state, dict) else []
+    return [value for value in values if isinstance(value, Tensor)]
+
+
+def _is_full_disk(error: BaseException) -> bool:
+    text = str(error)
+    return getattr(error, "errno", None) in _FULL or any(
+        part in text for part in ("PytorchStreamWriter failed", "unexpected pos", "No space left", "File too large")
+    )
+
+
+def _readable_size(count: int) -> str:
+    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,53 @@
+"""SIGTERM and SIGINT: noted while a run trains, so that it can write a checkpoint before it ends."""
+
+import os
+import signal
+import threading
+import time
+from multiprocessing.sharedctypes import RawValue
+
+_INSISTS = 2.0
+
+
+class TrainingStopped(SystemExit):
+    """A signal ended the training, and a checkpoint was written. The exit status is 128 + the signal's number."""
+
+
+class StopSignals:
+    """Within its context, SIGTERM and SIGINT (Ctrl-C) are noted in `received` instead of ending the process at once.
+
+    Launchers send signals on, so one may come more than once. A second Ctrl-C some seconds after the first ends the
+    process at once. Dataloader workers that are forked meanwhile do nothing on either signal, for they often get it
+    together with the process that they work for, which needs them until its step is done.
+
+    Args:
+        received: Number of the first signal that came; 0 before.
+    """
+
+    def __init__(self):
+        self.received = 0
+        self._process = os.getpid()
+        self._over = RawValue("b", 0)  # shared with the workers
+        self._first_time = 0.0
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():  # Python sets handlers in no other
+            self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over.value = 1
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _note(self, number: int, frame: object) -> None:
+        if os.getpid() != self._process:
+            if self._over.value:  # the main process ends its workers so
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            return
+        if self.received == signal.SIGINT == number and time.monotonic() - self._first_time > _INSISTS:
+            raise KeyboardInterrupt
+        if not self.received:
+            self.received, self._first_time = number, time.monotonic()
