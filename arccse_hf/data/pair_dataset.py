@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Literal
 
+import datasets
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
@@ -70,6 +72,16 @@ class PairDataset(Dataset):
     def epoch(self) -> int:
         """The epoch that crops and order belong to."""
         return int(self._epoch)
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the rows and of how crops are drawn: a resumed run must have the same."""
+        settings = (self.max_seq_length, self.crop_unit, self.crop_deletion, self.seed)
+        return hashlib.sha256(repr((settings, self.rows)).encode()).hexdigest()
+
+    def head(self, count: int) -> datasets.Dataset:
+        """The first `count` rows as they are drawn in this epoch."""
+        return datasets.Dataset.from_list(self.__getitems__(range(min(count, len(self)))))
 
     def __len__(self) -> int:
         return len(self.rows)
