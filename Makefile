@@ -1,5 +1,6 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
 # make test         the environment, then style and spelling checks and the test suite
+# make test-extras  the slow tests of optional extras
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
 # make clean        remove the environment and the quickstart's output
@@ -15,7 +16,7 @@ STS := $(if $(SENTEVAL),--eval_tasks retrieval stsb_dev --eval_data $(SENTEVAL))
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test reproduce clean
+.PHONY: quickstart test test-extras reproduce clean
 
 quickstart: .venv/quickstart
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
@@ -28,6 +29,9 @@ test: .venv/quickstart
 	$(BIN)/ruff format --check .
 	$(BIN)/typos .
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-extras: .venv/quickstart
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras --numprocesses 2
 
 reproduce: .venv/quickstart
 	$(BIN)/python -m arccse_hf reproduce $(CONFIG) $(ARGS)

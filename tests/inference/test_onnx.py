@@ -1,0 +1,69 @@
+"""An exported graph embeds as PyTorch does, at any batch size and length; nothing half-made is left."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from backbones import BACKBONES, tiny_config
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from transformers import AutoModel
+
+from arccse_hf.errors import UserError
+from arccse_hf.inference import onnx as onnx_module
+from arccse_hf.inference.onnx import GRAPH, QUANTIZED_GRAPH, OnnxEncoder, export_onnx
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+def encoder(folder, tokenizer, family="bert", seed=0):
+    torch.manual_seed(seed)
+    config = tiny_config(family)
+    AutoModel.from_config(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    modules = [Transformer(str(folder), max_seq_length=20), Pooling(16, "mean"), Normalize()]
+    return SentenceTransformer(modules=modules, device="cpu").eval()
+
+
+def test_the_graph_embeds_as_pytorch_does_and_an_int8_one_lies_beside_it(tmp_path, tokenizer, sentences, monkeypatch):
+    model = encoder(tmp_path / "encoder", tokenizer)
+    checks = export_onnx(model, tmp_path / "out", sentences, quantize=True)
+    assert [check.name for check in checks] == ["torch float32", "onnx float32", "onnx int8"]
+    assert checks[1].min_cosine > 0.999999 and checks[2].mean_cosine > 0.95
+    opened = OnnxEncoder(tmp_path / "out")
+    for size in (1, 5, 48):
+        np.testing.assert_allclose(opened.encode(sentences, batch_size=size), model.encode(sentences), atol=1e-5)
+    assert opened.encode([]).shape == (0, 16) and opened.get_embedding_dimension() == 16
+    assert isinstance(opened.encode(sentences[:2], convert_to_tensor=True), torch.Tensor)
+    quantized = OnnxEncoder(tmp_path / "out" / QUANTIZED_GRAPH).encode(sentences)
+    assert not np.allclose(quantized, model.encode(sentences), atol=1e-5)  # it is the other graph
+    with pytest.raises(UserError, match="is in use"):
+        export_onnx(model, tmp_path / "out", sentences)
+
+    # A graph that differs is not written: here it is the one of another model.
+    other = encoder(tmp_path / "other", tokenizer, seed=1)
+    monkeypatch.setattr(onnx_module, "_write_graph", lambda _, path: shutil.copy(tmp_path / "out" / GRAPH, path))
+    with pytest.raises(UserError, match="embeddings differ from PyTorch's"):
+        export_onnx(other, tmp_path / "broken", sentences)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "other", "out"]
+
+
+def test_what_is_missing_is_named(tmp_path, monkeypatch):
+    with pytest.raises(UserError, match="holds no model.onnx"):
+        OnnxEncoder(tmp_path)
+    (tmp_path / GRAPH).write_bytes(b"no graph")
+    (tmp_path / "onnx_encoder.json").write_text('{"max_seq_length": 8, "dimension": 4}')
+    monkeypatch.setattr(onnx_module.AutoTokenizer, "from_pretrained", lambda path: None)
+    with pytest.raises(UserError, match="onnxruntime cannot open it"):
+        OnnxEncoder(tmp_path)
+    monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
+    with pytest.raises(UserError, match=r"onnxruntime is not installed: pip install 'arccse-hf\[onnx\]'"):
+        OnnxEncoder(tmp_path)
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("family", [family for family in BACKBONES if family != "bert"])
+def test_every_backbone_that_the_exporter_takes(family, tmp_path, tokenizer, sentences):
+    model = encoder(tmp_path / "encoder", tokenizer, family)
+    assert export_onnx(model, tmp_path / "out", sentences)[1].min_cosine > 0.9999
