@@ -207,9 +207,8 @@ def _write_graph(model: SentenceTransformer, path: Path) -> None:
             )
             program.save(str(path))
     except Exception as error:  # whatever the exporter meets in an encoder's code
-        raise UserError(
-            f"MODEL: PyTorch's ONNX exporter does not take this encoder ({type(error).__name__}: {one_line(error)[:300]})"
-        ) from error
+        reason = f"{type(error).__name__}: {one_line(error)[:300]}"
+        raise UserError(f"MODEL: PyTorch's ONNX exporter does not take this encoder ({reason})") from error
 
 
 def _quantize(graph: Path, quantized: Path) -> None:
