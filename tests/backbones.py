@@ -1,18 +1,29 @@
-"""A tiny random configuration of every family of encoders that must work."""
+"""Tiny random encoders: a configuration of every family that must work, a tokenizer, and a folder with both."""
 
+from pathlib import Path
+
+import torch
 from transformers import (
     AlbertConfig,
     BertConfig,
+    BertModel,
+    BertTokenizer,
     DebertaV2Config,
     DistilBertConfig,
     ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
     PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
     RobertaConfig,
     XLMRobertaConfig,
 )
 
+WORDS = (
+    "the a of in on small large red blue green quick slow cat dog bird house river road man woman child sees hears "
+    "finds likes builds crosses near under over with without two three many few old new long short first last"
+).split()
 VOCAB_SIZE = 64
 _SHAPE = {
     "vocab_size": VOCAB_SIZE,
@@ -47,3 +58,33 @@ def tiny_config(family: str) -> PreTrainedConfig:
     """A fresh configuration of `family`, 3 layers of width 16 over `VOCAB_SIZE` tokens."""
     kind, settings = BACKBONES[family]
     return kind(**settings)
+
+
+def tiny_tokenizer(words: list[str] = WORDS, max_length: int = 64) -> BertTokenizer:
+    """A word-level BERT tokenizer."""
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
+    return BertTokenizer(vocab={word: index for index, word in enumerate(vocabulary)}, model_max_length=max_length)
+
+
+def save_encoder(
+    folder: Path,
+    tokenizer: PreTrainedTokenizerBase,
+    kind: type[PreTrainedModel] = BertModel,
+    seed: int = 0,
+    **settings: int | float,
+) -> str:
+    """Writes a tiny random BERT and a tokenizer as a plain encoder's folder, and returns its name.
+
+    Args:
+        folder: Where they go.
+        tokenizer: What lies beside the weights.
+        kind: The class that saves the weights.
+        seed: Of the weights.
+        settings: Fields of the configuration.
+    """
+    torch.manual_seed(seed)
+    config = tiny_config("bert")
+    config.update({"vocab_size": max(VOCAB_SIZE, len(tokenizer))} | settings)
+    kind(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)

@@ -9,21 +9,22 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import BertTokenizer, PreTrainedTokenizerFast
+from backbones import WORDS, save_encoder, tiny_tokenizer
+from transformers import BertForPreTraining, PreTrainedTokenizerFast
 
 pytest.register_assert_rewrite("encode_runs")  # its asserts too say what differed
-
-WORDS = (
-    "the a of in on small large red blue green quick slow cat dog bird house river road man woman child sees hears "
-    "finds likes builds crosses near under over with without two three many few old new long short first last"
-).split()
 
 
 @pytest.fixture(scope="session")
 def tokenizer() -> PreTrainedTokenizerFast:
     """A word-level BERT tokenizer over a few dozen words."""
-    vocabulary = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    return BertTokenizer(vocab=vocabulary, model_max_length=64)
+    return tiny_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def encoder(tokenizer: PreTrainedTokenizerFast, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The folder of a tiny encoder as people find them: saved with heads for pretraining, the tokenizer beside it."""
+    return save_encoder(tmp_path_factory.mktemp("encoder"), tokenizer, BertForPreTraining)
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from accelerate import PartialState
-from backbones import tiny_config
-from conftest import WORDS
+from backbones import WORDS, tiny_config, tiny_tokenizer
 from datasets import Dataset
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
 from torch.utils.data import DataLoader
-from transformers import BertTokenizer, TrainerCallback
+from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.evaluation import TaskSuite
@@ -34,7 +33,6 @@ UNEVEN = [
     (range(0, 5), range(5, 7)),
 ]
 
-VOCABULARY = {word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
 
 MODES = {
     "pairs": {"gradient_accumulation_steps": 2},
@@ -125,7 +123,7 @@ def arguments(folder, mode):
 
 
 def train(folder, mode):
-    tokenizer = BertTokenizer(vocab=VOCABULARY)
+    tokenizer = tiny_tokenizer()
     model = tiny_model()
     sentences = [" ".join(WORDS[: 3 + number]) for number in range(5)]
     trainer = (UnevenTrainer if mode.startswith("uneven") else ArcCSETrainer)(
@@ -151,7 +149,7 @@ def order(folder):
     args.max_steps, args.num_train_epochs, args.train_sampling_strategy = -1, 2, "random"
     args.gradient_accumulation_steps = 1
     trainer = ArcCSETrainer(
-        tiny_model(), args, train_dataset=rows(hard_negatives=False), processing_class=BertTokenizer(vocab=VOCABULARY)
+        tiny_model(), args, train_dataset=rows(hard_negatives=False), processing_class=tiny_tokenizer()
     )
     epochs, compute_loss = [[], []], trainer.compute_loss
 

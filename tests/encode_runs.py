@@ -8,9 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
+from backbones import save_encoder
 from sentence_transformers import SentenceTransformer
-from transformers import BertConfig, BertModel
 
 from arccse_hf.inference.encode_files import windows as batches
 from arccse_hf.inference.encode_files.command import run
@@ -21,14 +20,7 @@ DIM = 16
 
 
 def save_model(folder: Path, tokenizer, seed: int = 0) -> str:
-    torch.manual_seed(seed)
-    config = BertConfig(
-        vocab_size=len(tokenizer), hidden_size=DIM, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=64, initializer_range=0.5,
-    )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
+    return save_encoder(folder, tokenizer, seed=seed, max_position_embeddings=64, initializer_range=0.5)
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,7 @@ import sys
 from pathlib import Path
 
 import torch
-from backbones import tiny_config
-from conftest import WORDS
-from transformers import BertTokenizer
+from backbones import tiny_config, tiny_tokenizer
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.data.streaming import TextStream
@@ -20,9 +18,7 @@ BATCHES = 12  # of 4 rows: more than an epoch of either process, and the rows do
 
 
 def trainer_on(files: list[str], folder: Path, workers: int, **kwargs) -> ArcCSETrainer:
-    tokenizer = BertTokenizer(
-        vocab={word: index for index, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS])}
-    )
+    tokenizer = tiny_tokenizer()
     args = ArcCSETrainingArguments(
         output_dir=str(folder / "out"),
         per_device_train_batch_size=4,

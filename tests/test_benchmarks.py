@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import WORDS
+from backbones import WORDS
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, BertModel
 

@@ -14,9 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from backbones import tiny_config
 from datasets import Dataset
-from transformers import BertForPreTraining
 
 from arccse_hf.data import files as text_files
 from arccse_hf.data.cleaning import CleaningCounts
@@ -250,7 +248,7 @@ def test_named_datasets_can_be_streamed(tmp_path, tokenizer, sentences, monkeypa
 def two_processes(tmp_path_factory):
     """What each of two processes saw, its weights, and the token ids of all rows."""
     folder = tmp_path_factory.mktemp("streaming")
-    from conftest import WORDS
+    from backbones import WORDS
 
     rows = [f"{first} {second} house river man" for first, second in itertools.permutations(WORDS[:8], 2)]
     rows = rows[:53]  # 53 is prime: no number of readers divides it
@@ -290,13 +288,10 @@ def test_two_processes_train_together_beyond_the_end_of_an_uneven_text(two_proce
 
 
 @pytest.fixture
-def command(tmp_path, file, tokenizer):
+def command(tmp_path, file, encoder):
     """The arguments of a short streaming run on 48 rows, 6 batches an epoch."""
-    torch.manual_seed(0)
-    BertForPreTraining(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "encoder")
     return [
-        "--model_name_or_path", str(tmp_path / "encoder"), "--train_file", file, "--streaming", "True",
+        "--model_name_or_path", encoder, "--train_file", file, "--streaming", "True",
         "--output_dir", str(tmp_path / "out"), "--per_device_train_batch_size", "8", "--max_steps", "10",
         "--triplet_min_tokens", "10", "--use_cpu", "True", "--logging_steps", "5", "--max_seq_length", "24",
         "--learning_rate", "1e-3", "--disable_tqdm", "True",

@@ -5,9 +5,8 @@ from collections import Counter
 
 import numpy as np
 import pytest
-import torch
+from backbones import save_encoder, tiny_tokenizer
 from datasets import Dataset, DatasetDict
-from transformers import BertConfig, BertModel, BertTokenizer
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, read_sts
@@ -20,16 +19,7 @@ mteb = pytest.importorskip("mteb", reason="mteb isn't installed: pip install 'ar
 def tiny_encoder(folder, pairs):
     """A random BERT that knows every word of `pairs`, as a plain encoder's folder."""
     words = Counter(" ".join([*pairs.first, *pairs.second]).lower().split())
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *sorted(words)]
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(vocabulary), hidden_size=64, num_hidden_layers=2, num_attention_heads=2, intermediate_size=64,
-        max_position_embeddings=64, initializer_range=0.1,
-    )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    ids = {word: i for i, word in enumerate(vocabulary)}
-    BertTokenizer(vocab=ids, model_max_length=64).save_pretrained(folder)
-    return str(folder)
+    return save_encoder(folder, tiny_tokenizer(sorted(words)), hidden_size=64, initializer_range=0.1)
 
 
 def give_mteb(monkeypatch, name, pairs):

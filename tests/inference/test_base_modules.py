@@ -6,7 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from backbones import tiny_config
+from backbones import save_encoder
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
@@ -24,8 +24,7 @@ def base(tmp_path, tokenizer):
 
     def save(*modules, **settings):
         torch.manual_seed(1)
-        BertModel(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
-        tokenizer.save_pretrained(tmp_path / "encoder")
+        save_encoder(tmp_path / "encoder", tokenizer)
         transformer = Transformer(str(tmp_path / "encoder"), max_seq_length=12)
         model = SentenceTransformer(modules=[transformer, *modules], device="cpu", **settings)
         model.save(str(tmp_path / "base"), create_model_card=False)

@@ -9,7 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from conftest import WORDS
+from backbones import WORDS
 from encode_runs import DIM, TEXTS, assert_embeddings, contents, encode, write_lines, write_table, written
 
 from arccse_hf.errors import UserError

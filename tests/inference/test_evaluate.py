@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from backbones import save_encoder, tiny_tokenizer
 from scipy import stats
-from transformers import BertConfig, BertModel, BertTokenizer
+from transformers import BertModel, BertTokenizer
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
@@ -22,22 +23,15 @@ from arccse_hf.evaluation.tables import difference_grid, score_grids, short_name
 from arccse_hf.inference.evaluate import evaluate, run
 from arccse_hf.inference.open import count_truncated, embed, load_encoder
 
-WORDS = "[PAD] [UNK] [CLS] [SEP] [MASK] a cat dog sat ran on the mat far home".split()
+WORDS = "a cat dog sat ran on the mat far home".split()
 SENTENCES = ["a cat sat", "the dog ran far", "a dog ran home on the mat", "cat", "the mat"]
 
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory):
     """A tiny BERT with a tokenizer, as a plain encoder's folder."""
-    folder = tmp_path_factory.mktemp("models") / "plain"
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=len(WORDS), hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=16,
-        max_position_embeddings=24, initializer_range=0.5,
-    )  # fmt: skip
-    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    BertTokenizer(vocab={word: i for i, word in enumerate(WORDS)}, model_max_length=24).save_pretrained(folder)
-    return str(folder)
+    tokenizer = tiny_tokenizer(WORDS, max_length=24)
+    return save_encoder(tmp_path_factory.mktemp("models"), tokenizer, max_position_embeddings=24, initializer_range=0.5)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +48,7 @@ def st_folder(plain, tmp_path_factory):
 @pytest.fixture
 def own_pairs(tmp_path):
     rng = np.random.default_rng(0)
-    rows = [" ".join(rng.choice(WORDS[5:], size=rng.integers(1, 7))) for _ in range(80)]
+    rows = [" ".join(rng.choice(WORDS, size=rng.integers(1, 7))) for _ in range(80)]
     path = tmp_path / "own.csv"
     with path.open("w", newline="") as file:
         writer = csv.writer(file)

@@ -7,11 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import yaml
-from backbones import tiny_config
 from matplotlib.figure import Figure
-from transformers import BertModel
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import PerItemScores
@@ -26,17 +23,14 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def base(tmp_path, tokenizer, sentences):
+def base(tmp_path, encoder, sentences):
     """A recipe on a tiny encoder; its folder holds text and scored pairs too."""
-    torch.manual_seed(0)
-    BertModel(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "encoder")
     (tmp_path / "text.txt").write_text("\n".join(sentences) + "\n")
     pairs = zip(sentences[:12], sentences[5:17], strict=True)
     rows = "".join(f"{a},{b},{i % 6}\n" for i, (a, b) in enumerate(pairs))
     (tmp_path / "scored.csv").write_text("sentence1,sentence2,score\n" + rows)
     fields = {
-        "model_name_or_path": str(tmp_path / "encoder"), "train_file": [str(tmp_path / "text.txt")],
+        "model_name_or_path": encoder, "train_file": [str(tmp_path / "text.txt")],
         "output_dir": "unused", "eval_data": str(tmp_path / "scored.csv"), "projection": "none",
         "per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 1, "triplet_min_tokens": 10,
         "learning_rate": "1e-3", "max_seq_length": 24, "snapshots": False, "use_cpu": True, "disable_tqdm": True,

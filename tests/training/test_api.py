@@ -4,9 +4,8 @@ import json
 
 import pytest
 import torch
-from backbones import tiny_config
 from datasets import Dataset
-from transformers import AutoModel, BertModel
+from transformers import AutoModel
 
 from arccse_hf.errors import UserError
 from arccse_hf.training.api import train
@@ -15,14 +14,6 @@ TINY = {
     "max_steps": 4, "per_device_train_batch_size": 8, "learning_rate": 1e-3, "max_seq_length": 24, "use_cpu": True,
     "triplet_min_tokens": 10, "disable_tqdm": True, "save_strategy": "no",
 }  # fmt: skip
-
-
-@pytest.fixture
-def encoder(tmp_path, tokenizer):
-    torch.manual_seed(0)
-    BertModel(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "encoder")
-    return str(tmp_path / "encoder")
 
 
 def test_sentences_in_a_model_and_its_scores_out(encoder, tmp_path, sentences):

@@ -9,9 +9,9 @@ from pathlib import Path
 import distributed_worker
 import pytest
 import torch
-from backbones import tiny_config
+from backbones import save_encoder
 from safetensors.torch import load_file
-from transformers import AutoModel, BertModel
+from transformers import AutoModel
 
 from arccse_hf.data.collator import pad_views
 from arccse_hf.training import script
@@ -114,12 +114,8 @@ def test_gathered_keys_of_uneven_batches_carry_the_gradient_home(results):
 @pytest.fixture
 def sharded_runs(tmp_path, tokenizer, sentences):
     """A function that gives the script's arguments for a run of that name: 4 steps, one checkpoint after 2."""
-    torch.manual_seed(0)
-    backbone = tiny_config("bert")
-    backbone.hidden_dropout_prob = backbone.attention_probs_dropout_prob = 0.0
-    backbone.initializer_range = 0.5
-    BertModel(backbone).save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "encoder")
+    no_dropout = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    save_encoder(tmp_path / "encoder", tokenizer, initializer_range=0.5, **no_dropout)
     # Pairs that differ: without dropout, two equal views have a cosine of 1, where rounding decides about the margin.
     pairs = [f"{sentence},{sentence.partition(' ')[2]}\n" for sentence in sentences]
     (tmp_path / "pairs.csv").write_text("anchor,positive\n" + "".join(pairs))

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from backbones import tiny_config
-from transformers import AutoModel, BertForPreTraining, BertModel, GPT2Config, GPT2Model
+from transformers import AutoModel, BertModel, GPT2Config, GPT2Model
 
 from arccse_hf import ArcCSEModel
 from arccse_hf.data import installed_docs
@@ -21,15 +21,6 @@ from arccse_hf.inference.loading import resolve_model_path
 from arccse_hf.training import script
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def encoder(tmp_path, tokenizer):
-    """A tiny encoder as people find them: saved by a class with pretraining heads, tokenizer beside it."""
-    torch.manual_seed(0)
-    BertForPreTraining(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
-    tokenizer.save_pretrained(tmp_path / "encoder")
-    return tmp_path / "encoder"
 
 
 @pytest.fixture
