@@ -42,6 +42,10 @@ reproduce: .venv/quickstart
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
+# The lowest versions that pyproject.toml allows: make clean test REQUIREMENTS=requirements-lowest.txt
+requirements-lowest.txt: pyproject.toml requirements.txt
+	$(PYTHON) tests/lowest_versions.py > $@
+
 .venv/quickstart: .venv/done requirements-quickstart.txt
 	$(BIN)/pip install --quiet --requirement requirements-quickstart.txt
 	touch $@
