@@ -12,6 +12,7 @@ from ..data.collator import TRIPLET_MIN_TOKENS
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig
+from .unsupported import refuse_unsupported
 
 HEAD_SETTINGS = ("pooling", "projection", "temperature", "angular_margin", "triplet_margin")
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
@@ -221,6 +222,7 @@ class ArcCSETrainingArguments(TrainingArguments):
             "train."
         },
     )
+    do_train: bool = field(default=True, metadata={"help": "What this command does."})
     remove_unused_columns: bool = field(
         default=False, metadata={"help": "The collator reads columns that forward has not."}
     )
@@ -255,6 +257,7 @@ class ArcCSETrainingArguments(TrainingArguments):
         load_best_model_at_end, greater_is_better = self.load_best_model_at_end, self.greater_is_better
         self.load_best_model_at_end = False
         super().__post_init__()
+        refuse_unsupported(self)
         self.load_best_model_at_end, self.greater_is_better = load_best_model_at_end, greater_is_better
         if self.deepspeed_plugin is not None:
             # DeepSpeed took its precision from the launch configuration; Trainer requires these two to match it.

@@ -114,6 +114,13 @@ def check_checkpoint(checkpoint: Path, *, checksums: bool) -> None:
         raise UserError(f"{checkpoint}: {problem}; {_way_out(checkpoint)}")
 
 
+def checkpoint_before(folder: Path, step: int) -> Path | None:
+    """Returns the newest checkpoint of a folder from before `step` that is complete and has all its files, or None."""
+    earlier = (checkpoint for checkpoint in _checkpoints(folder) if _step(checkpoint) < step)
+    usable = (path for path in sorted(earlier, key=_step, reverse=True) if is_complete(path) and _is_usable(path))
+    return next(usable, None)
+
+
 def remove_leftovers(output_dir: str | os.PathLike) -> None:
     """Removes what runs that were killed while they wrote a checkpoint left in `output_dir`."""
     for name in (STAGING, REPLACED):
@@ -175,9 +182,9 @@ def _is_readable(path: Path) -> bool:
 
 def _way_out(checkpoint: Path) -> str:
     """What to do about a checkpoint that cannot be used."""
-    for other in sorted(_checkpoints(checkpoint.parent), key=_step, reverse=True):
-        if _step(other) < _step(checkpoint) and is_complete(other) and _is_usable(other):
-            return f"--resume_from_checkpoint {other} goes on from the one before"
+    before = checkpoint_before(checkpoint.parent, _step(checkpoint))
+    if before is not None:
+        return f"--resume_from_checkpoint {before} goes on from the one before"
     return f"there is no checkpoint before it in {checkpoint.parent}; --overwrite_output_dir starts anew"
 
 

@@ -22,6 +22,7 @@ from ..errors import UserError, one_line
 from .checkpoints import (
     STAGING,
     check_checkpoint,
+    checkpoint_before,
     find_checkpoint,
     publish_checkpoint,
     read_manifest,
@@ -34,7 +35,7 @@ from .stop_signals import StopSignals, TrainingStopped
 logger = logging.getLogger(__name__)
 
 _STATE = "trainer_state.json"
-_MOST_SKIPPED_IN_SUCCESSION = 10
+_MOST_SKIPPED_IN_SUCCESSION = 5
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
@@ -77,6 +78,10 @@ class FaultTolerantTrainer(Trainer):
             checkpoint = None if self._last_checkpoint is None else str(self._last_checkpoint)
             output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
         self._require_finite_weights()
+        if self._skipped_in_succession:
+            raise UserError(
+                self._nonfinite_advice(f"the loss or the gradient is not finite at step {output.global_step}")
+            )
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             self._warn("no measurement chose a checkpoint as the best: the weights are those of the last step")
         return output
@@ -291,10 +296,11 @@ class FaultTolerantTrainer(Trainer):
             advice.append("--bf16 True instead of --fp16 True")
         if self.args.on_nonfinite == "stop" and not self.is_deepspeed_enabled:
             advice.append("--on_nonfinite skip where single batches are to blame")
-        kept = self._last_checkpoint
+        # One that was written just before holds the weights that may be to blame.
+        kept = checkpoint_before(Path(self.args.output_dir), self.state.global_step)
         return (
             f"{what}: training cannot go on. Try {', '.join(advice)}. Nothing is exported; "
-            f"{f'the last good checkpoint is {kept}' if kept else 'no checkpoint was written before'}"
+            f"{f'go on from {kept}, the last checkpoint before' if kept else 'no checkpoint was written before'}"
         )
 
     def _explanation(self, error: BaseException) -> str | None:

@@ -1,0 +1,74 @@
+"""Fields of transformers' TrainingArguments that this training does not support, refused before anything is loaded."""
+
+import torch
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
+
+from ..errors import UserError, one_line
+
+_SUPPORTED = {
+    "do_train": (True, "this command trains; arccse evaluate measures a model"),
+    "do_predict": (False, "there is nothing to predict; arccse encode embeds files of text"),
+    "remove_unused_columns": (False, "the collator reads columns that the model does not"),
+    "label_smoothing_factor": (0.0, "has no effect where there are no labels"),
+    "batch_eval_metrics": (False, "the metrics need the embeddings of all sentences at once"),
+    "eval_do_concat_batches": (True, "the metrics need the embeddings of all sentences at once"),
+    "use_liger_kernel": (False, "it has no kernels for sentence encoders"),
+    "enable_jit_checkpoint": (False, "leave it out: on SIGTERM a checkpoint is written anyway"),
+}
+"""The one value of each field that means something here, and why others are refused."""
+
+
+def refuse_unsupported(args: TrainingArguments) -> None:
+    """Makes sure that no field asks for what this training would ignore, or end at with a traceback.
+
+    Raises:
+        UserError: The message names the field, its value and why.
+    """
+    for name, (supported, reason) in _SUPPORTED.items():
+        value = getattr(args, name)
+        if value != supported:
+            raise UserError(f"--{name} {value}: is not supported: {reason}")
+    if args.debug:
+        raise UserError(f"--debug {' '.join(option.value for option in args.debug)}: is not supported; leave it out")
+    if args.train_sampling_strategy not in ("random", "sequential"):
+        raise UserError(
+            f"--train_sampling_strategy {args.train_sampling_strategy}: is not supported; choose random or sequential "
+            "(batches are cut by length anyway)"
+        )
+    _check_trackers(args.report_to)
+    _check_optimizer(args)
+    _check_scheduler(args)
+
+
+def _check_trackers(names: list[str] | str | None) -> None:
+    for name in [names] if isinstance(names, str) else names or []:
+        if name in ("none", "all"):
+            continue
+        if name not in INTEGRATION_TO_CALLBACK:
+            known = ", ".join(sorted(INTEGRATION_TO_CALLBACK))
+            raise UserError(f"--report_to {name}: there is no such tracker; choose from {known}, none")
+        # Flyte has no check: its callback says what is missing.
+        if name != "flyte" and name not in get_available_reporting_integrations():
+            raise UserError(f"--report_to {name}: is not installed; pip install {name.replace('_', '-')}")
+
+
+def _check_optimizer(args: TrainingArguments) -> None:
+    option = f"--optim {getattr(args.optim, 'value', args.optim)}"
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(args)
+    except (ImportError, ValueError, TypeError, AssertionError) as error:
+        if "model" not in str(error):  # some need the model, which is not loaded yet
+            arguments = f" --optim_args {args.optim_args}" if args.optim_args else ""
+            raise UserError(f"{option}{arguments}: {one_line(error)}") from error
+
+
+def _check_scheduler(args: TrainingArguments) -> None:
+    name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
+    given = args.lr_scheduler_kwargs or {}
+    try:
+        get_scheduler(name, optimizer, num_warmup_steps=1, num_training_steps=10, scheduler_specific_kwargs=dict(given))
+    except (ValueError, TypeError) as error:
+        raise UserError(f"--lr_scheduler_type {name} --lr_scheduler_kwargs {given}: {one_line(error)}") from error
