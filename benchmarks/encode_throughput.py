@@ -58,7 +58,7 @@ sys.exit(status)
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
+    parser.add_argument("--text", required=True, help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--model", default=MINILM, help="any encoder, or tiny")
     parser.add_argument("--sentences", type=int, default=2_000, help="how many are embedded in one measurement")
     parser.add_argument("--batch", type=int, default=64)

@@ -91,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def attempt(measure: Callable[[], dict]) -> dict:
-    """What `measure` returns, or the error that it ended with: the next part goes on in any case."""
+    """Returns what `measure` does, or the error that it ended with, so that the next part can go on."""
     try:
         result = measure()
     except Exception as error:

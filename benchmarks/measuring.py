@@ -25,12 +25,12 @@ from transformers import PreTrainedConfig, TrainerCallback
 
 @dataclass
 class Tokens:
-    """What went through an encoder.
+    """The number of tokens that went through an encoder.
 
     Args:
-        real: tokens that are not padding.
-        computed: tokens with the padding that was computed along.
-        squares: sum over sentences of the square of their real tokens, for the cost of attention.
+        real: Tokens that are not padding.
+        computed: Tokens with the padding that was computed.
+        squares: The sum over sentences of the square of their real tokens, for the cost of attention.
     """
 
     real: float = 0
@@ -48,11 +48,10 @@ class Tokens:
 
 
 class StepMeter(TrainerCallback):
-    """Times the steps after the first one, which sets things up, as a callback of any Trainer.
+    """A callback of any Trainer that times the steps after the first one, which includes the set-up.
 
     Args:
-        encoder: counts what goes through this module too, which takes `attention_mask` by name. A run that is timed
-            goes without.
+        encoder: A module that takes `attention_mask` by name, whose tokens are counted; None in a run that is timed.
     """
 
     def __init__(self, encoder: nn.Module | None = None):
@@ -75,19 +74,22 @@ class StepMeter(TrainerCallback):
 
     @property
     def cores_used(self) -> float:
-        """Processor seconds a second: on a CPU, less than the threads means that other work had the cores."""
+        """Processor seconds per second: on a CPU, fewer than the threads mean that other work had the cores."""
         return self.cpu_seconds / self.seconds
 
 
 def synchronize() -> None:
-    """Waits until the GPU, if there is one, has done what it was given."""
+    """Waits until the GPU, if there is one, has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """What each side measures, `repeats` times, the sides in turn: what slows the machine for a while slows all. None
-    has to do with the memory that another has left."""
+    """Returns what each side measures, `repeats` times.
+
+    The sides take turns, so that a slow phase of the machine affects all of them. No side begins with memory that
+    another one has left.
+    """
     values: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(repeats):
         for name, measure in sides.items():
@@ -97,11 +99,11 @@ def alternate(sides: Mapping[str, Callable[[], float]], repeats: int) -> dict[st
 
 
 def training_flops(encoder: nn.Module, config: PreTrainedConfig, tokens: Tokens) -> float:
-    """Floating point operations of a training step (forward and backward) on real tokens.
+    """Returns the floating point operations of a training step (forward and backward) on real tokens.
 
-    6 N a token for the N weights that are no embedding, and 12 * layers * hidden size * length a token for attention
-    (Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022, PaLM, appendix B). What is computed twice to save memory,
-    as a gradient cache does, counts once.
+    These are 6 N per token for the N weights that are not embeddings, and 12 * layers * hidden size * length per token
+    for attention (Kaplan et al. 2020, section 2.1; Chowdhery et al. 2022, PaLM, appendix B). What is computed twice to
+    save memory, as with a gradient cache, counts once.
     """
     embeddings = {id(weight) for module in encoder.modules() if isinstance(module, nn.Embedding)
                   for weight in module.parameters()}  # fmt: skip
@@ -110,7 +112,7 @@ def training_flops(encoder: nn.Module, config: PreTrainedConfig, tokens: Tokens)
 
 
 def matmul_peak(dtype: torch.dtype, sizes: Sequence[int], repeats: int = 5) -> float:
-    """FLOP/s of the fastest of some square matrix products, 2 n^3 operations each: the machine's practical peak."""
+    """Returns the FLOP/s of the fastest of some square matrix products (2 n^3 operations): the practical peak."""
     best, device = 0.0, "cuda" if torch.cuda.is_available() else "cpu"
     for size in sizes:
         left, right = torch.randn(2, size, size, device=device, dtype=dtype)
@@ -124,19 +126,21 @@ def matmul_peak(dtype: torch.dtype, sizes: Sequence[int], repeats: int = 5) -> f
 
 
 def resident_bytes(peak: bool = False) -> int:
-    """What this process has in memory now, or the most it ever had (Linux). Unlike getrusage's, this peak does not take
-    over that of the process which started it."""
+    """Returns the memory that is resident in this process now, or at its peak (Linux).
+
+    Unlike getrusage's, this peak does not include that of the process that started this one.
+    """
     field = "VmHWM" if peak else "VmRSS"
     return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text())[1]) * 1024
 
 
 def exponent(sizes: Sequence[float], seconds: Sequence[float]) -> float:
-    """p of the power law seconds ~ sizes^p, by least squares on logarithms: 1 is linear."""
+    """Returns p of the power law seconds ~ sizes^p, by least squares on logarithms; 1 is linear."""
     return statistics.linear_regression(list(map(math.log, sizes)), list(map(math.log, seconds))).slope
 
 
 def machine() -> dict[str, Any]:
-    """What the measurement ran on."""
+    """Returns a description of the machine and the versions of the measurement."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "processor": processor(),
@@ -150,7 +154,7 @@ def machine() -> dict[str, Any]:
 
 
 def processor() -> str:
-    """The processor's name, and which wide units it has: they decide what bfloat16 is worth."""
+    """Returns the name of the processor and its wide units, which decide how much bfloat16 gains."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

@@ -27,7 +27,7 @@ from transformers import (
 
 
 class StopAfter(TrainerCallback):
-    """Ends training once so many minutes have passed."""
+    """Ends training after a number of minutes."""
 
     def __init__(self, minutes: float):
         self.seconds = 60 * minutes
@@ -41,7 +41,7 @@ class StopAfter(TrainerCallback):
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
+    parser.add_argument("--text", required=True, help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--output", required=True, help="folder of the encoder and its tokenizer")
     parser.add_argument("--minutes", type=float, default=10, help="how long it trains at most")
     parser.add_argument("--vocabulary", type=int, default=16_000, help="words and pieces of words")

@@ -8,7 +8,7 @@ Parts, each with numbers of its own run only:
 preparation  seconds to read, clean and tokenise so many sentences, from a file to rows of token ids
 training     seconds to train on so many sentences, one epoch
 batch        seconds a sentence takes to train on, by batch size
-processes    seconds of a step of 1 process and of 2 that train together on the CPU, with one thread and a batch each
+processes    seconds per step of 1 process and of 2 that train together on the CPU, with one thread and a batch each
              (weak scaling); an efficiency of 1 means that 2 take no longer. Negatives are gathered over both.
 memory       the most a process of its own had resident in a step: of the smallest batch and of the largest, with a
              gradient cache whose chunks are as large as the smallest batch; and of the smallest without a cache
@@ -45,7 +45,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
-    parser.add_argument("--text", help="a file of sentences, one a line, may end in .gz")
+    parser.add_argument("--text", help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--model", default="tiny", help="an encoder; tiny is a small BERT of random weights")
     parser.add_argument("--length", type=int, default=32)
@@ -105,11 +105,11 @@ def training(path: str, sentences: list[str], folder: Path, options: argparse.Na
 def batch(path: str, sentences: list[str], folder: Path, options: argparse.Namespace) -> dict:
     runs = {size: Run(path, sentences, options.length, size, options.steps) for size in options.batches}
     seconds = alternate({size: partial(time_ours, run) for size, run in runs.items()}, options.repeats)
-    a_sentence = [statistics.median(seconds[size]) / size for size in options.batches]
+    per_sentence = [statistics.median(seconds[size]) / size for size in options.batches]
     return {
         "batches": options.batches,
-        "seconds_per_sentence": a_sentence,
-        "exponent": exponent(options.batches, a_sentence),
+        "seconds_per_sentence": per_sentence,
+        "exponent": exponent(options.batches, per_sentence),
     }
 
 
@@ -157,7 +157,7 @@ def growth(sentences: list[int], seconds: list[float]) -> dict:
 
 
 def launch(run: dict, sentences: list[str], folder: Path, processes: int = 1, **environment: str) -> dict:
-    """What `child` prints in a process of its own, or in the first of several that torchrun starts."""
+    """Returns what `child` prints in a separate process, or in the first of several that torchrun starts."""
     text = folder / "launched.txt"
     text.write_text("\n".join(sentences[: processes * run["batch"] * (run["steps"] + 1)]), encoding="utf-8")
     torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
@@ -170,7 +170,7 @@ def launch(run: dict, sentences: list[str], folder: Path, processes: int = 1, **
 
 
 def child(text: str, **settings) -> None:
-    """Trains, and prints what it took as a line of JSON."""
+    """Trains, and prints time and memory as a line of JSON."""
     fields = {name: settings.pop(name) for name in ("path", "length", "batch", "steps")}
     together = int(os.environ.get("WORLD_SIZE", "1"))
     with open(text, encoding="utf-8") as file:

@@ -34,7 +34,7 @@ from transformers import TrainerCallback
 
 from arccse_hf.model import cpu_ops as cpu_training
 
-# What is anywhere within one of these belongs to it; the norms outside the loss are those of gradient clipping.
+# An operation anywhere within one of these ranges belongs to it. Norms outside the loss belong to gradient clipping.
 RANGES = {
     "loss": r"measured loss",
     "optimiser": r"Optimizer\.|_foreach_|linalg_vector_norm",
@@ -80,9 +80,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     seconds, cores_used = statistics.median(each), min(meter.cores_used for meter in timed)
     rate = flops / seconds
     padding = 1 - tokens.real / tokens.computed
-    print(f"{seconds:.3f} s a step: {options.batch / seconds:.1f} sentences/s, {tokens.real / seconds:.0f} tokens/s")
+    print(f"{seconds:.3f} s per step: {options.batch / seconds:.1f} sentences/s, {tokens.real / seconds:.0f} tokens/s")
     print(f"{cores_used:.2f} cores used by {torch.get_num_threads()} threads")
-    print(f"{tokens.real} tokens a step, {padding:.1%} padding computed along")
+    print(f"{tokens.real} tokens per step, and {padding:.1%} padding")
     print(f"{rate / 1e9:.1f} GFLOP/s of {max(peaks) / 1e9:.1f}: utilisation {rate / max(peaks):.1%}")
     for group, share in profiled["shares"].items():
         print(f"{share:7.1%}  {group}")
@@ -114,7 +114,7 @@ class _Profiled(TrainerCallback):
 
 
 def profile_steps(trainer, steps: int) -> dict:
-    """Seconds of a step by group, and of the operations that take most, in a profiled run of `trainer`."""
+    """Returns the seconds per step of each group, and of the slowest operations, in a profiled run of `trainer`."""
     for head in (trainer.model.arccon_head, trainer.model.triplet_head):
         mark(head, "measured loss")
     profiled = _Profiled(steps + 1)
@@ -149,7 +149,7 @@ def profile_steps(trainer, steps: int) -> dict:
 
 
 def mark(module: nn.Module, name: str) -> None:
-    """Puts what `module` does in a range of that name."""
+    """Encloses the forward pass of `module` in a range of that name."""
     ranges = []
 
     def enter(*_):
@@ -161,8 +161,10 @@ def mark(module: nn.Module, name: str) -> None:
 
 
 def makers(events: Sequence[FunctionEvent]) -> dict[tuple[int, int], FunctionEvent]:
-    """The forward operation that made each node of the backward pass, by sequence number and thread: of those that
-    started at that number, the last one, behind which the number moved on."""
+    """Returns the forward operation behind each node of the backward pass, by sequence number and thread.
+
+    Several operations can start at one number. The last of them is the one: after it, the number increases.
+    """
     forward = {}
     for event in sorted(events, key=lambda event: event.time_range.start):
         if event.sequence_nr >= 0 and not any(name.startswith(_BACKWARD) for name in names_around(event)):
@@ -171,8 +173,11 @@ def makers(events: Sequence[FunctionEvent]) -> dict[tuple[int, int], FunctionEve
 
 
 def names_around(event: FunctionEvent, forward: dict[tuple[int, int], FunctionEvent] | None = None) -> Iterator[str]:
-    """The names of an operation and of what it is within, from the inside out; from the backward pass it goes on, given
-    the result of `makers`, with the operation whose gradient is computed."""
+    """Yields the names of an operation and of those around it, from the inside out.
+
+    With the result of `makers`, the names of a backward operation are followed by those of the operation whose gradient
+    it computes.
+    """
     while event is not None:
         yield event.name
         if forward and event.name.startswith(_BACKWARD):

@@ -73,7 +73,7 @@ def main() -> None:
 
 
 class NoEncoderTrainer(ArcCSETrainer):
-    """Trains one weight on nothing: all else of a training run stays."""
+    """Trains one weight on nothing; everything else is as in a real run."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         return sum(model(part["attention_mask"].float().mean().reshape(1)).sum() for part in inputs.values())
@@ -83,7 +83,7 @@ class NoEncoderTrainer(ArcCSETrainer):
 
 
 class MemoryMeter(TrainerCallback):
-    """Resident size, of this process and its children, after every tenth of the steps."""
+    """Measures the resident size of this process and its children after every tenth of the steps."""
 
     def __init__(self):
         self.points: list[dict[str, float]] = []

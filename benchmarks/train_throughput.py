@@ -39,7 +39,7 @@ SIDES = {
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
+    parser.add_argument("--text", required=True, help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--models", nargs="+", default=[MINILM], help="encoders; tiny is a small random BERT")
     parser.add_argument("--lengths", type=int, nargs="+", default=[32, 64, 128])
     parser.add_argument("--batches", type=int, nargs="+", default=[64])
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def compare(run: Run, options: argparse.Namespace) -> dict:
-    """Sentences per second of each side, and the ratio of each comparison."""
+    """Returns the sentences per second of each side, and the ratio of each comparison."""
     needed = [side for side in SIDES if any(side in COMPARISONS[name] for name in options.comparisons)]
     sides = {side: partial(SIDES[side][0], replace(run, bf16=SIDES[side][1])) for side in needed}
     seconds = alternate(sides, options.repeats)

@@ -56,7 +56,7 @@ class Run:
     processes: int = 1
 
     def settings(self, folder: str) -> dict:
-        """What both trainers are told."""
+        """Arguments of both trainers."""
         return {
             "output_dir": folder,
             "per_device_train_batch_size": self.batch,
@@ -104,8 +104,8 @@ def their_trainer(run: Run) -> Iterator[SentenceTransformerTrainer]:
 
 
 def add_run_options(parser: ArgumentParser) -> None:
-    """What every script that trains one encoder in one way has to be told."""
-    parser.add_argument("--text", required=True, help="a file of sentences, one a line, may end in .gz")
+    """Adds the options of every script that trains one encoder in one way."""
+    parser.add_argument("--text", required=True, help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--model", default=MINILM, help="an encoder, or tiny")
     parser.add_argument("--length", type=int, default=32)
     parser.add_argument("--batch", type=int, default=64)
@@ -115,25 +115,25 @@ def add_run_options(parser: ArgumentParser) -> None:
 
 
 def time_ours(run: Run, **settings) -> float:
-    """Seconds a step of our trainer takes: loading, forward, backward, optimiser."""
+    """Returns the seconds per step of our trainer: loading, forward, backward, optimiser."""
     with our_trainer(run, **settings) as trainer:
         return metered(trainer).seconds_per_step
 
 
 def time_theirs(run: Run) -> float:
-    """The same of sentence-transformers' trainer."""
+    """Returns the seconds per step of sentence-transformers' trainer."""
     with their_trainer(run) as trainer:
         return metered(trainer).seconds_per_step
 
 
 def count_tokens(run: Run, **settings) -> Tokens:
-    """What a step of our trainer puts through the encoder on average, from a run of its own."""
+    """Returns the mean number of tokens per step of our trainer, from a separate run."""
     with our_trainer(run, **settings) as trainer:
         return metered(trainer, trainer.model.arccse).tokens.per(run.steps)
 
 
 def metered(trainer: Trainer, encoder: nn.Module | None = None) -> StepMeter:
-    """Trains, with a `StepMeter(encoder)`, which is returned."""
+    """Trains, and returns the `StepMeter(encoder)` of the run."""
     meter = StepMeter(encoder)
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(meter)
@@ -142,7 +142,7 @@ def metered(trainer: Trainer, encoder: nn.Module | None = None) -> StepMeter:
 
 
 def read_sentences(path: str, count: int) -> list[str]:
-    """The first `count` lines of a text file, which may end in .gz."""
+    """Returns the first `count` lines of a text file, which may end in .gz."""
     with gzip.open(path, "rt", encoding="utf-8") if path.endswith(".gz") else open(path, encoding="utf-8") as file:
         sentences = [line.strip() for line in islice(file, count)]
     if len(sentences) < count:
@@ -151,8 +151,11 @@ def read_sentences(path: str, count: int) -> list[str]:
 
 
 def open_model(name: str, sentences: Sequence[str], folder: str | Path) -> str:
-    """The folder of the encoder `name`; for `tiny` a BERT with random weights, made in `folder`, whose vocabulary is
-    the most frequent words of `sentences`."""
+    """Returns the folder of the encoder `name`.
+
+    For `tiny`, this is a BERT with random weights, written into `folder`. Its vocabulary has the most frequent words of
+    `sentences`.
+    """
     if name != "tiny":
         return resolve_model_path(name)
     counts = Counter(word for sentence in sentences for word in re.findall(r"\w+|[^\w\s]", sentence.lower()))
@@ -161,7 +164,7 @@ def open_model(name: str, sentences: Sequence[str], folder: str | Path) -> str:
 
 
 def random_bert(folder: str | Path, words: Sequence[str], **shape: int) -> None:
-    """Saves a BERT of that shape with random weights, and a tokenizer of whole words."""
+    """Saves a BERT of this shape with random weights, and a tokenizer of whole words."""
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *words]
     torch.manual_seed(0)
     BertModel(BertConfig(vocab_size=len(vocabulary), **shape)).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Nested spans: which tokens of a sentence its two masked versions lose."""
+"""Nested spans: the tokens of a sentence that its two masked versions lose."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -27,19 +27,23 @@ def nested_spans(
     large_span_ratio: float = LARGE_SPAN_RATIO,
     generator: torch.Generator | None = None,
 ) -> NestedSpans:
-    """Draws one span and the larger span around it, both uniformly over the places that they can take.
+    """Draws one span and the larger span around it, each uniformly over its possible positions.
 
-    The spans cover the rounded share of the tokens, at least one, and the large one is longer than the small one
-    wherever there are two tokens to tell them apart.
+    A span covers its share of the tokens, rounded, and at least one token. The large span is longer than the small one
+    wherever there are two tokens.
 
     Args:
-        num_tokens: number of the sentence's tokens, special tokens not counted; at least 1.
-        small_span_ratio: share of the tokens in the small span.
-        large_span_ratio: share of the tokens in the large span, above `small_span_ratio`.
-        generator: where the randomness comes from; torch's own by default.
+        num_tokens: The number of tokens of the sentence without special tokens, at least 1.
+        small_span_ratio: The share of the tokens in the small span.
+        large_span_ratio: The share of the tokens in the large span, above `small_span_ratio`.
+        generator: The source of randomness; torch's default generator if None.
 
     Raises:
-        ValueError: no token, or ratios outside 0 < small < large < 1.
+        ValueError: There is no token, or the ratios are outside 0 < small < large < 1.
+
+    Example:
+        >>> nested_spans(10)  # draws, for example
+        NestedSpans(small=range(4, 6), large=range(3, 7))
     """
     if num_tokens < 1:
         raise ValueError(f"num_tokens must be at least 1, not {num_tokens}")
@@ -54,7 +58,7 @@ def nested_spans(
 
 
 def check_span_ratios(small_span_ratio: float, large_span_ratio: float) -> None:
-    """Raises UserError outside of 0 < small < large < 1."""
+    """Raises UserError unless 0 < small < large < 1."""
     if not 0 < small_span_ratio < large_span_ratio < 1:
         raise UserError(
             f"--small_span_ratio {small_span_ratio} --large_span_ratio {large_span_ratio}: must satisfy "
@@ -68,11 +72,15 @@ def corrupt(
     """Masks or deletes a span of a sentence's tokens.
 
     Args:
-        token_ids: the whole sentence, special tokens included.
-        content: positions in `token_ids` of the tokens that are not special, in order.
-        span: which of the `content` positions to corrupt.
-        how: `mask` puts `mask_token_id` in their place, `delete` takes them out.
-        mask_token_id: needed for `mask`.
+        token_ids: The whole sentence, with special tokens.
+        content: The positions in `token_ids` of the tokens that are not special, in order.
+        span: The indices in `content` of the tokens to corrupt.
+        how: "mask" replaces them by `mask_token_id`, "delete" removes them.
+        mask_token_id: Needed for "mask".
+
+    Example:
+        >>> corrupt([101, 7, 8, 9, 102], content=[1, 2, 3], span=range(1, 2), how="mask", mask_token_id=103)
+        [101, 7, 103, 9, 102]
     """
     lost = {content[index] for index in span}
     if how == "delete":

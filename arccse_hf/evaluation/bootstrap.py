@@ -1,4 +1,4 @@
-"""How sure is the difference between two models? A bootstrap over what both were measured on."""
+"""How sure the difference between two models is: a bootstrap over the items that both were measured on."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
 RESAMPLES = 1000
-_CELLS = 2**21  # values of a block of resamples: what is ranked at once
+_CELLS = 2**21  # values of one block of resamples, which are ranked at once
 
 
 @dataclass
 class PerItemScores:
-    """What one main metric is computed from, one value per unit (pair, query or sentence).
+    """The values that one main metric is computed from, one per unit (pair, query or sentence).
 
     Args:
         metric: The metric's key in the task's scores.
-        values: `[n]`: with `references` the predictions, whose Spearman correlation is the metric; without, numbers
-            whose mean is the metric.
+        values: `[n]`. With `references`, predictions, whose Spearman correlation is the metric. Without, numbers whose
+            mean is the metric.
         references: Gold scores `[n]`, the same for all models.
     """
 
@@ -34,11 +34,17 @@ def bootstrap_differences(
 ) -> np.ndarray:
     """Returns the metric of `sample` minus that of `baseline` on `resamples` redrawn sets of units: `[resamples]`.
 
-    Paired: both models are measured on the same redrawn units, so what makes a unit hard for both cancels.
-    Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
+    The bootstrap is paired: both models are measured on the same redrawn units, so what makes a unit hard for both
+    cancels. Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
+
+    Args:
+        sample: The scores of one model.
+        baseline: The scores of the other model, on the same units.
+        resamples: How often the units are redrawn.
+        seed: The same seed redraws the same units.
 
     Raises:
-        ValueError: The two are not about the same units.
+        ValueError: The two have different numbers of units.
     """
     if len(sample.values) != len(baseline.values):
         raise ValueError(
@@ -74,7 +80,7 @@ def _mean_difference(values: np.ndarray, baseline: np.ndarray, axis: int = -1) -
 def _spearman_difference(
     values: np.ndarray, baseline: np.ndarray, references: np.ndarray, axis: int = -1
 ) -> np.ndarray:
-    """Spearman's correlation is Pearson's of the ranks, and the ranks are those within the redrawn set."""
+    """Returns the difference of Spearman's correlations: Pearson's, of the ranks within the redrawn set."""
     gold = _centred_ranks(references, axis)
     return _pearson(_centred_ranks(values, axis), gold, axis) - _pearson(_centred_ranks(baseline, axis), gold, axis)
 

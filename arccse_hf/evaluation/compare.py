@@ -1,4 +1,4 @@
-"""Evaluate several encoders on one suite, and how sure their differences are."""
+"""Scores of several encoders on one suite, and how sure their differences are."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from .suite import AVERAGES, TaskSuite, averages
 
 @dataclass
 class ModelResult:
-    """What one encoder scored.
+    """The scores of one encoder.
 
     Args:
         name: The model as the user wrote it.
         pooling: Which pooling was used, and who chose it.
-        scores: `{task: {metric: value}}`, raw; a task that failed is missing.
+        scores: `{task: {metric: value}}`, not multiplied by 100; a task that failed is missing.
         errors: `{task: message}` of the tasks that failed.
-        max_seq_length: Tokens that a sentence is cut to.
-        dimension: Of the embeddings.
-        sentences: Number of distinct sentences.
-        truncated: Number of sentences longer than the model reads.
-        seconds: Time to embed all sentences.
-        samples: `{task: scores of its items}`, of the tasks whose main metric can be resampled.
+        max_seq_length: The number of tokens that a sentence is cut to.
+        dimension: The length of an embedding.
+        sentences: The number of distinct sentences.
+        truncated: The number of sentences that are longer than the model reads.
+        seconds: The time to embed all sentences.
+        samples: `{task: scores of its items}` of the tasks whose main metric can be resampled.
     """
 
     name: str
@@ -41,12 +41,13 @@ class ModelResult:
 
     @property
     def averages(self) -> dict[str, float]:
+        """The averages that papers print, each only where all of its tasks are present."""
         return averages(self.scores)
 
 
 @dataclass
 class Difference:
-    """A metric of one model minus the same of the first model, with a 95 % interval from a paired bootstrap."""
+    """A metric of one model minus that of the first model, with a 95 % interval from a paired bootstrap."""
 
     model: str
     task: str
@@ -57,15 +58,14 @@ class Difference:
 
 
 def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -> ModelResult:
-    """Scores every task into `result`; a failing one is recorded in `result.errors` and the others go on.
+    """Writes the scores of every task into `result`, and returns it.
+
+    A task that fails is recorded in `result.errors`, and the others go on.
 
     Args:
-        result: Without scores.
-        embeddings: `[len(suite.sentences), dim]`, row `i` being that of `suite.sentences[i]`.
+        result: A result without scores.
+        embeddings: `[len(suite.sentences), dim]`; row `i` embeds `suite.sentences[i]`.
         suite: The tasks.
-
-    Returns:
-        `result`.
     """
     embeddings = suite.check(embeddings)
     for task in suite.tasks:
@@ -93,7 +93,7 @@ def compare(results: Sequence[ModelResult], *, seed: int = 0) -> list[Difference
             differences.append(Difference(other.name, task, sample.metric, value, *interval(drawn[task])))
         for key, tasks, metric in AVERAGES:
             if key in other.averages and key in first.averages:
-                # The sets are drawn independently of each other, so the n-th draws of all make one draw of the average.
+                # The sets are drawn independently of each other, so their n-th draws make one draw of the average.
                 mean = np.mean([drawn[task] for task in tasks], axis=0)
                 value = other.averages[key] - first.averages[key]
                 differences.append(Difference(other.name, key.rsplit("_", 1)[0], metric, value, *interval(mean)))

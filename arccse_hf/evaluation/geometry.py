@@ -15,33 +15,37 @@ POSITIVE_SHARE = 0.8
 
 
 def alignment(first: np.ndarray | torch.Tensor, second: np.ndarray | torch.Tensor) -> float:
-    """Mean squared distance of positive pairs: `mean ||f(x) - f(x+)||^2`, in [0, 4].
-
-    Args:
-        first: Embeddings `[num_pairs, dim]`, normalised here.
-        second: Embeddings of their positives, the same shape.
+    """Returns the mean squared distance of positive pairs: `mean ||f(x) - f(x+)||^2`, in [0, 4].
 
     Source: Wang & Isola, "Understanding Contrastive Representation Learning through Alignment and Uniformity on the
     Hypersphere", ICML 2020, with their default alpha = 2.
+
+    Args:
+        first: Embeddings `[num_pairs, dim]`, which are normalised here.
+        second: Embeddings of their positives, of the same shape.
+
+    Example:
+        >>> alignment(torch.eye(2), torch.eye(2))
+        0.0
     """
-    return (_unit(first) - _unit(second)).square().sum(dim=1).double().mean().item()
+    return (_normalize(first) - _normalize(second)).square().sum(dim=1).double().mean().item()
 
 
 def uniformity(
     embeddings: np.ndarray | torch.Tensor, *, t: float = 2.0, max_sentences: int | None = EXACT_UP_TO, seed: int = 0
 ) -> float:
-    """`log mean exp(-t ||f(x) - f(y)||^2)` over all pairs of different rows, at most 0.
+    """Returns `log mean exp(-t ||f(x) - f(y)||^2)` over all pairs of different rows, which is at most 0.
 
-    All pairs count, in blocks of bounded memory, up to `max_sentences` rows; of more rows a random subset of that size
-    is taken (all of them with None), the same for the same seed. NaN for fewer than two rows.
+    The pairs are computed in blocks of bounded memory. Fewer than two rows give NaN. The source is that of
+    `alignment`, with their default t = 2.
 
     Args:
-        embeddings: Embeddings of distinct sentences `[n, dim]`, normalised here.
-        t: Sharpness of the Gaussian potential.
-
-    Source: as for `alignment`, with their default t = 2.
+        embeddings: Embeddings of distinct sentences `[n, dim]`, which are normalised here.
+        t: The sharpness of the Gaussian potential.
+        max_sentences: Of more rows than these, a random subset is taken; None takes all.
+        seed: The same seed takes the same subset.
     """
-    units = _unit(embeddings)
+    units = _normalize(embeddings)
     if max_sentences is not None and len(units) > max_sentences:
         chosen = np.random.default_rng(seed).choice(len(units), size=max_sentences, replace=False)
         units = units[torch.from_numpy(chosen).to(units.device)]
@@ -50,7 +54,7 @@ def uniformity(
         return math.nan
     total, block = 0.0, 1024
     for start in range(0, count, block):
-        # The columns begin at the block's own first row: what lies above the diagonal is every pair once.
+        # The columns begin at the first row of the block, so every pair lies above the diagonal exactly once.
         cosines = units[start : start + block] @ units[start:].T
         potential = (t * (2 * cosines - 2).clamp(max=0)).exp_()
         total += potential.triu_(diagonal=1).sum(dtype=torch.float64).item()
@@ -58,24 +62,28 @@ def uniformity(
 
 
 def mean_cosine(embeddings: np.ndarray | torch.Tensor) -> float:
-    """Mean cosine over all pairs of different rows of `[n, dim]`: near 1 where embeddings fill a narrow cone only."""
-    units = _unit(embeddings).double()
+    """Returns the mean cosine over all pairs of different rows of `[n, dim]`.
+
+    It is near 1 where the embeddings fill only a narrow cone.
+    """
+    units = _normalize(embeddings).double()
     count = len(units)
     if count < 2:
         return math.nan
-    # || sum of units ||^2 holds every ordered pair, and each row with itself.
+    # || sum of units ||^2 counts every ordered pair, and each row with itself.
     return ((units.sum(dim=0).square().sum() - units.square().sum()) / (count * (count - 1))).item()
 
 
 class GeometryTask:
-    """Alignment over the positive pairs of scored pairs, uniformity and mean cosine over their distinct sentences.
+    """Alignment of the positive pairs among scored pairs, and uniformity and mean cosine of their distinct sentences.
 
-    A pair is positive from 80 % of the highest score on: 4 of STS's 0 to 5, 0.8 of a scale that ends at 1.
+    A pair is positive if its score is at least 80 % of the highest: 4 for scores from 0 to 5, as in STS.
 
     Args:
-        first: The pairs' first sentences.
-        second: Their second sentences.
-        scores: Gold similarities `[num_pairs]`, higher meaning closer.
+        first: The first sentences of the pairs.
+        second: The second sentences.
+        scores: Gold similarities `[num_pairs]`; a higher one means closer.
+        name: The beginning of the metrics' names.
 
     Raises:
         UserError: No pair counts as positive.
@@ -98,7 +106,7 @@ class GeometryTask:
         self.positives = np.array(pairs, dtype=np.int64)[values >= POSITIVE_SHARE * values.max() - 1e-9]
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
-        """`alignment`, `uniformity` and `mean_cosine` of embeddings `[len(self.sentences), dim]`."""
+        """Returns `alignment`, `uniformity` and `mean_cosine` of embeddings `[len(self.sentences), dim]`."""
         return {
             "alignment": alignment(embeddings[self.positives[:, 0]], embeddings[self.positives[:, 1]]),
             "uniformity": uniformity(embeddings),
@@ -106,9 +114,9 @@ class GeometryTask:
         }
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], None]:
-        """`score`; these are properties of all embeddings at once, which have no value per item."""
+        """Returns what `score` does, and None: properties of all embeddings at once have no value per item."""
         return self.score(embeddings), None
 
 
-def _unit(embeddings: np.ndarray | torch.Tensor) -> torch.Tensor:
+def _normalize(embeddings: np.ndarray | torch.Tensor) -> torch.Tensor:
     return torch.nn.functional.normalize(torch.as_tensor(embeddings).detach().float(), dim=1)

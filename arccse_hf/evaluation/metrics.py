@@ -16,10 +16,10 @@ CONSTANT_WARNING = (
 
 
 def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of `first[i]` and `second[i]`: two arrays `[n, dim]` give `[n]`, float32. A zero vector gives 0.
+    """Returns the cosines of `first[i]` and `second[i]`, float32 `[n]`, of two arrays `[n, dim]`.
 
-    It is computed in float64 and rounded once, so that two equal vectors give exactly 1.0: pairs of identical sentences
-    then share one rank instead of being ordered by rounding noise.
+    They are computed in float64 and rounded once, so that two equal vectors give exactly 1.0: pairs of identical
+    sentences then share one rank, instead of being ordered by rounding errors. A vector of zeros gives 0.
     """
     first, second = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
     norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
@@ -28,25 +28,22 @@ def cosine_similarity(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def is_constant(values: np.ndarray) -> bool:
-    """Whether `values` differ by no more than the rounding of float32 does (a collapsed encoder's cosines do)."""
+    """Returns whether `values` differ by no more than rounding to float32, as the cosines of a collapsed encoder."""
     values = np.asarray(values, dtype=np.float64)
     return bool(np.ptp(values) <= 1e-6 * np.abs(values).max())
 
 
 def correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-    """Spearman's and Pearson's correlation of two arrays `[n]`, in [-1, 1].
+    """Returns the correlations of two arrays `[n]`, `{"spearman": ..., "pearson": ...}`, each in [-1, 1].
 
-    Both are NaN where either array is constant or holds a NaN; constant predictions also warn (`CONSTANT_WARNING`).
-
-    Returns:
-        `{"spearman": ..., "pearson": ...}`
+    Both are NaN where either array is constant or holds a NaN. Constant predictions also warn (`CONSTANT_WARNING`).
     """
     predictions, references = np.asarray(predictions, dtype=np.float64), np.asarray(references, dtype=np.float64)
     undefined = {"spearman": float("nan"), "pearson": float("nan")}
     if len(predictions) < 2 or not (np.isfinite(predictions).all() and np.isfinite(references).all()):
         return undefined
     if is_constant(predictions):
-        warnings.warn(CONSTANT_WARNING, stacklevel=1)  # always from this line: Python then shows it once, not per set
+        warnings.warn(CONSTANT_WARNING, stacklevel=1)  # from one line: Python shows it once, and not per set
         return undefined
     if is_constant(references):
         return undefined
@@ -57,9 +54,9 @@ def correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, f
 
 
 class SimilarityCorrelation(evaluate.Metric):
-    """`correlations` as an `evaluate.Metric`: `add_batch`, `compute` and `evaluate.combine` work, without a network.
+    """`correlations` as a metric of the `evaluate` library, with `add_batch` and `compute`, and without a network.
 
-    In several processes give each an `experiment_id`, since metrics keep their batches in a cache file.
+    Metrics keep their batches in a cache file. If there are several processes, give each its own `experiment_id`.
     """
 
     def _info(self) -> evaluate.MetricInfo:

@@ -11,9 +11,9 @@ import numpy as np
 from .bootstrap import PerItemScores
 
 LOWER_IS_BETTER = ("alignment", "uniformity", "mean_cosine")
-"""The geometry's metrics. They are no correlations or shares either: tables show them as they are, not x 100."""
+"""The metrics of the geometry. Unlike correlations and shares, tables do not show them multiplied by 100."""
 
-# What papers print as "avg": the seven test sets, by Spearman, and the seven transfer tasks, by accuracy.
+# What papers call "avg": Spearman over the seven test sets, and accuracy over the seven transfer tasks.
 STS_AVERAGE = ("sts12", "sts13", "sts14", "sts15", "sts16", "stsb_test", "sickr")
 TRANSFER_AVERAGE = ("mr", "cr", "subj", "mpqa", "sst2", "trec", "mrpc")
 AVERAGES = (
@@ -23,23 +23,23 @@ AVERAGES = (
 
 
 class Task(Protocol):
-    """What the Trainer and the command line need to know of an evaluation."""
+    """What the Trainer and the command line need to know about an evaluation."""
 
     group: str
     """Which table shows it: "sts", "transfer", "geometry", "retrieval" or another word."""
     name: str
-    """Lower-case letters, digits and underscores: it begins the names of the metrics."""
+    """The beginning of the metrics' names: lower-case letters, digits and underscores."""
     main_metrics: Sequence[str]
     """The keys of `score` that belong in a table or a training log, the most important first."""
     sentences: Sequence[str]
-    """What has to be embedded; a sentence may repeat."""
+    """The sentences to embed; a sentence may repeat."""
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
-        """Scores `embeddings` `[len(sentences), dim]`, row `i` being that of `sentences[i]`; raw, not x 100."""
+        """Returns the scores of `embeddings` `[len(sentences), dim]`, not multiplied by 100."""
         ...
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores | None]:
-        """Returns what `score` does, and what the main metric is computed from; None where it cannot be resampled."""
+        """Returns what `score` does, and the values behind the main metric; None where it cannot be resampled."""
         ...
 
 
@@ -66,14 +66,14 @@ class TaskSuite:
         self.sentences = list(position)
 
     def embeddings_of(self, task: Task, embeddings: np.ndarray) -> np.ndarray:
-        """The rows of `embeddings` `[len(self.sentences), dim]` that belong to `task.sentences`, in their order."""
+        """Returns the rows of `embeddings` `[len(self.sentences), dim]` that embed `task.sentences`, in their order."""
         return embeddings[self._rows[task.name]]
 
     def check(self, embeddings: np.ndarray) -> np.ndarray:
-        """Return `embeddings` as float32 `[len(self.sentences), dim]`; warn about values that aren't finite.
+        """Returns `embeddings` as float32 `[len(self.sentences), dim]`, and warns about values that are not finite.
 
         Raises:
-            ValueError: Not one row a sentence.
+            ValueError: There is not one row per sentence.
         """
         embeddings = np.asarray(embeddings, dtype=np.float32)
         if embeddings.ndim != 2 or len(embeddings) != len(self.sentences):
@@ -84,21 +84,21 @@ class TaskSuite:
         return embeddings
 
     def score(self, embeddings: np.ndarray) -> dict[str, dict[str, float]]:
-        """Score every task: `{task name: {metric: value}}`.
+        """Returns the scores of every task: `{task name: {metric: value}}`.
 
         Args:
-            embeddings: `[len(self.sentences), dim]`, row `i` being that of `self.sentences[i]`.
+            embeddings: `[len(self.sentences), dim]`; row `i` embeds `self.sentences[i]`.
 
         Raises:
-            ValueError: Not one row a sentence.
+            ValueError: There is not one row per sentence.
         """
         embeddings = self.check(embeddings)
         return {task.name: task.score(self.embeddings_of(task, embeddings)) for task in self.tasks}
 
     def flatten(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-        """The headline metrics of `score`'s result as the Trainer wants them: `{"stsb_dev_spearman": 0.86, ...}`.
+        """Returns the main metrics of a result of `score` as Trainer wants them: `{"stsb_dev_spearman": 0.86, ...}`.
 
-        `sts_avg_spearman` and `transfer_avg_accuracy` join where all of their seven tasks are there.
+        `sts_avg_spearman` and `transfer_avg_accuracy` are added where all of their seven tasks are present.
         """
         flat = {
             f"{task.name}_{metric}": scores[task.name][metric]
@@ -109,14 +109,14 @@ class TaskSuite:
         return flat | averages(scores)
 
     def metric_names(self) -> list[str]:
-        """The keys that `flatten` will give, known before anything is embedded."""
+        """Returns the keys of what `flatten` will return, before anything is embedded."""
         names = [f"{task.name}_{metric}" for task in self.tasks for metric in task.main_metrics]
         present = {task.name for task in self.tasks}
         return names + [key for key, tasks, _ in AVERAGES if present.issuperset(tasks)]
 
 
 def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The papers' averages over `score`'s result, each only where all of its tasks are there."""
+    """Returns the averages that papers print, over a result of `score`; each only where all its tasks are present."""
     return {
         key: float(np.mean([scores[task][metric] for task in tasks]))
         for key, tasks, metric in AVERAGES
@@ -125,5 +125,5 @@ def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def greater_is_better(metric: str) -> bool:
-    """Whether a larger value of `metric` (`"spearman"`, `"eval_geometry_alignment"`, ...) is the better one."""
+    """Returns whether a larger value of `metric` is better: not for "eval_geometry_alignment", for example."""
     return not metric.endswith(LOWER_IS_BETTER)

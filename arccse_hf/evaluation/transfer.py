@@ -1,17 +1,17 @@
 """SentEval's transfer tasks: a logistic regression on frozen embeddings.
 
 The protocol is that of SentEval's scikit-learn classifier (Conneau & Kiela, "SentEval: An Evaluation Toolkit for
-Universal Sentence Representations", LREC 2018): the same folds, the same grid for the L2 penalty (C = 1/penalty), which
-is chosen on inner data by accuracy to two decimals of a percent, the smallest C among equals.
+Universal Sentence Representations", LREC 2018): the same folds, and the same grid for the L2 penalty (C = 1/penalty).
+The penalty is chosen on inner data by accuracy, to two decimals of a percent; the smallest C wins among equals.
 
-    MR CR SUBJ MPQA   10-fold cross-validation, in each fold the penalty by another 10-fold one on its training part
-    SST2              train / dev / test: the penalty on dev
-    TREC MRPC         train / test: the penalty by 10-fold cross-validation on train; MRPC's features are |u-v| and u*v
+    MR CR SUBJ MPQA   10-fold cross-validation; in each fold, another one on its training part chooses the penalty
+    SST2              train / dev / test; dev chooses the penalty
+    TREC MRPC         train / test; 10-fold cross-validation on train chooses the penalty. MRPC has |u-v| and u*v
 
-Two details differ from the original: scikit-learn's present solver (lbfgs, the intercept not penalised, one softmax for
-TREC's six classes) replaces liblinear, and the accuracy over folds counts every sentence once instead of averaging the
-folds. Papers often print SentEval's other classifier, a one-layer network trained by Adam. Embeddings are taken as the
-model gives them: to one that normalises them the same grid is a stronger penalty than to one that doesn't.
+Two details differ from the original. scikit-learn's present solver (lbfgs, without a penalty on the intercept, one
+softmax for TREC's six classes) replaces liblinear. The accuracy over folds counts every sentence once, and does not
+average the folds. Papers often print SentEval's other classifier, a one-layer network trained by Adam. Embeddings are
+taken as the model returns them: where a model normalises them, the same grid is a stronger penalty.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Split:
     second: list[str] | None = None
 
     def sorted(self) -> Split:
-        """In SentEval's order, by number of words and label: the folds are drawn on it."""
+        """Returns the sentences in SentEval's order, by number of words and label, which the folds are drawn from."""
         second = self.second or [""] * len(self.first)
         order = sorted(
             range(len(self.first)),
@@ -78,10 +78,11 @@ class TransferTask:
     """Accuracy of a logistic regression on frozen embeddings, by the protocol that the number of splits implies.
 
     Args:
-        name: Begins the metrics' names; "mrpc" also has F1.
-        splits: One split is cross-validated (nested); two are train and test; three are train, dev and test.
-        seed: Draws the folds; by default as SentEval does.
-        folds: How many folds, of the inner cross-validation too.
+        name: The beginning of the metrics' names.
+        splits: One split is cross-validated (nested); two are train and test; three are train, dev and test. Splits of
+            sentence pairs have F1 too.
+        seed: The seed of the folds; SentEval's by default.
+        folds: The number of folds, also of the inner cross-validation.
     """
 
     group = "transfer"
@@ -95,7 +96,7 @@ class TransferTask:
         self.sentences = [s for split in self.splits for s in (*split.first, *(split.second or ()))]
 
     def features(self, embeddings: np.ndarray) -> list[np.ndarray]:
-        """One array `[rows, features]` a split: the embeddings, or |u-v| and u*v of pairs."""
+        """Returns one array `[rows, features]` per split: the embeddings, or |u-v| and u*v of pairs."""
         features, start = [], 0
         for split in self.splits:
             size = len(split.first)
@@ -109,7 +110,7 @@ class TransferTask:
         return features
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
-        """`score`, and which test sentences were right."""
+        """Returns what `score` does, and 1 or 0 per test sentence, for a right or a wrong label."""
         x = self.features(embeddings)
         y = [np.array(split.labels) for split in self.splits]
         if len(x) == 1:
@@ -126,12 +127,19 @@ class TransferTask:
         return scores, PerItemScores("accuracy", correct)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
-        """`accuracy` in [0, 1] of embeddings `[len(self.sentences), dim]`; for pairs also `f1` of label 1."""
+        """Returns `accuracy`, in [0, 1], of embeddings `[len(self.sentences), dim]`; for pairs also `f1` of label 1."""
         return self.score_with_samples(embeddings)[0]
 
 
 def nested_cross_validation(x: np.ndarray, y: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
-    """Predict every row of `x` `[n, features]` by a classifier that saw neither the row nor its fold: labels `[n]`."""
+    """Returns labels `[n]` for `x`, each from a classifier that saw neither the row nor its fold.
+
+    Args:
+        x: Features `[n, features]`.
+        y: Labels `[n]`.
+        folds: The number of outer and of inner folds.
+        seed: The seed of the folds.
+    """
 
     def fold(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         c = _chosen(x[train], y[train], SPLIT_GRID, folds, seed)
@@ -145,12 +153,28 @@ def nested_cross_validation(x: np.ndarray, y: np.ndarray, *, folds: int, seed: i
 
 
 def cross_validated(x: np.ndarray, y: np.ndarray, x_test: np.ndarray, *, folds: int, seed: int) -> np.ndarray:
-    """Predict `x_test`, the penalty being chosen by cross-validation on the training rows."""
+    """Returns labels `[m]` for `x_test`, where cross-validation on the training rows chooses the penalty.
+
+    Args:
+        x: Features of the training rows `[n, features]`.
+        y: Their labels `[n]`.
+        x_test: Features of the test rows `[m, features]`.
+        folds: The number of folds.
+        seed: The seed of the folds.
+    """
     return _classifier(_chosen(x, y, TRAIN_GRID, folds, seed)).fit(x, y).predict(x_test)
 
 
 def dev_selected(x: np.ndarray, y: np.ndarray, x_dev: np.ndarray, y_dev: np.ndarray, x_test: np.ndarray) -> np.ndarray:
-    """Predict `x_test`, the penalty being chosen on the dev rows."""
+    """Returns labels `[m]` for `x_test`, where the dev rows choose the penalty.
+
+    Args:
+        x: Features of the training rows `[n, features]`.
+        y: Their labels `[n]`.
+        x_dev: Features of the dev rows `[k, features]`.
+        y_dev: Their labels `[k]`.
+        x_test: Features of the test rows `[m, features]`.
+    """
     accuracies, predictions = [], []
     for classifier in _path(x, y, SPLIT_GRID):
         accuracies.append(classifier.score(x_dev, y_dev))
@@ -159,7 +183,7 @@ def dev_selected(x: np.ndarray, y: np.ndarray, x_dev: np.ndarray, y_dev: np.ndar
 
 
 def _chosen(x: np.ndarray, y: np.ndarray, grid: Sequence[float], folds: int, seed: int) -> float:
-    """The C of `grid` with the best mean accuracy over the folds of `x`."""
+    """Returns the C of `grid` with the best mean accuracy over the folds of `x` `[n, features]` and `y` `[n]`."""
 
     def fold(train: np.ndarray, dev: np.ndarray) -> list[float]:
         x_dev, y_dev = x[dev], y[dev]
@@ -170,9 +194,9 @@ def _chosen(x: np.ndarray, y: np.ndarray, grid: Sequence[float], folds: int, see
 
 
 def _in_threads(function: Callable, items: Sequence[tuple]) -> list:
-    """Call `function(*item)` for all items at once: the solver spends its time where threads run side by side.
+    """Returns `function(*item)` for all items, each computed in a thread: the solver releases Python's lock.
 
-    Its matrix products are too small to be worth threads of their own, which would only get into each other's way.
+    Its matrix products are too small for several threads each, so they get one.
     """
     from joblib import Parallel, delayed
     from threadpoolctl import threadpool_limits
@@ -182,7 +206,7 @@ def _in_threads(function: Callable, items: Sequence[tuple]) -> list:
 
 
 def _path(x: np.ndarray, y: np.ndarray, grid: Sequence[float]) -> Iterator[LogisticRegression]:
-    """One classifier refitted along the grid, each solution being where the next begins: the same optima, sooner."""
+    """Yields one classifier, fitted anew per C of `grid`, from the previous solution: the same optima, in less time."""
     classifier = _classifier(grid[0], warm_start=True)
     for c in grid:
         yield classifier.set_params(C=c).fit(x, y)
@@ -191,7 +215,7 @@ def _path(x: np.ndarray, y: np.ndarray, grid: Sequence[float]) -> Iterator[Logis
 def _classifier(c: float, warm_start: bool = False) -> LogisticRegression:
     from sklearn.linear_model import LogisticRegression
 
-    # The default tolerance, 1e-4, stops short of the optimum: the gradient, a mean over many rows, starts small.
+    # The default tolerance, 1e-4, stops before the optimum: the gradient is a mean over many rows, and begins small.
     return LogisticRegression(C=c, tol=1e-6, max_iter=1000, warm_start=warm_start)
 
 
@@ -206,14 +230,15 @@ def _best(accuracies: Sequence[float]) -> int:
 
 
 def read_transfer(name: str, data: str | Path | None, *, seed: int = SENTEVAL_SEED) -> TransferTask:
-    """Read one of the seven tasks from a SentEval folder.
+    """Reads one of the seven tasks from a SentEval folder.
 
     Args:
         name: A key of `BINARY` or `SPLITS`.
         data: The folder (see `find_senteval_file`); the hub has no copy in SentEval's form.
+        seed: The seed of the folds.
 
     Raises:
-        UserError: A missing file, a malformed row, or another count than the official one.
+        UserError: A file is missing, a row is malformed, or a file has another count than the official one.
     """
     if str(data).lower() == "hub":
         raise UserError(

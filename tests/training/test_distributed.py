@@ -34,8 +34,7 @@ def launch(*command, **more):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
-    """What both processes saved: `results[rank][mode]`. Starting processes is most of the work, so one launch goes
-    through all modes."""
+    """What both processes saved: `results[rank][mode]`. One launch runs all modes, because launching is slow."""
     folder = tmp_path_factory.mktemp("distributed")
     worker = str(HERE / "distributed_worker.py")
     launch("torch.distributed.run", "--nproc_per_node=2", "--standalone", worker, str(folder))
@@ -46,8 +45,7 @@ def results(tmp_path_factory):
 
 @pytest.mark.parametrize("mode", ["pairs", "triplets", "uneven", "uneven-cached", "last"])
 def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path):
-    """Negatives of both, with their gradient, and means over the rows and the triplets of both, however many each has:
-    the same weights, the same log and the same measurements. A gradient cache changes nothing of that."""
+    """The same weights, log and measurements, however many rows and triplets each has; with a gradient cache too."""
     first, second = (result[mode] for result in results)
     alone = distributed_worker.train(tmp_path, mode.removesuffix("-cached"))
     start = distributed_worker.tiny_model().state_dict()
@@ -160,8 +158,10 @@ def launch_fsdp(mixed_precision, runs):
 
 
 def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):
-    """FSDP 2: the numbers of one process, though a process often has no triplet; whole or sharded checkpoints, from
-    which a run goes on; and a model at the end that AutoModel opens."""
+    """FSDP 2 trains as one process does, resumes from whole or sharded checkpoints, and exports a model.
+
+    A process often has no triplet.
+    """
     kinds = ("FULL_STATE_DICT", "SHARDED_STATE_DICT")
     runs = []
     for kind in kinds:

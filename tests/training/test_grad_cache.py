@@ -17,8 +17,10 @@ from arccse_hf.training.grad_cache import GradCache
 
 
 def spread_model(dropout):
-    """A tiny model whose embeddings differ from the start, in training mode. In float64 where its gradients are
-    compared: they reach 20 here, where float32 rounds to 1e-6."""
+    """A tiny model in training mode, whose embeddings differ from the start.
+
+    Its gradients reach 20. They are compared in float64, because float32 rounds them to 1e-6.
+    """
     torch.manual_seed(0)
     backbone = tiny_config("bert")
     backbone.hidden_dropout_prob = backbone.attention_probs_dropout_prob = dropout
