@@ -35,7 +35,7 @@ from measuring import Tokens, alternate, matmul_peak, synchronize, training_flop
 from transformers import BertConfig
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
-from arccse_hf.model import length_batching as sub_batches
+from arccse_hf.model import length_batching
 from arccse_hf.training.grad_cache import GradCache
 
 SHAPES = {
@@ -142,7 +142,7 @@ def measure_steps(shape: str, length: int, batch: int, mode: str, options: argpa
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     in_one_piece = dict.fromkeys(["_ON_A_CPU", "_ON_A_GPU"], (texts["input_ids"].numel(),) * 2)
-    with patch.multiple(sub_batches, **in_one_piece) if mode == "padded" else nullcontext():
+    with patch.multiple(length_batching, **in_one_piece) if mode == "padded" else nullcontext():
         first = seconds(2)
         values = [seconds(options.steps) / options.steps for _ in range(options.repeats)]
     median = statistics.median(values)

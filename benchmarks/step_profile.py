@@ -30,9 +30,9 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 from trainers import Run, add_run_options, count_tokens, metered, open_model, our_trainer, read_sentences
-from transformers import TrainerCallback
+from transformers import AttentionInterface, TrainerCallback
 
-from arccse_hf.model import cpu_ops as cpu_training
+from arccse_hf.model import cpu_ops
 
 # An operation anywhere within one of these ranges belongs to it. Norms outside the loss belong to gradient clipping.
 RANGES = {
@@ -120,9 +120,11 @@ def profile_steps(trainer, steps: int) -> dict:
     profiled = _Profiled(steps + 1)
     trainer.add_callback(profiled)
     # These are made of many operations that others use too.
-    ours = {name: record_function(name)(getattr(cpu_training, name)) for name in ("dropout", "attention")}
-    with patch.multiple(cpu_training, **ours):
+    dropout, attention = cpu_ops.fast_dropout, cpu_ops.unfused_attention
+    AttentionInterface.register(cpu_ops.UNFUSED_ATTENTION, record_function("attention")(attention))
+    with patch.object(cpu_ops, "fast_dropout", record_function("dropout")(dropout)):
         meter = metered(trainer)
+    AttentionInterface.register(cpu_ops.UNFUSED_ATTENTION, attention)
 
     events = [event for event in profiled.profiler.events() if event.device_type == torch.autograd.DeviceType.CPU]
     forward = makers(events)

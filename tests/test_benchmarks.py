@@ -17,7 +17,7 @@ sys.path.append(str(Path(__file__).parent.parent / "benchmarks"))
 import measuring
 import tables
 
-from arccse_hf.model import length_batching as sub_batches
+from arccse_hf.model import length_batching
 
 SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed pretrain_small_bert".split()
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
@@ -153,14 +153,14 @@ def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
 
 
 def test_gpu_measures_batches_in_one_piece_too(report_of, monkeypatch):
-    limits, split_by_length = [], sub_batches.split_by_length
+    limits, split_by_length = [], length_batching.split_by_length
 
     def spy(lengths, limit, overhead):
         limits.append((limit, overhead))
         return split_by_length(lengths, limit, overhead)
 
-    monkeypatch.setattr(sub_batches, "split_by_length", spy)
-    for mode, limit in {"eager": sub_batches._ON_A_CPU, "padded": (2 * 4 * 32,) * 2}.items():
+    monkeypatch.setattr(length_batching, "split_by_length", spy)
+    for mode, limit in {"eager": length_batching._ON_A_CPU, "padded": (2 * 4 * 32,) * 2}.items():
         (plain, _) = report_of("gpu", "--tiny", "--parts", "steps", "--modes", mode)["steps"]
         assert plain["padded_tokens_per_step"] == 2 * 4 * 32
         assert limits[0] == limit

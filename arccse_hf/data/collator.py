@@ -108,20 +108,6 @@ class ArcCSECollator:
         return pad_views(rows, self.pad_token_id, self.pad_to_multiple_of)
 
 
-class SentenceCollator:
-    """Makes one batch of rows with `input_ids` and `index`: `input_ids` and `attention_mask` `[batch, length]`, and
-    `index` `[batch]`."""
-
-    def __init__(self, tokenizer: PreTrainedTokenizerBase):
-        self.pad_token_id = require_pad_token(tokenizer)
-
-    def __call__(self, rows: Sequence[Mapping[str, list[int] | int]]) -> dict[str, Tensor]:
-        padded = pad_views([[row["input_ids"]] for row in rows], self.pad_token_id)
-        return {name: values.squeeze(1) for name, values in padded.items()} | {
-            "index": torch.tensor([row["index"] for row in rows])
-        }
-
-
 def require_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     """The id of the tokenizer's padding token; ValueError if it has none."""
     if tokenizer.pad_token_id is None:

@@ -26,8 +26,9 @@ from ..evaluation.tables import (
     write_report,
 )
 from ..evaluation.tasks import load_tasks
-from .open import Encoder, count_truncated, embed, load_encoder, process_state
-from .process_group import process_group
+from .embed import embed
+from .open import Encoder, load_encoder
+from .process_group import process_group, process_state
 
 if TYPE_CHECKING:
     from mteb.abstasks import AbsTask
@@ -241,9 +242,9 @@ def embed_suite(
     Under `accelerate launch` every process must call it; each gets all embeddings.
     """
     result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
-    result.truncated = count_truncated(encoder.model, suite.sentences)
+    result.truncated = encoder.count_truncated(suite.sentences)
     start = time.perf_counter()
-    embeddings = embed(encoder.model, suite.sentences, batch_size=batch_size, show_progress=show_progress)
+    embeddings = embed(encoder, suite.sentences, batch_size=batch_size, show_progress=show_progress)
     result.seconds = time.perf_counter() - start
     result.dimension = embeddings.shape[1]
     return result, embeddings

@@ -1,22 +1,18 @@
-"""Open any encoder as a SentenceTransformer, and embed sentences with it over all processes."""
+"""The one place that opens an encoder, any encoder, as a SentenceTransformer."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
-from accelerate import PartialState
-from accelerate.utils import gather_object, parse_flag_from_env
-from tqdm.auto import tqdm
 
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
+from .process_group import process_state
 
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
@@ -26,11 +22,11 @@ DTYPES = ("float32", "bfloat16", "float16")
 
 @dataclass
 class Encoder:
-    """A model under evaluation.
+    """A finished model, which embeds batches of texts (`embed.BatchEncoder`).
 
     Args:
         name: As the user wrote it.
-        model: Embeds the sentences.
+        model: Embeds the texts.
         pooling: How token states become one vector, and who decided so: "mean (its own)", "cls (asked for)", ...
     """
 
@@ -38,17 +34,30 @@ class Encoder:
     model: SentenceTransformer
     pooling: str
 
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Returns the tokens of each text, special tokens included, before any is cut off."""
+        token_ids = self.model.tokenizer(
+            list(texts),
+            truncation=False,
+            padding=False,
+            return_attention_mask=False,
+            return_token_type_ids=False,
+            verbose=False,
+        )["input_ids"]
+        return [len(tokens) for tokens in token_ids]
 
-def process_state(timeout: timedelta | None = None) -> PartialState:
-    """The processes of an `accelerate launch`, or this one alone.
+    def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
+        """Returns sentence-transformers' embeddings `[len(texts), dim]`, in the model's dtype."""
+        return self.model.encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
 
-    Left to itself PartialState takes several processes on a machine without an accelerator for as many single ones.
-
-    Args:
-        timeout: How long a process waits for the others where they meet; the first call settles it. None: minutes.
-    """
-    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=use_cpu, **({} if timeout is None else {"timeout": timeout}))
+    def count_truncated(self, texts: Sequence[str]) -> int:
+        """Returns how many texts have more tokens than the model reads, special tokens included."""
+        limit = self.model.max_seq_length
+        if not limit:
+            return 0
+        # A token stands for at least one byte, so short texts need no look.
+        long_texts = [text for text in texts if len(text.encode()) > limit - 10]
+        return sum(count > limit for count in self.count_tokens(long_texts)) if long_texts else 0
 
 
 def load_encoder(
@@ -159,68 +168,3 @@ def _positions(model: SentenceTransformer) -> int:
             offset = 0 if module.padding_idx is None else module.padding_idx + 1
             limits.append(module.num_embeddings - offset)
     return max(limits, default=2**31)
-
-
-def embed(
-    model: SentenceTransformer, sentences: Sequence[str], *, batch_size: int = 64, show_progress: bool = True
-) -> np.ndarray:
-    """Embed `sentences`, divided over all processes of an `accelerate launch`; every process gets all embeddings.
-
-    Returns:
-        float32 `[len(sentences), dim]`, in the order of `sentences`.
-    """
-    state = process_state()
-    mine = list(sentences[state.process_index :: state.num_processes])
-    part = np.empty((0, 0), dtype=np.float32)
-    if mine:
-        with tqdm(total=len(mine), unit="sentence", disable=not (show_progress and state.is_main_process)) as bar:
-            part = embed_here(model, mine, batch_size=batch_size, bar=bar)
-    if state.num_processes == 1:
-        return part
-    parts = gather_object([part])
-    embeddings = np.empty((len(sentences), max(p.shape[1] for p in parts)), dtype=np.float32)
-    for rank, rows in enumerate(parts):
-        if len(rows):
-            embeddings[rank :: state.num_processes] = rows
-    return embeddings
-
-
-def embed_here(model: SentenceTransformer, sentences: Sequence[str], *, batch_size: int, bar: tqdm) -> np.ndarray:
-    """Embed `sentences`, at least one, on this process, and move `bar` on.
-
-    They are sorted by number of tokens, so that a batch holds next to no padding (by characters, which
-    sentence-transformers sorts by, batches of 64 hold a third more).
-
-    Returns:
-        float32 `[len(sentences), dim]`, in the order of `sentences`.
-    """
-    order = np.argsort([-count for count in token_counts(model, sentences)], kind="stable")
-    encoded = []
-    for start in range(0, len(sentences), batch_size):
-        batch = [sentences[i] for i in order[start : start + batch_size]]
-        encoded.append(model.encode(batch, batch_size=batch_size, show_progress_bar=False, convert_to_tensor=True))
-        bar.update(len(batch))
-    return torch.cat(encoded).float().cpu().numpy()[np.argsort(order)]
-
-
-def token_counts(model: SentenceTransformer, sentences: Sequence[str]) -> list[int]:
-    """How many tokens each of `sentences` has, special tokens included, before any is cut off."""
-    ids = model.tokenizer(
-        list(sentences),
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
-    return [len(tokens) for tokens in ids]
-
-
-def count_truncated(model: SentenceTransformer, sentences: Sequence[str]) -> int:
-    """How many of `sentences` have more tokens than the model reads, special tokens included."""
-    limit = model.max_seq_length
-    if not limit:
-        return 0
-    # A token stands for at least one byte, so short sentences need no look.
-    long = [s for s in sentences if len(s.encode()) > limit - 10]
-    return sum(count > limit for count in token_counts(model, long)) if long else 0

@@ -6,12 +6,24 @@ import contextlib
 from collections.abc import Iterator
 from datetime import timedelta
 
+import torch
 from accelerate import PartialState
-
-from .open import process_state
+from accelerate.utils import parse_flag_from_env
 
 # Processes differ in how much they have to do: the first one to end may wait for hours.
 LONGEST_WAIT = timedelta(days=30)
+
+
+def process_state(timeout: timedelta | None = None) -> PartialState:
+    """Returns the processes of an `accelerate launch`, or this one alone.
+
+    Left to itself PartialState takes several processes on a machine without an accelerator for as many single ones.
+
+    Args:
+        timeout: How long a process waits for the others where they meet; the first call settles it. None: minutes.
+    """
+    use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=use_cpu, **({} if timeout is None else {"timeout": timeout}))
 
 
 @contextlib.contextmanager

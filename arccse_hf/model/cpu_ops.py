@@ -1,60 +1,72 @@
-"""What makes training fast on a CPU: words looked up once for all sub-batches, and dropout and attention quicker than
-PyTorch's own. Of those the one takes some 7 ns for each element of a mask, and the other has a slow backward pass in
-bfloat16."""
+"""What makes training fast on a CPU: one lookup of all token embeddings, and faster dropout and attention.
 
+PyTorch's dropout takes about 7 ns per element. Its fused attention has no dropout, and a slow backward pass in
+bfloat16.
+"""
+
+import contextlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
+
+UNFUSED_ATTENTION = "arccse_unfused"
+"""Name of `unfused_attention` in transformers' `AttentionInterface`."""
 
 
 def embed_parts(model: PreTrainedModel, parts: Sequence[Mapping[str, Tensor]]) -> list[Tensor]:
-    """The `pooler_output` `[texts, dim]` that `model`, an `ArcCSEModel`, has for each of some sub-batches, which are
-    `input_ids` and `attention_mask` `[texts, length]`."""
-    pooled = []
-    for part, words in zip(parts, embed_tokens_once(model, [part["input_ids"] for part in parts]), strict=True):
-        with FastCpuOps(model.get_input_embeddings().weight, part["input_ids"], words):
-            pooled.append(model(**part).pooler_output)
-    return pooled
+    """Embeds sub-batches with fast operations.
+
+    Args:
+        model: An `ArcCSEModel` on a CPU.
+        parts: `input_ids` and `attention_mask` `[texts, length]` of each sub-batch.
+
+    Returns:
+        The `pooler_output` `[texts, dim]` of each sub-batch.
+    """
+    if model.reads_token_embeddings(**{name: values[:2] for name, values in parts[0].items()}):
+        embedded = embed_tokens_once(model.get_input_embeddings(), [part["input_ids"] for part in parts])
+        parts = [
+            {"inputs_embeds": embeddings, "attention_mask": part["attention_mask"]}
+            for embeddings, part in zip(embedded, parts, strict=True)
+        ]
+    with FastCpuOps(), _attention_by(UNFUSED_ATTENTION, model.encoder):
+        return [model(**part).pooler_output for part in parts]
 
 
-def embed_tokens_once(model: PreTrainedModel, parts: Sequence[Tensor]) -> list[Tensor]:
-    """The word vectors `[..., dim]` of each part, looked up all at once: the gradient of each lookup is as large as the
-    vocabulary."""
-    table = model.get_input_embeddings()
-    words = F.embedding(torch.cat([ids.flatten() for ids in parts]), table.weight, table.padding_idx)
-    each = words.split([ids.numel() for ids in parts])
-    return [some.unflatten(0, ids.shape) for some, ids in zip(each, parts, strict=True)]
+def embed_tokens_once(table: nn.Module, parts: Sequence[Tensor]) -> list[Tensor]:
+    """Looks up the token embeddings of all sub-batches at once.
+
+    The gradient of each lookup is as large as the vocabulary.
+
+    Args:
+        table: The encoder's token embeddings.
+        parts: Token ids `[texts, length]` of each sub-batch.
+
+    Returns:
+        `[texts, length, dim]` of each sub-batch.
+    """
+    token_embeddings = table(torch.cat([token_ids.flatten() for token_ids in parts]))
+    pieces = token_embeddings.split([token_ids.numel() for token_ids in parts])
+    return [piece.unflatten(0, token_ids.shape) for piece, token_ids in zip(pieces, parts, strict=True)]
 
 
 class FastCpuOps(TorchFunctionMode):
-    """While it is entered, `F.dropout` and `F.scaled_dot_product_attention` are those of this file, and `input_ids` are
-    not looked up in `table` again, but found as `words`."""
-
-    def __init__(self, table: Tensor, input_ids: Tensor, words: Tensor):
-        super().__init__()
-        self.table, self.input_ids, self.words = table, input_ids, words
+    """Computes every `F.dropout` by `fast_dropout` while it is entered: no encoder has a public way to replace it."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
-        kwargs = kwargs or {}
-        if func is F.dropout:
-            return dropout(*args, **kwargs)
-        if func is F.scaled_dot_product_attention:
-            return attention(*args, **kwargs)
-        if func is F.embedding and args[1] is self.table and torch.equal(args[0], self.input_ids):
-            return self.words
-        return func(*args, **kwargs)
+        return (fast_dropout if func is F.dropout else func)(*args, **(kwargs or {}))
 
 
-def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
-    """`F.dropout` with 16 random bits for each element, four elements to a random number of 64 bits.
+def fast_dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool = False) -> Tensor:
+    """Computes `F.dropout` with 16 random bits per element, four elements per random number of 64 bits.
 
-    p is taken to the nearest multiple of 1 / 65536, and what is kept is scaled by just that, so that the expectation is
-    the input. What this is no gain for (no dropout, in place, not on a CPU) is left to PyTorch.
+    p is rounded to a multiple of 1 / 65536, and what is kept is scaled by exactly that, so that the expectation is
+    the input. Where this gains nothing (no dropout, in place, not on a CPU), PyTorch's own is used.
     """
     dropped = round(p * 2**16)
     if not training or inplace or input.device.type != "cpu" or not 0 < dropped < 2**16:
@@ -64,26 +76,62 @@ def dropout(input: Tensor, p: float = 0.5, training: bool = True, inplace: bool 
     return input * kept.to(input.dtype).mul_(2**16 / (2**16 - dropped))
 
 
-def attention(
+def unfused_attention(
+    module: nn.Module,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """`F.scaled_dot_product_attention` of `[..., length, dim]`, in plain steps where they are faster: in bfloat16, and
-    with dropout, which the fused kernel does not have. The softmax is in float32 at least."""
-    plain = dropout_p > 0 or query.dtype == torch.bfloat16
-    if not plain or is_causal or enable_gqa or query.device.type != "cpu":
-        return F.scaled_dot_product_attention(
-            query, key, value, attn_mask, dropout_p, is_causal, scale=scale, enable_gqa=enable_gqa
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    **kwargs,
+) -> tuple[Tensor, None]:
+    """Computes attention in plain steps where they are faster than the fused kernel: with dropout, and in bfloat16.
+
+    It is one of transformers' attention functions, whose arguments it takes. The softmax is in float32 at least.
+
+    Args:
+        module: The attention layer.
+        query: `[batch, heads, length, head_dim]`; so are `key` and `value`.
+        key: See `query`.
+        value: See `query`.
+        attention_mask: Boolean (True where attention is allowed) or additive `[batch, 1, length, length]`, or None.
+        dropout: Share of the attention weights to drop.
+        scaling: Factor of the scores; by default 1 / sqrt(head_dim).
+        is_causal: Whether tokens see only those before them; by default as the layer says.
+        kwargs: Other arguments of transformers' attention functions.
+
+    Returns:
+        `[batch, length, heads, head_dim]`, and no attention weights.
+    """
+    gains = query.device.type == "cpu" and (dropout > 0 or query.dtype == torch.bfloat16)
+    masked = attention_mask is not None or not (getattr(module, "is_causal", True) if is_causal is None else is_causal)
+    if not gains or not masked or key.shape != query.shape or kwargs.get("position_bias") is not None:
+        return AttentionInterface()["sdpa"](
+            module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
         )
-    scores = query * (query.shape[-1] ** -0.5 if scale is None else scale) @ key.transpose(-1, -2)
-    if attn_mask is not None:
-        lowest = torch.finfo(scores.dtype).min
-        scores = scores.masked_fill(~attn_mask, lowest) if attn_mask.dtype == torch.bool else scores + attn_mask
+    scores = query * (query.shape[-1] ** -0.5 if scaling is None else scaling) @ key.transpose(-1, -2)
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, torch.finfo(scores.dtype).min)
+    elif attention_mask is not None:
+        scores = scores + attention_mask
     weights = scores.softmax(-1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(query.dtype)
-    return dropout(weights, dropout_p) @ value
+    return (fast_dropout(weights, dropout) @ value).transpose(1, 2).contiguous(), None
+
+
+AttentionInterface.register(UNFUSED_ATTENTION, unfused_attention)
+AttentionMaskInterface.register(UNFUSED_ATTENTION, AttentionMaskInterface()["sdpa"])
+
+
+@contextlib.contextmanager
+def _attention_by(name: str, encoder: PreTrainedModel) -> Iterator[None]:
+    """Has `encoder` use the attention function `name` for a while, if it looks them up and would use `sdpa`."""
+    replaced = encoder._supports_attention_backend and encoder.config._attn_implementation == "sdpa"
+    if replaced:
+        encoder.set_attn_implementation(name)
+    try:
+        yield
+    finally:
+        if replaced:
+            encoder.set_attn_implementation("sdpa")

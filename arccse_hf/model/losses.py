@@ -23,8 +23,8 @@ def arccon_loss(
     positives: Tensor,
     *,
     negatives: Tensor | None = None,
-    margin_degrees: float = 10.0,
-    temperature: float = 0.05,
+    angular_margin: float,
+    temperature: float,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """ArcCon: NT-Xent with an angular margin that is added to the angle of each positive pair.
@@ -37,15 +37,21 @@ def arccon_loss(
         anchors: `[batch, dim]`.
         positives: `[batch, dim]`; row i belongs to anchor i and is a negative of every other anchor.
         negatives: `[count, dim]`, further negatives of every anchor (hard negatives), which join the denominator.
-        margin_degrees: the margin m in degrees, in [0, 90). 0 gives NT-Xent.
+        angular_margin: The margin m in degrees, in [0, 90). 0 gives NT-Xent.
         temperature: t, above 0.
-        reduction: `mean`, or `none` for one value a row.
+        reduction: `mean`, or `none` for one value per row.
 
     Returns:
         A scalar, or `[batch]` with `reduction="none"`.
 
     Raises:
-        ValueError: shapes that do not fit, or a margin, temperature or reduction outside what is allowed.
+        ValueError: Shapes do not fit, or a margin, temperature or reduction is outside what is allowed.
+
+    Example:
+        >>> anchors = torch.randn(8, 16)
+        >>> positives = anchors + 0.1 * torch.randn(8, 16)
+        >>> arccon_loss(anchors, positives, angular_margin=10.0, temperature=0.05).shape
+        torch.Size([])
     """
     _require_same_shape(anchors=anchors, positives=positives)
     keys = positives
@@ -54,93 +60,106 @@ def arccon_loss(
             raise ValueError(f"negatives must be [count, {anchors.shape[1]}], not {list(negatives.shape)}")
         keys = torch.cat([positives, negatives.to(positives.dtype)])
     return arccon_loss_from_cosines(
-        cosine_matrix(anchors, keys), margin_degrees=margin_degrees, temperature=temperature, reduction=reduction
+        cosine_matrix(anchors, keys),
+        labels=torch.arange(len(anchors), device=anchors.device),
+        angular_margin=angular_margin,
+        temperature=temperature,
+        reduction=reduction,
     )
 
 
 def arccon_loss_from_cosines(
-    cosines: Tensor,
-    *,
-    margin_degrees: float = 10.0,
-    temperature: float = 0.05,
-    reduction: Reduction = "mean",
-    labels: int = 0,
+    cosines: Tensor, *, labels: Tensor, angular_margin: float, temperature: float, reduction: Reduction = "mean"
 ) -> Tensor:
-    """`arccon_loss` of cosines `[batch, keys]` in float32 or float64, where key `labels` + i is the positive of
-    row i."""
-    if not 0 <= margin_degrees < 90:
-        raise ValueError(f"margin_degrees must be in [0, 90), not {margin_degrees}")
+    """Returns `arccon_loss` of cosines `[batch, keys]` in float32 or float64.
+
+    Args:
+        cosines: Of each anchor with every key.
+        labels: `[batch]`, the key that is the positive of each row: the target of the cross-entropy.
+        angular_margin: As in `arccon_loss`; so are the others.
+        temperature: t, above 0.
+        reduction: `mean` or `none`.
+    """
+    if not 0 <= angular_margin < 90:
+        raise ValueError(f"angular_margin must be in [0, 90), not {angular_margin}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
-    rows = torch.arange(cosines.shape[0], device=cosines.device)
-    own_keys = rows + labels
-    positives = add_angular_margin(cosines[rows, own_keys], margin_degrees)
+    rows = torch.arange(len(labels), device=labels.device)
+    positives = add_angular_margin(cosines[rows, labels], angular_margin)
     with torch.autocast(cosines.device.type, enabled=False):
-        logits = cosines.index_put((rows, own_keys), positives) / temperature
-        return F.cross_entropy(logits, own_keys, reduction=_checked(reduction))
+        logits = cosines.index_put((rows, labels), positives) / temperature
+        return F.cross_entropy(logits, labels, reduction=_checked(reduction))
 
 
-def add_angular_margin(cosines: Tensor, margin_degrees: float) -> Tensor:
-    """cos(theta + m) of cos(theta), continued so that it falls with theta over all of [0, pi].
+def add_angular_margin(cosines: Tensor, angular_margin: float) -> Tensor:
+    """Returns cos(theta + m) of cos(theta), of any shape, continued so that it falls with theta over all of [0, pi].
 
     Past theta = pi - m the true curve would rise again. There it goes on as cos(theta) - (1 - cos m), which meets it at
     -1 and keeps a gradient for pairs that point away from each other.
     """
-    margin = math.radians(margin_degrees)
+    margin = math.radians(angular_margin)
     sines = (1 - cosines.square()).clamp(min=_SMALLEST_SQUARED_SINE).sqrt()
     shifted = cosines * math.cos(margin) - sines * math.sin(margin)
     return torch.where(cosines > -math.cos(margin), shifted, cosines - (1 - math.cos(margin)))
 
 
 def triplet_loss(
-    anchors: Tensor, closer: Tensor, farther: Tensor, *, margin: float = 0.0, reduction: Reduction = "mean"
+    anchors: Tensor, closer: Tensor, farther: Tensor, *, triplet_margin: float, reduction: Reduction = "mean"
 ) -> Tensor:
-    """Triplet loss on cosines, row by row: max(0, cos(anchor, farther) - cos(anchor, closer) + margin).
+    """Triplet loss on cosines, row by row: max(0, cos(anchor, farther) - cos(anchor, closer) + triplet_margin).
 
     Args:
         anchors: `[batch, dim]`, the sentences.
         closer: `[batch, dim]`, each sentence with its small span masked.
         farther: `[batch, dim]`, each sentence with the large span around it masked.
-        margin: cosine by which `closer` must win.
-        reduction: `mean`, or `none` for one value a row.
+        triplet_margin: Cosine by which `closer` must win.
+        reduction: `mean`, or `none` for one value per row.
 
     Returns:
         A scalar, or `[batch]` with `reduction="none"`.
 
     Raises:
-        ValueError: shapes that differ, or a reduction that is not one of the two.
+        ValueError: Shapes differ, or the reduction is not one of the two.
+
+    Example:
+        >>> anchors = torch.randn(8, 16)
+        >>> closer, farther = (anchors + noise * torch.randn(8, 16) for noise in (0.1, 0.3))
+        >>> triplet_loss(anchors, closer, farther, triplet_margin=0.0).shape
+        torch.Size([])
     """
     _require_same_shape(anchors=anchors, closer=closer, farther=farther)
-    return triplet_loss_from_cosines(
-        row_cosines(anchors, closer), row_cosines(anchors, farther), margin=margin, reduction=reduction
+    losses = triplet_losses_from_cosines(
+        row_cosines(anchors, closer), row_cosines(anchors, farther), triplet_margin=triplet_margin
     )
-
-
-def triplet_loss_from_cosines(
-    closer: Tensor, farther: Tensor, *, margin: float = 0.0, reduction: Reduction = "mean"
-) -> Tensor:
-    """`triplet_loss` of the cosines `[batch]` between each sentence and its two masked versions."""
-    losses = F.relu(farther - closer + margin)
     return losses.mean() if _checked(reduction) == "mean" else losses
 
 
+def triplet_losses_from_cosines(closer: Tensor, farther: Tensor, *, triplet_margin: float) -> Tensor:
+    """Returns the triplet losses `[batch]` of the cosines `[batch]` of each sentence with its two masked versions."""
+    return F.relu(farther - closer + triplet_margin)
+
+
 def cosine_matrix(rows: Tensor, keys: Tensor) -> Tensor:
-    """Cosine `[rows, keys]` of every row with every key, at least float32. Rounding may leave [-1, 1] by some 1e-7."""
+    """Returns the cosine `[rows, keys]` of every row with every key, in float32 at least.
+
+    Rounding may leave [-1, 1] by some 1e-7.
+    """
     with torch.autocast(rows.device.type, enabled=False):
-        return _unit(rows) @ _unit(keys).T
+        return normalize(rows) @ normalize(keys).T
 
 
 def sum_of_cosines(rows: Tensor, keys: Tensor) -> Tensor:
-    """Sum (scalar) over `cosine_matrix(rows, keys)`, in memory that is linear in their number."""
-    return _unit(rows).sum(0) @ _unit(keys).sum(0)
+    """Returns the sum (scalar) over `cosine_matrix(rows, keys)`, in memory that is linear in their number."""
+    return normalize(rows).sum(0) @ normalize(keys).sum(0)
 
 
 def row_cosines(left: Tensor, right: Tensor) -> Tensor:
-    """Cosine `[batch]` of row i of `left` with row i of `right`, at least float32."""
-    return (_unit(left) * _unit(right)).sum(-1)
+    """Returns the cosine `[batch]` of row i of `left` with row i of `right`, in float32 at least."""
+    return (normalize(left) * normalize(right)).sum(-1)
 
 
-def _unit(embeddings: Tensor) -> Tensor:
+def normalize(embeddings: Tensor) -> Tensor:
+    """Returns `embeddings` `[..., dim]` at length 1, in float32 at least."""
     return F.normalize(embeddings if embeddings.dtype == torch.float64 else embeddings.float(), dim=-1)
 
 

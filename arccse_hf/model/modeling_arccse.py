@@ -1,7 +1,7 @@
 """The ArcCSE sentence encoder, and the model with the two heads that trains it.
 
-This file and what it imports from the package are copied into every checkpoint, so that `trust_remote_code=True` opens
-one where the package is not installed. It therefore imports only the configuration, the poolings and the losses.
+This folder is copied into every checkpoint, so that `trust_remote_code=True` opens one where the package is not
+installed. It therefore imports nothing else of the package.
 """
 
 import contextlib
@@ -13,8 +13,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
-from torch.utils.checkpoint import checkpoint
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import BaseModelOutputWithPooling
@@ -28,31 +26,38 @@ from transformers.utils import ModelOutput
 
 from .checkpoint_layout import write_layout
 from .configuration_arccse import ArcCSEConfig
+from .heads import ArcConHead, Projection, TripletHead
 from .length_batching import embed_by_length
-from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_loss_from_cosines
+from .losses import cosine_matrix
 from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
-
-_COSINES_AT_ONCE = 2**20
 
 
 @dataclass
 class ArcCSEOutput(ModelOutput):
-    """What one training forward gives: each head's loss by name, and what is behind it.
+    """What one forward call gives: of texts their embeddings, of a training batch the losses and what is behind them.
 
     Args:
-        arccon_loss: scalar, the mean over the anchors.
-        triplet_loss: scalar, the mean over the triplets; absent where the batch holds none.
-        anchors: embeddings `[batch, dim]`, without gradient.
+        arccon_loss: Scalar, the mean over the anchors.
+        triplet_loss: Scalar, the mean over the triplets; absent where the batch holds none.
+        sentence_embedding: Of texts: `[texts, dim]`, as inference uses it.
+        training_embedding: Of texts: `[texts, dim]`, as the heads are given it, behind the projection.
+        anchors: Embeddings `[batch, dim]`, without gradient.
         key_embeddings: `[keys, dim]`, without gradient: key i is the positive of anchor i; then follow, where there
             are any, the hard negatives and the keys of other processes.
+        arccon_losses: `[batch]`, without gradient: the loss of each anchor.
+        triplet_losses: `[triplets]`, without gradient.
         closer_cosine: `[triplets]`, without gradient: each sentence against its version with the small span masked.
         farther_cosine: `[triplets]`, without gradient: the same with the large span masked.
     """
 
     arccon_loss: Tensor | None = None
     triplet_loss: Tensor | None = None
+    sentence_embedding: Tensor | None = None
+    training_embedding: Tensor | None = None
     anchors: Tensor | None = None
     key_embeddings: Tensor | None = None
+    arccon_losses: Tensor | None = None
+    triplet_losses: Tensor | None = None
     closer_cosine: Tensor | None = None
     farther_cosine: Tensor | None = None
 
@@ -62,64 +67,8 @@ class ArcCSEOutput(ModelOutput):
         return cosine_matrix(self.anchors, self.key_embeddings)
 
 
-class Projection(nn.Module):
-    """SimCSE's MLP on the pooled vector: `[..., dim]` to `[..., dim]` through a Linear and a Tanh."""
-
-    def __init__(self, hidden_size: int):
-        super().__init__()
-        self.dense = nn.Linear(hidden_size, hidden_size)
-        self.activation = nn.Tanh()
-
-    def forward(self, pooled: Tensor) -> Tensor:
-        return self.activation(self.dense(pooled))
-
-
-class ArcConHead(nn.Module):
-    """Angular-margin contrast of each anchor with its positive against every other key."""
-
-    def __init__(self, config: ArcCSEConfig):
-        super().__init__()
-        self.margin_degrees = config.angular_margin
-        self.temperature = config.temperature
-
-    def forward(self, anchors: Tensor, keys: Tensor) -> Tensor:
-        """Loss (scalar) of `anchors` `[batch, dim]` with `keys` `[keys, dim]`; key i is the positive of anchor i."""
-        rows = max(1, _COSINES_AT_ONCE // len(keys))
-        if len(anchors) <= rows:
-            return self._losses(anchors, keys, 0).mean()
-        # Of a large matrix only so many rows are held at a time: the backward pass computes them again.
-        losses = [
-            checkpoint(self._losses, block, keys, number * rows, use_reentrant=False, preserve_rng_state=False)
-            for number, block in enumerate(anchors.split(rows))
-        ]
-        return torch.cat(losses).mean()
-
-    def _losses(self, anchors: Tensor, keys: Tensor, labels: int) -> Tensor:
-        return arccon_loss_from_cosines(
-            cosine_matrix(anchors, keys),
-            margin_degrees=self.margin_degrees,
-            temperature=self.temperature,
-            reduction="none",
-            labels=labels,
-        )
-
-
-class TripletHead(nn.Module):
-    """Order of two masked versions of a sentence: the less masked one is to be the closer one."""
-
-    def __init__(self, config: ArcCSEConfig):
-        super().__init__()
-        self.margin = config.triplet_margin
-
-    def forward(self, anchors: Tensor, closer: Tensor, farther: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss (scalar) and the cosines `[triplets]` of each anchor with its two versions, all `[triplets, dim]`."""
-        closer_cosine, farther_cosine = row_cosines(anchors, closer), row_cosines(anchors, farther)
-        loss = triplet_loss_from_cosines(closer_cosine, farther_cosine, margin=self.margin)
-        return loss, closer_cosine, farther_cosine
-
-
 class ArcCSEPreTrainedModel(PreTrainedModel):
-    """What the two models share: how weights start, and how a pretrained encoder gets inside."""
+    """What the two models share: how weights start, and how a pretrained encoder is put inside."""
 
     config: ArcCSEConfig
     base_model_prefix = "arccse"
@@ -152,18 +101,21 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
         trust_remote_code: bool = False,
         **config,
     ) -> "ArcCSEPreTrainedModel":
-        """Starts from a pretrained encoder, in float32.
+        """Loads a pretrained encoder, in float32, into a new model.
 
         Args:
-            name_or_path: a hub id or a folder; `...ForPreTraining` and `...ForMaskedLM` checkpoints serve too.
+            name_or_path: A hub id or a folder; `...ForPreTraining` and `...ForMaskedLM` checkpoints serve too.
             attn_implementation: `eager`, `sdpa`, `flash_attention_2` ...; transformers' choice by default.
-            revision: of the hub id.
-            trust_remote_code: whether the encoder may bring its own code.
-            config: fields of `ArcCSEConfig` other than `backbone_config`.
+            revision: Revision of the hub id.
+            trust_remote_code: Whether the encoder may bring its own code.
+            config: Fields of `ArcCSEConfig` other than `backbone_config`.
 
         Raises:
-            ValueError: the checkpoint is not that of an encoder, or lacks weights that the encoder needs.
-            OSError: there is no such checkpoint.
+            ValueError: The checkpoint is not that of an encoder, or lacks weights that the encoder needs.
+            OSError: There is no such checkpoint.
+
+        Example:
+            >>> model = ArcCSEForContrastiveLearning.from_backbone("bert-base-uncased", pooling="cls")
         """
         loading = {"revision": revision, "trust_remote_code": trust_remote_code}
         backbone_config = AutoConfig.from_pretrained(name_or_path, **loading)
@@ -202,6 +154,7 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
         super().__init__(config)
         self.encoder = AutoModel.from_config(config.backbone_config, **without_pooler(config.backbone_config))
         self.projection = Projection(config.hidden_size) if config.projection == "mlp" else nn.Identity()
+        self._reads_token_embeddings: bool | None = None
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -218,7 +171,7 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
         Args:
             input_ids: `[batch, length]`; or `inputs_embeds` `[batch, length, dim]` among the encoder's own arguments.
             attention_mask: `[batch, length]`, 1 for tokens and 0 for padding; all 1 if absent.
-            kwargs: handed to the encoder.
+            kwargs: Other arguments of the encoder.
 
         Returns:
             `last_hidden_state` `[batch, length, dim]` and `pooler_output` `[batch, dim]`, the sentence embedding.
@@ -237,6 +190,33 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    @torch.no_grad()
+    def reads_token_embeddings(self, input_ids: Tensor, attention_mask: Tensor) -> bool:
+        """Returns whether the encoder makes of token embeddings what it makes of their ids.
+
+        Not every encoder does: some take ids only, and some read more from them. It is tried once, on the first texts.
+
+        Args:
+            input_ids: `[texts, length]`.
+            attention_mask: `[texts, length]`.
+        """
+        if self._reads_token_embeddings is None:
+            self._reads_token_embeddings = "inputs_embeds" in inspect.signature(self.encoder.forward).parameters
+            if self._reads_token_embeddings:
+                with without_dropout(self):
+                    by_ids, by_embeddings = (
+                        self.encoder(**given, attention_mask=attention_mask, return_dict=True).last_hidden_state
+                        for given in (
+                            {"input_ids": input_ids},
+                            {"inputs_embeds": self.get_input_embeddings()(input_ids)},
+                        )
+                    )
+                tokens = attention_mask.bool()
+                self._reads_token_embeddings = torch.allclose(
+                    by_embeddings[tokens], by_ids[tokens], rtol=1e-3, atol=1e-5
+                )
+        return self._reads_token_embeddings
 
 
 class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
@@ -264,34 +244,35 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         triplet: Mapping[str, Tensor] | None = None,
         triplet_dropout: bool = False,
         gather_keys: Callable[[Tensor], Tensor] | None = None,
-        project: bool = False,
-    ) -> ArcCSEOutput | BaseModelOutputWithPooling | Tensor:
-        """One training forward over both batches; or, given `input_ids`, embeddings.
+        sharded: bool = False,
+    ) -> ArcCSEOutput:
+        """Embeds texts, given `input_ids`; or computes the losses of a training batch, given `pair`.
 
         Args:
-            input_ids: `[batch, length]`: sentences to embed, instead of `pair`.
-            attention_mask: `[batch, length]`, with `input_ids`.
+            input_ids: `[texts, length]`: texts to embed.
+            attention_mask: `[texts, length]`, with `input_ids`; all 1 if absent.
             pair: `input_ids` and `attention_mask` `[batch, views, length]`, where the views are an anchor, its positive
                 (the same sentence again, for another dropout mask) and, if there are three, its hard negative.
-            triplet: the same with the views sentence, small span masked, large span masked, of any part of the batch.
-            triplet_dropout: whether dropout is on in the triplet's pass.
-            gather_keys: adds the keys of other processes behind the `[keys, dim]` of this one.
-            project: with `input_ids` and `attention_mask`, whether to return the embeddings `[batch, dim]` that the
-                heads are given, instead of those of inference.
+            triplet: The same with the views sentence, small span masked, large span masked, of any part of the batch.
+            triplet_dropout: Whether dropout is on in the triplets' pass.
+            gather_keys: Adds the keys of other processes behind the `[keys, dim]` of this one.
+            sharded: Whether the weights are sharded over processes (FSDP, DeepSpeed), which then have to make the same
+                calls of the encoder, whatever their texts are.
 
         Raises:
-            ValueError: not exactly one of `input_ids` and `pair`.
+            ValueError: Not exactly one of `input_ids` and `pair`.
         """
         if (input_ids is None) == (pair is None):
             raise ValueError("Give either input_ids, to embed sentences, or pair, to train.")
         if input_ids is not None:
-            texts = {"input_ids": input_ids, "attention_mask": attention_mask}
-            return self._embed(texts) if project else self.arccse(**texts)
+            attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+            pooled = self._pool(input_ids, attention_mask, sharded)
+            return ArcCSEOutput(sentence_embedding=pooled, training_embedding=self.projection(pooled))
 
-        embeddings = {"pair": self._embed_views(pair)}
+        embeddings = {"pair": self._embed_views(pair, sharded)}
         if triplet is not None:
             with contextlib.nullcontext() if triplet_dropout else without_dropout(self):
-                embeddings["triplet"] = self._embed_views(triplet)
+                embeddings["triplet"] = self._embed_views(triplet, sharded)
         return self.losses(**embeddings, gather_keys=gather_keys)
 
     def losses(
@@ -300,37 +281,38 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         triplet: Tensor | None = None,
         gather_keys: Callable[[Tensor], Tensor] | None = None,
     ) -> ArcCSEOutput:
-        """Both heads' losses of embeddings `[batch, views, dim]`, with the views and `gather_keys` of `forward`."""
+        """Computes both heads' losses of embeddings `[batch, views, dim]`, with `forward`'s views and `gather_keys`."""
         # All positives, then all hard negatives: key i stays the positive of anchor i.
         anchors, *others = pair.unbind(1)
         keys = torch.cat(others)
         keys = keys if gather_keys is None else gather_keys(keys)
+        arccon_losses = self.arccon_head(anchors, keys)
         output = ArcCSEOutput(
-            arccon_loss=self.arccon_head(anchors, keys), anchors=anchors.detach(), key_embeddings=keys.detach()
+            arccon_loss=arccon_losses.mean(),
+            anchors=anchors.detach(),
+            key_embeddings=keys.detach(),
+            arccon_losses=arccon_losses.detach(),
         )
         if triplet is not None:
-            output.triplet_loss, closer_cosine, farther_cosine = self.triplet_head(*triplet.unbind(1))
+            triplet_losses, closer_cosine, farther_cosine = self.triplet_head(triplet)
+            output.triplet_loss, output.triplet_losses = triplet_losses.mean(), triplet_losses.detach()
             output.closer_cosine, output.farther_cosine = closer_cosine.detach(), farther_cosine.detach()
         return output
 
-    def _embed_views(self, sentences: Mapping[str, Tensor]) -> Tensor:
-        """Embeddings `[batch, views, dim]` of `[batch, views, length]`."""
+    def _embed_views(self, sentences: Mapping[str, Tensor], sharded: bool) -> Tensor:
+        """Returns the embeddings `[batch, views, dim]`, as the heads are given them, of `[batch, views, length]`."""
         flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
-        return self._embed(flat).unflatten(0, sentences["input_ids"].shape[:2])
+        return self.projection(self._pool(**flat, sharded=sharded)).unflatten(0, sentences["input_ids"].shape[:2])
 
-    def _embed(self, texts: Mapping[str, Tensor]) -> Tensor:
-        """Embeddings `[texts, dim]` of `[texts, length]` padded on the right: the one place that decides whether a set
-        of texts is cut for the encoder."""
-        # Sharded weights (FSDP 2, DeepSpeed ZeRO-3) need the same number of encoder calls on every process; and each
-        # shape may be compiled on its own.
-        weight = next(self.parameters())
-        sharded = isinstance(weight, DTensor) or hasattr(weight, "ds_id")
+    def _pool(self, input_ids: Tensor, attention_mask: Tensor, sharded: bool) -> Tensor:
+        """Returns the `pooler_output` `[texts, dim]` of texts `[texts, length]`, which are padded on the right."""
+        # How many sub-batches there are depends on the texts; and each shape may be compiled on its own.
         if sharded or torch.compiler.is_compiling():
-            return self.projection(self.arccse(**texts).pooler_output)
-        return self.projection(embed_by_length(self.arccse, **texts))
+            return self.arccse(input_ids, attention_mask).pooler_output
+        return embed_by_length(self.arccse, input_ids, attention_mask)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
-        """Saves the model so that `AutoModel` opens the folder as an `ArcCSEModel`, with or without the package."""
+        """Saves the model so that `AutoModel` opens the folder as an `ArcCSEModel`, with the package or without."""
         if is_main_process:
             os.makedirs(save_directory, exist_ok=True)
             custom_object_save(self.arccse, save_directory, config=self.config)
@@ -338,7 +320,11 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
 
 
 def require_encoder(config, name: str | os.PathLike) -> None:
-    """Raises ValueError unless `config` is that of a text encoder, which reads in both directions."""
+    """Checks that `config` is that of a text encoder, which reads in both directions.
+
+    Raises:
+        ValueError: It is not; the message begins with `name`.
+    """
     kind = type(config)
     if config.is_encoder_decoder or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
         raise ValueError(f"{name} is an encoder-decoder ({config.model_type}); ArcCSE needs an encoder such as BERT")
@@ -351,8 +337,10 @@ def require_encoder(config, name: str | os.PathLike) -> None:
 
 
 def without_pooler(config) -> dict[str, bool]:
-    """The argument that leaves out an encoder's own pooler, which nothing here uses: weights that get no gradient stop
-    distributed training."""
+    """Returns the argument that leaves out an encoder's own pooler, which nothing here uses.
+
+    Weights that get no gradient stop distributed training.
+    """
     # Encoders with their own code are not in the mapping, and are taken as they come.
     model_class = MODEL_MAPPING.get(type(config), None)
     has_argument = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
@@ -361,7 +349,7 @@ def without_pooler(config) -> dict[str, bool]:
 
 @contextlib.contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while; each submodule then returns to the mode that it had."""
+    """Puts `module` into evaluation mode for a while; each submodule then returns to the mode that it had."""
     training = [submodule for submodule in module.modules() if submodule.training]
     for submodule in training:
         submodule.training = False

@@ -6,22 +6,22 @@ from torch import Tensor
 
 
 def cls(layers: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
-    """State of the first token in the last layer."""
+    """Returns the state of the first token in the last layer."""
     return layers[-1][:, 0]
 
 
 def mean(layers: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
-    """Mean of the last layer over the tokens that are not padding."""
+    """Returns the mean of the last layer over the tokens that are not padding."""
     return _masked_mean(layers[-1], attention_mask)
 
 
 def mean_first_last(layers: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
-    """Mean over tokens of the average of the first layer's and the last layer's output."""
+    """Returns the mean over tokens of the average of the first layer's and the last layer's output."""
     return _masked_mean((layers[1] + layers[-1]) / 2, attention_mask)
 
 
 def mean_top2(layers: Sequence[Tensor], attention_mask: Tensor) -> Tensor:
-    """Mean over tokens of the average of the last two layers' outputs."""
+    """Returns the mean over tokens of the average of the last two layers' outputs."""
     return _masked_mean((layers[-2] + layers[-1]) / 2, attention_mask)
 
 
@@ -36,7 +36,10 @@ POOLING_FUNCTIONS: dict[str, Callable[[Sequence[Tensor], Tensor], Tensor]] = {
     "mean_first_last": mean_first_last,
     "mean_top2": mean_top2,
 }
-"""Name to function of `layers`, the hidden states `[batch, length, dim]` from the embeddings to the last layer (the
-last alone is enough for `cls` and `mean`), and `attention_mask` `[batch, length]`; each gives `[batch, dim]`."""
+"""Functions by name, each of which returns embeddings `[batch, dim]`.
+
+They take `layers`, the hidden states `[batch, length, dim]` from the embeddings to the last layer, and `attention_mask`
+`[batch, length]`. The last layer alone is enough for `cls` and `mean`.
+"""
 
 READS_ALL_LAYERS = frozenset({"mean_first_last", "mean_top2"})

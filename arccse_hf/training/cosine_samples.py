@@ -13,7 +13,7 @@ import torch
 from torch.utils.data import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..data.collator import ArcCSECollator, SentenceCollator
+from ..data.collator import ArcCSECollator
 from ..evaluation import STSTask, TaskSuite, cosine_similarity
 from .trainer import ArcCSETrainer
 
@@ -56,7 +56,7 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
             snapshot = _training_cosines(trainer, rows)
             task = next((task for task in suite.tasks if isinstance(task, STSTask)), None) if suite else None
             if task is not None:
-                snapshot["sts"] = _sts_cosines(trainer, suite, task)
+                snapshot["sts"] = _sts_cosines(trainer, task)
     finally:
         for module, training in modes:
             module.training = training
@@ -75,7 +75,7 @@ def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[f
     size = min(trainer.args.per_device_train_batch_size, _BATCH)
     for indices in _batches(_sample(len(rows), _ROWS), size):
         batch = _to(trainer.model.device, collator([rows[int(index)] for index in indices]))
-        outputs = trainer.model(**batch, triplet_dropout=trainer.args.triplet_dropout)
+        outputs = trainer.model(**batch, triplet_dropout=trainer.args.triplet_dropout, sharded=trainer.sharded)
         positive = torch.eye(*outputs.cosines.shape, dtype=torch.bool, device=outputs.cosines.device)
         found["positives"].append(outputs.cosines[positive])
         found["negatives"].append(outputs.cosines[~positive])
@@ -87,27 +87,13 @@ def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[f
     return {name: _rounded(values) for name, values in cosines.items()} | {"num_rows": len(rows)}
 
 
-def _sts_cosines(trainer: ArcCSETrainer, suite: TaskSuite, task: STSTask) -> dict[str, str | list[float] | int]:
-    # What the suite would hand the task, with each sentence's own position in the place of its embedding.
-    positions = suite.embeddings_of(task, np.arange(len(suite.sentences)))
-    chosen = _sample(len(task.pairs), _PAIRS)
-    pairs = positions.reshape(2, -1)[:, chosen]
-    needed = np.unique(pairs)
-    # The trainer's tokens, truncated as it truncates, in its order of falling length.
-    rows = np.sort(np.argsort(trainer.eval_dataset["index"])[needed])
-    collator = SentenceCollator(trainer.processing_class)
-    trainer.model.eval()
-    embeddings: dict[int, np.ndarray] = {}
-    for indices in _batches(rows, _BATCH):
-        batch = collator([trainer.eval_dataset[int(index)] for index in indices])
-        index = batch.pop("index").tolist()
-        output = trainer.model(**{name: values.to(trainer.model.device) for name, values in batch.items()})
-        embeddings |= zip(index, output.pooler_output.float().cpu().numpy(), strict=True)
-    first, second = ([embeddings[position] for position in side] for side in pairs.tolist())
+def _sts_cosines(trainer: ArcCSETrainer, task: STSTask) -> dict[str, str | list[float] | int]:
+    pairs = _sample(len(task.pairs), _PAIRS)
+    embeddings = trainer.embed([side[pair] for side in (task.pairs.first, task.pairs.second) for pair in pairs])
     return {
         "task": task.name,
-        "cosines": _rounded(cosine_similarity(first, second)),
-        "scores": task.references[chosen].tolist(),
+        "cosines": _rounded(cosine_similarity(*np.split(embeddings, 2))),
+        "scores": task.references[pairs].tolist(),
         "num_pairs": len(task.pairs),
     }
 

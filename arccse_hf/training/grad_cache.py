@@ -1,9 +1,9 @@
 """Contrastive batches of any size in the memory of a chunk (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch
 Size under Memory Limited Setup", RepL4NLP 2021).
 
-The texts are embedded in chunks that keep no activations. The loss of all embeddings gives the gradient of each; then
-every chunk is embedded once more, with the dropout that it had, and carries its part of that gradient to the weights,
-whose gradient is in the end that of the whole batch at once.
+(1) The texts are embedded in chunks, without a graph. (2) The loss of all embeddings gives the gradient of each.
+(3) Every chunk is embedded once more, with a graph and the dropout masks that it had, and takes the gradient of its
+embeddings to the weights. Their sum is the gradient of the whole batch at once.
 """
 
 import contextlib
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from ..model.length_batching import batch_by_length
 from ..model.modeling_arccse import without_dropout
 
 
@@ -23,8 +24,8 @@ class _Chunk:
 
     Args:
         texts: `input_ids` and `attention_mask` `[texts, length]`.
-        dropout: whether it was on.
-        random_states: of the generators, when the texts were embedded.
+        dropout: Whether it is on.
+        random_states: States of the random generators before the texts were embedded.
         embeddings: `[texts, dim]`; they collect the gradient of the loss.
     """
 
@@ -38,9 +39,9 @@ class GradCache:
     """The chunks of one micro-batch, from their embeddings to their part of the weights' gradient.
 
     Args:
-        model: an `ArcCSEForContrastiveLearning` as training has wrapped it (DDP, compiled), in training mode.
-        chunk_size: how many texts are embedded together; each view of a row is one.
-        no_sync: gives a context in which backward passes leave gradients on their process, as DDP's `no_sync` does.
+        model: An `ArcCSEForContrastiveLearning` as training has wrapped it (DDP, compiled), in training mode.
+        chunk_size: How many texts are embedded together; each view of a row is one.
+        no_sync: Returns a context in which backward passes leave gradients on their process, as DDP's `no_sync` does.
     """
 
     def __init__(self, model: nn.Module, chunk_size: int, no_sync: Callable[[], AbstractContextManager]):
@@ -50,48 +51,54 @@ class GradCache:
         self._chunks: list[_Chunk] = []
 
     def embed(self, sentences: Mapping[str, Tensor], *, dropout: bool = True) -> Tensor:
-        """Embeddings `[batch, views, dim]` of `input_ids` and `attention_mask` `[batch, views, length]`. Their gradient
-        goes no further than the chunks, until `backward` takes it on."""
+        """Embeds a batch of views. The gradient of the embeddings stays with the chunks until `backward`.
+
+        Args:
+            sentences: `input_ids` and `attention_mask` `[batch, views, length]`.
+            dropout: Whether it is on.
+
+        Returns:
+            `[batch, views, dim]`.
+        """
         flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
-        lengths = flat["attention_mask"].sum(-1).cpu()
-        # Texts of like length in a chunk: less padding. The order is the model's own, and so are the dropout masks on a
-        # CPU, where the model cuts a batch by length too.
-        order = lengths.argsort(stable=True)
+        batches = batch_by_length(flat["attention_mask"].sum(-1).cpu(), self.chunk_size)
         chunks = [
-            self._embed_without_graph(
-                {name: values[rows, : lengths[rows[-1]]] for name, values in flat.items()}, dropout
-            )
-            for rows in order.split(self.chunk_size)
+            self._embed_without_graph({name: values[rows, :length] for name, values in flat.items()}, dropout)
+            for rows, length in zip(batches.rows, batches.longest, strict=True)
         ]
         self._chunks += chunks
-        embeddings = torch.cat([chunk.embeddings for chunk in chunks])[order.argsort()]
+        embeddings = batches.restore([chunk.embeddings for chunk in chunks])
         return embeddings.unflatten(0, sentences["input_ids"].shape[:2])
 
     def backward(self) -> None:
-        """Adds to the weights' gradient what the gradient at all embeddings means for them. Only the last chunk's pass
-        is left to synchronise processes: it reduces what all of them have added."""
+        """Backpropagates the cached gradients of the embeddings into the weights, chunk by chunk.
+
+        Only the last chunk's pass synchronises processes: it reduces what all of them have added.
+        """
         for chunk in self._chunks[:-1]:
             with self.no_sync():
                 self._embed_with_graph(chunk).backward(chunk.embeddings.grad)
         self._embed_with_graph(self._chunks[-1]).backward(self._chunks[-1].embeddings.grad)
 
     def _embed_without_graph(self, texts: dict[str, Tensor], dropout: bool) -> _Chunk:
+        """Embeds `texts`, `input_ids` and `attention_mask` `[texts, length]`."""
         random_states = _random_states(texts["input_ids"].device)
         with torch.no_grad():
             embeddings = self._forward(texts, dropout)
         return _Chunk(texts, dropout, random_states, embeddings.requires_grad_())
 
     def _embed_with_graph(self, chunk: _Chunk) -> Tensor:
+        """Returns the embeddings `[texts, dim]` of `chunk` once more."""
         with _replay_rng(chunk.random_states, chunk.embeddings.device):
             return self._forward(chunk.texts, chunk.dropout)
 
     def _forward(self, texts: dict[str, Tensor], dropout: bool) -> Tensor:
         with contextlib.nullcontext() if dropout else without_dropout(self.model):
-            return self.model(**texts, project=True)
+            return self.model(**texts).training_embedding
 
 
 def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
-    """The state of the CPU's generator, and of the device's where that is another."""
+    """Returns the state of the CPU's generator, and of the device's where that is another."""
     return torch.get_rng_state(), None if device.type == "cpu" else torch.get_device_module(device).get_rng_state(
         device
     )
@@ -99,10 +106,10 @@ def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:
 
 @contextlib.contextmanager
 def _replay_rng(random_states: tuple[Tensor, Tensor | None], device: torch.device) -> Iterator[None]:
-    """Random numbers as they came from `random_states`; afterwards they go on as if nothing had been drawn."""
-    cpu, own = random_states
-    with torch.random.fork_rng(devices=[] if own is None else [device], device_type=device.type):
-        torch.set_rng_state(cpu)
-        if own is not None:
-            torch.get_device_module(device).set_rng_state(own, device)
+    """Draws random numbers from `random_states` for a while; afterwards they go on as if nothing had been drawn."""
+    cpu_state, device_state = random_states
+    with torch.random.fork_rng(devices=[] if device_state is None else [device], device_type=device.type):
+        torch.set_rng_state(cpu_state)
+        if device_state is not None:
+            torch.get_device_module(device).set_rng_state(device_state, device)
         yield

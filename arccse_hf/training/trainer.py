@@ -1,10 +1,11 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
-from collections.abc import Callable, Sized
+import math
+import time
+from collections.abc import Sequence, Sized
 from dataclasses import replace
 from functools import partial
 
-import datasets
 import numpy as np
 import torch
 from accelerate import FullyShardedDataParallelPlugin
@@ -12,12 +13,14 @@ from accelerate.data_loader import BatchSamplerShard
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, DataLoader, Dataset
-from transformers import EvalPrediction, PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import speed_metrics
 
-from ..data.collator import ArcCSECollator, SentenceCollator
+from ..data.collator import ArcCSECollator
 from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
+from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
 from ..model.losses import row_cosines, sum_of_cosines
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
@@ -79,8 +82,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
         if eval_suite is not None or kwargs.get("eval_dataset") is None:
             args.resolve_eval_settings(eval_suite.metric_names() if eval_suite else [], greater_is_better)
         if eval_suite is not None:
-            kwargs["eval_dataset"] = tokenized_sentences(eval_suite.sentences, processing_class, eval_max_length)
-            kwargs["compute_metrics"] = _scores_of(eval_suite)
+            kwargs["eval_dataset"] = eval_suite.sentences  # Trainer wants one; `evaluate` embeds them
         super().__init__(
             model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, **kwargs
         )
@@ -89,8 +91,12 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
         self._sums: dict[str, Tensor] = {}
         self._grad_cache: GradCache | None = None
-        self._sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        if self._sharded and args.grad_cache_chunk_size is not None:
+        # The one answer to whether processes have to make the same calls of the encoder.
+        self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
+        self.eval_suite = eval_suite
+        if processing_class is not None:
+            self._encoder = TrainingEncoder(self.model, processing_class, eval_max_length, self.sharded)
+        if self.sharded and args.grad_cache_chunk_size is not None:
             raise UserError(
                 f"--grad_cache_chunk_size {args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave it "
                 "out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
@@ -112,14 +118,24 @@ class ArcCSETrainer(FaultTolerantTrainer):
         return_outputs: bool = False,
         num_items_in_batch: Tensor | None = None,
     ) -> Tensor | tuple[Tensor, ArcCSEOutput]:
-        """The loss of which processes average gradient and value, as they do, to those of one process that has the rows
-        of all: ArcCon's mean is over all rows, the triplets' over all triplets. With a gradient cache, its gradient
-        reaches the weights in `training_step`."""
+        """Computes ArcCon + `triplet_weight` * triplet of a batch.
+
+        It is scaled so that averaging over processes, as DDP does, gives the loss and the gradient of one process with
+        all rows: ArcCon's mean is over all rows, the triplets' over all triplets. With a gradient cache, its gradient
+        reaches the weights in `training_step`.
+
+        Args:
+            model: The wrapped model.
+            inputs: `pair` and, where there are triplets, `triplet`, each with `input_ids` and `attention_mask`
+                `[batch, views, length]`.
+            return_outputs: Whether to return the model's output too.
+            num_items_in_batch: Not used.
+        """
         counts = [len(inputs[kind]["input_ids"]) if kind in inputs else 0 for kind in ("pair", "triplet")]
         own = torch.tensor(counts, dtype=torch.float32, device=self.args.device)
         total = self.accelerator.reduce(own, reduction="sum")
         arccon_share, triplet_share = world_size() * own / total.clamp(min=1)
-        if self._sharded and self.args.triplet_weight > 0 and "triplet" not in inputs:
+        if self.sharded and self.args.triplet_weight > 0 and "triplet" not in inputs:
             # Sharded weights need the same calls of the encoder everywhere. This triplet has no share in the loss.
             views = {name: values[:1, :1].expand(-1, 3, -1) for name, values in inputs["pair"].items()}
             inputs = inputs | {"triplet": views}
@@ -144,9 +160,15 @@ class ArcCSETrainer(FaultTolerantTrainer):
         return loss
 
     def _outputs(self, model: nn.Module, inputs: dict[str, dict[str, Tensor]]) -> ArcCSEOutput:
-        # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it a step; or two a chunk.
+        # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it per step; or two per
+        # chunk.
         if self.args.grad_cache_chunk_size is None:
-            return model(**inputs, triplet_dropout=self.args.triplet_dropout, gather_keys=self._gather_keys)
+            return model(
+                **inputs,
+                triplet_dropout=self.args.triplet_dropout,
+                gather_keys=self._gather_keys,
+                sharded=self.sharded,
+            )
         self._grad_cache = GradCache(model, self.args.grad_cache_chunk_size, partial(self.accelerator.no_sync, model))
         embeddings = {
             kind: self._grad_cache.embed(sentences, dropout=kind == "pair" or self.args.triplet_dropout)
@@ -187,28 +209,42 @@ class ArcCSETrainer(FaultTolerantTrainer):
         if "FULL" not in state_dict_type and not _internal_call:
             self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
 
-    def get_eval_dataloader(self, eval_dataset: str | Dataset | None = None) -> DataLoader:
-        # Trainer has one collator and one drop_last for training and evaluation: no evaluation row may be dropped.
-        collator, drop_last = self.data_collator, self.args.dataloader_drop_last
-        self.data_collator, self.args.dataloader_drop_last = SentenceCollator(self.processing_class), False
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.data_collator, self.args.dataloader_drop_last = collator, drop_last
-
-    def prediction_step(
+    def evaluate(
         self,
-        model: nn.Module,
-        inputs: dict[str, Tensor],
-        prediction_loss_only: bool,
+        eval_dataset: Dataset | None = None,
         ignore_keys: list[str] | None = None,
-    ) -> tuple[None, Tensor, Tensor]:
-        """No loss, the embeddings `[batch, dim]` in float32, and the sentences' positions `[batch]` as labels."""
-        inputs = self._prepare_inputs(inputs)
-        index = inputs.pop("index")
-        with torch.no_grad(), self.compute_loss_context_manager():
-            embeddings = model(**inputs).pooler_output
-        return None, embeddings.float(), index
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
+        """Scores the suite, on every process, and logs its metrics as Trainer does, with the prefix `eval_`.
+
+        Without a suite, or given `eval_dataset`, Trainer's own evaluation runs.
+        """
+        if self.eval_suite is None or eval_dataset is not None:
+            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
+        start = time.time()
+        suite = self.eval_suite
+        scores = suite.flatten(suite.score(self.embed(suite.sentences)))
+        metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
+        texts, batch_size = len(suite.sentences), self.args.eval_batch_size * self.args.world_size
+        metrics |= speed_metrics(metric_key_prefix, start, num_samples=texts, num_steps=math.ceil(texts / batch_size))
+        self.log(metrics)
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """Returns the embeddings `[len(texts), dim]` that inference will have, in float32.
+
+        Every process must call, and gets them all.
+        """
+
+        def after_batch(count: int) -> None:
+            self.control = self.callback_handler.on_prediction_step(self.args, self.state, self.control)
+
+        self._encoder.model = self.model.eval()
+        if callable(getattr(self.optimizer, "eval", None)):  # of optimizers that train other weights than they use
+            self.optimizer.eval()
+        with self.compute_loss_context_manager():
+            return embed(self._encoder, texts, batch_size=self.args.eval_batch_size, after_batch=after_batch)
 
     def floating_point_ops(self, inputs: dict[str, dict[str, Tensor]]) -> int:
         tokens = sum(batch["input_ids"].numel() for batch in inputs.values())
@@ -288,21 +324,3 @@ def _layer_classes(model: nn.Module) -> list[str]:
     and hold the embeddings for others, which accelerate shards by themselves: FSDP 2 does not do so twice."""
     lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
     return sorted({type(layer).__name__ for layers in lists for layer in layers})
-
-
-def tokenized_sentences(
-    sentences: list[str], tokenizer: PreTrainedTokenizerBase, max_length: int | None = None
-) -> datasets.Dataset:
-    """Rows of `input_ids` and `index` (the position in `sentences`), longest first: less padding."""
-    token_ids = tokenizer(sentences, truncation=max_length is not None, max_length=max_length)["input_ids"]
-    order = sorted(range(len(sentences)), key=lambda position: -len(token_ids[position]))
-    return datasets.Dataset.from_dict({"input_ids": [token_ids[position] for position in order], "index": order})
-
-
-def _scores_of(suite: TaskSuite) -> Callable[[EvalPrediction], dict[str, float]]:
-    def compute_metrics(prediction: EvalPrediction) -> dict[str, float]:
-        embeddings = np.empty_like(prediction.predictions)
-        embeddings[prediction.label_ids] = prediction.predictions
-        return suite.flatten(suite.score(embeddings))
-
-    return compute_metrics

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from arccse_hf.data.collator import ArcCSECollator, SentenceCollator
+from arccse_hf.data.collator import ArcCSECollator
 
 PAD, UNK, CLS, SEP, MASK = range(5)
 
@@ -140,12 +140,3 @@ def test_the_collator_can_be_sent_to_another_process(tokenizer):
     collator = ArcCSECollator(tokenizer)
     copy = pickle.loads(pickle.dumps(collator))
     assert torch.equal(copy(rows(30))["triplet"]["input_ids"], collator(rows(30))["triplet"]["input_ids"])
-
-
-def test_sentences_are_padded_and_keep_their_position(tokenizer):
-    batch = SentenceCollator(tokenizer)(
-        [{"input_ids": [CLS, 7, SEP], "index": 4}, {"input_ids": [CLS, SEP], "index": 1}]
-    )
-    assert batch["input_ids"].tolist() == [[CLS, 7, SEP], [CLS, SEP, PAD]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1], [1, 1, 0]]
-    assert batch["index"].tolist() == [4, 1]

@@ -10,8 +10,9 @@ from datasets import Dataset, DatasetDict
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, read_sts
+from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import run
-from arccse_hf.inference.open import embed, load_encoder
+from arccse_hf.inference.open import load_encoder
 
 mteb = pytest.importorskip("mteb", reason="mteb isn't installed: pip install 'arccse_hf[mteb]'")
 
@@ -52,9 +53,10 @@ def made_up():
 def test_scores_on_the_official_pairs_are_those_of_mteb(name, theirs, shared_data, tmp_path, monkeypatch):
     pairs = read_sts(name, shared_data / "senteval")
     give_mteb(monkeypatch, theirs, pairs)
-    model = load_encoder(tiny_encoder(tmp_path, pairs)).model
+    encoder = load_encoder(tiny_encoder(tmp_path, pairs))
+    model = encoder.model
     suite = TaskSuite([STSTask(name, pairs)])
-    ours = suite.score(embed(model, suite.sentences, show_progress=False))[name]
+    ours = suite.score(embed(encoder, suite.sentences))[name]
 
     found = mteb.evaluate(model, mteb.get_task(theirs), cache=None, show_progress_bar=False).task_results[0]
     (scores,) = found.scores["test"]

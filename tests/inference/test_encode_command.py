@@ -88,10 +88,11 @@ class TestWhatIsWritten:
         assert encode(model, "x.txt", output="normalized", normalize=True) == 0
         assert_embeddings(written("normalized")["x.txt"], range(6), TEXTS, model, normalize_embeddings=True)
         assert encode(model, "x.txt", output="short", pooling="cls", length=4, dtype="bfloat16") == 0
-        from arccse_hf.inference.open import embed, load_encoder
+        from arccse_hf.inference.embed import embed
+        from arccse_hf.inference.open import load_encoder
 
         texts = [text for text in TEXTS if text.strip()]
-        expected = embed(load_encoder(model, pooling="cls", max_seq_length=4).model, texts, show_progress=False)
+        expected = embed(load_encoder(model, pooling="cls", max_seq_length=4), texts)
         got = [embedding for embedding in written("short")["x.txt"].values() if embedding]
         np.testing.assert_allclose(got, expected, atol=0.1)
         assert np.abs(np.array(got) - expected).max() > 1e-6, "bfloat16"

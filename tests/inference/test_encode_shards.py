@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from encode_runs import TEXTS, assert_embeddings, contents, encode, save_model, write_lines, write_table, written
 from tqdm.auto import tqdm
 
@@ -221,7 +222,7 @@ class TestMemory:
             alive -= 1
 
         monkeypatch.setattr(batches, "WINDOW_ROWS", 10)
-        monkeypatch.setattr(batches, "embed_here", lambda model, texts, **_: np.zeros((len(texts), 2), np.float32))
+        monkeypatch.setattr(batches, "embed_here", lambda encoder, texts, **_: torch.zeros(len(texts), 2))
         schema = shard_schema("int64", 2, "float32")
         made = embed_rows(None, rows(), schema, EncodeOptions(Columns("text")), tqdm(disable=True))
         assert sum(batch.num_rows for batch in made) == 200

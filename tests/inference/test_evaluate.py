@@ -20,8 +20,9 @@ from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
 from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
 from arccse_hf.evaluation.tables import difference_grid, score_grids, short_names, to_markdown, write_report
+from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import evaluate, run
-from arccse_hf.inference.open import count_truncated, embed, load_encoder
+from arccse_hf.inference.open import load_encoder
 
 WORDS = "a cat dog sat ran on the mat far home".split()
 SENTENCES = ["a cat sat", "the dog ran far", "a dog ran home on the mat", "cat", "the mat"]
@@ -77,17 +78,17 @@ class TestEncoders:
         encoder = load_encoder(plain, pooling=pooling)
         assert encoder.pooling == said
         expected = np.stack([pool(states(plain, sentence)) for sentence in SENTENCES])
-        np.testing.assert_allclose(embed(encoder.model, SENTENCES, show_progress=False), expected, atol=1e-5)
+        np.testing.assert_allclose(embed(encoder, SENTENCES), expected, atol=1e-5)
 
     def test_our_own_poolings_work_on_plain_encoders(self, plain):
         encoder = load_encoder(plain, pooling="mean_first_last")
         assert encoder.pooling == "mean_first_last (asked for)"
-        assert embed(encoder.model, SENTENCES, show_progress=False).shape == (5, 16)
+        assert embed(encoder, SENTENCES).shape == (5, 16)
 
     def test_a_sentence_transformers_folder_keeps_its_own_pooling_unless_overridden(self, st_folder, plain):
         encoder = load_encoder(st_folder)
         assert encoder.pooling == "cls (its own)"
-        got = embed(encoder.model, SENTENCES[:1], show_progress=False)
+        got = embed(encoder, SENTENCES[:1])
         np.testing.assert_allclose(got[0], states(plain, SENTENCES[0])[0], atol=1e-5)
         assert load_encoder(st_folder, pooling="mean").pooling == "mean (asked for)"
         with pytest.raises(UserError, match=r"--pooling middle: for .* choose from cls, "):
@@ -104,7 +105,7 @@ class TestEncoders:
         assert encoder.pooling == "cls (its own)"
         with torch.no_grad():
             expected = model.eval()(**tokenizer(SENTENCES[:1], return_tensors="pt")).pooler_output
-        np.testing.assert_allclose(embed(encoder.model, SENTENCES[:1], show_progress=False), expected, atol=1e-5)
+        np.testing.assert_allclose(embed(encoder, SENTENCES[:1]), expected, atol=1e-5)
         assert load_encoder(str(tmp_path), pooling="mean").pooling == "mean (asked for)"
 
     def test_a_folder_without_tokenizer_is_refused(self, plain, tmp_path):
@@ -122,35 +123,35 @@ class TestEncoders:
             load_encoder(plain, max_seq_length=25)
 
     def test_bfloat16_is_close_and_comes_back_as_float32(self, plain):
-        exact = embed(load_encoder(plain).model, SENTENCES, show_progress=False)
-        rough = embed(load_encoder(plain, dtype="bfloat16").model, SENTENCES, show_progress=False)
+        exact = embed(load_encoder(plain), SENTENCES)
+        rough = embed(load_encoder(plain, dtype="bfloat16"), SENTENCES)
         assert rough.dtype == np.float32
         assert 1e-6 < np.abs(rough - exact).max() < 0.1
 
     @pytest.mark.parametrize("batch_size", [1, 2, 64])
     def test_every_embedding_comes_back_to_its_sentence(self, plain, batch_size):
-        model = load_encoder(plain).model
-        got = embed(model, SENTENCES, batch_size=batch_size, show_progress=False)
-        np.testing.assert_allclose(got, np.stack([model.encode(s) for s in SENTENCES]), atol=1e-5)
+        encoder = load_encoder(plain)
+        got = embed(encoder, SENTENCES, batch_size=batch_size)
+        np.testing.assert_allclose(got, np.stack([encoder.model.encode(s) for s in SENTENCES]), atol=1e-5)
 
     def test_a_batch_holds_sentences_of_one_length_in_tokens(self, plain, monkeypatch):
-        model = load_encoder(plain).model
-        shapes, preprocess = [], model.preprocess
+        encoder = load_encoder(plain)
+        shapes, preprocess = [], encoder.model.preprocess
 
         def watched(texts, **kwargs):
             features = preprocess(texts, **kwargs)
             shapes.append(tuple(features["input_ids"].shape))
             return features
 
-        monkeypatch.setattr(model, "preprocess", watched)
+        monkeypatch.setattr(encoder.model, "preprocess", watched)
         # Fewer characters are more tokens here: a word that the tokenizer lacks is one, however long.
-        embed(model, ["a a a a", "incomprehensible", "on on on on", "cat"], batch_size=2, show_progress=False)
+        embed(encoder, ["a a a a", "incomprehensible", "on on on on", "cat"], batch_size=2)
         assert shapes == [(2, 6), (2, 3)]
 
     def test_truncated_sentences_are_counted(self, plain):
-        model = load_encoder(plain, max_seq_length=5).model
-        assert count_truncated(model, ["a cat sat", "a cat sat on", "unbelievable", *["the"] * 3]) == 1
-        assert count_truncated(load_encoder(plain).model, ["a " * 22, "a " * 23]) == 1
+        encoder = load_encoder(plain, max_seq_length=5)
+        assert encoder.count_truncated(["a cat sat", "a cat sat on", "unbelievable", *["the"] * 3]) == 1
+        assert load_encoder(plain).count_truncated(["a " * 22, "a " * 23]) == 1
 
 
 def spearman_differences(a, b, references, resamples, seed):

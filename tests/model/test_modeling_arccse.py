@@ -71,8 +71,8 @@ def test_the_projection_is_where_its_name_says(projection):
         dense = {"none": None, "mlp": model.arccse.projection, "mlp_train_only": model.projection}[projection]
         projected = plain if dense is None else torch.tanh(plain @ dense.dense.weight.T + dense.dense.bias)
         at_inference = projected if projection == "mlp" else plain
-        torch.testing.assert_close(model(**flat).pooler_output, at_inference)
-        torch.testing.assert_close(model(**flat, project=True), projected)
+        torch.testing.assert_close(model(**flat).sentence_embedding, at_inference)
+        torch.testing.assert_close(model(**flat).training_embedding, projected)
 
 
 def test_the_default_projection_follows_the_pooling():
@@ -87,12 +87,12 @@ def test_forward_gives_each_heads_loss_and_the_cosines_behind_it():
     with torch.no_grad():
         output = model(pair=pair, triplet=triplet)
         anchors, positives, negatives = (
-            model(**{name: values[:, view] for name, values in pair.items()}).pooler_output for view in range(3)
+            model(**{name: values[:, view] for name, values in pair.items()}).sentence_embedding for view in range(3)
         )
-        versions = [model(**{name: v[:, view] for name, v in triplet.items()}).pooler_output for view in range(3)]
-    expected = arccon_loss(anchors, positives, negatives=negatives, margin_degrees=25, temperature=0.1)
+        versions = [model(**{name: v[:, view] for name, v in triplet.items()}).sentence_embedding for view in range(3)]
+    expected = arccon_loss(anchors, positives, negatives=negatives, angular_margin=25, temperature=0.1)
     torch.testing.assert_close(output.arccon_loss, expected)
-    torch.testing.assert_close(output.triplet_loss, triplet_loss(*versions, margin=0.3))
+    torch.testing.assert_close(output.triplet_loss, triplet_loss(*versions, triplet_margin=0.3))
     cosine = torch.nn.functional.cosine_similarity
     keys = torch.cat([positives, negatives])
     torch.testing.assert_close(output.cosines, cosine(anchors.unsqueeze(1), keys.unsqueeze(0), dim=-1))
@@ -115,7 +115,7 @@ def test_the_two_views_of_a_sentence_get_different_dropout_and_triplets_none():
 def test_a_large_cosine_matrix_is_taken_a_few_rows_at_a_time(monkeypatch):
     gradients = []
     for at_once in (10**6, 50):  # all 9 rows with 18 keys; or 2 at a time
-        monkeypatch.setattr("arccse_hf.model.modeling_arccse._COSINES_AT_ONCE", at_once)
+        monkeypatch.setattr("arccse_hf.model.heads._COSINES_AT_ONCE", at_once)
         model = trainable(pooling="mean").double().eval()
         output = model(pair=batch(rows=9, views=3))
         output.arccon_loss.backward()

@@ -87,7 +87,7 @@ def test_a_chunk_has_the_dropout_masks_of_its_first_pass(batch):
         flat = {name: values.flatten(0, 1) for name, values in batch[kind].items()}
         order = flat["attention_mask"].sum(-1).argsort(stable=True)
         parts = [
-            model(**{name: values[part] for name, values in flat.items()}, project=True) for part in order.split(7)
+            model(**{name: values[part] for name, values in flat.items()}).training_embedding for part in order.split(7)
         ]
         embeddings.append(torch.cat(parts)[order.argsort()].unflatten(0, batch[kind]["input_ids"].shape[:2]))
     expected = gradients(model, model.losses(*embeddings))

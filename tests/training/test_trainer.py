@@ -77,7 +77,7 @@ def test_the_loss_is_arccon_plus_weighted_triplet_and_the_log_has_every_term(tmp
 
         def embed(kind, view, batch=batch):
             with torch.no_grad():
-                return model(**{name: values[:, view] for name, values in batch[kind].items()}).pooler_output
+                return model(**{name: values[:, view] for name, values in batch[kind].items()}).sentence_embedding
 
         anchors, positives = embed("pair", 0), embed("pair", 1)
         versions = [embed("triplet", view) for view in range(3)]
@@ -85,7 +85,8 @@ def test_the_loss_is_arccon_plus_weighted_triplet_and_the_log_has_every_term(tmp
         cosines = [[cosine(a, p, dim=0).item() for p in positives] for a in anchors]
         negatives = [value for i, row in enumerate(cosines) for j, value in enumerate(row) if i != j]
         violated = [cosine(a, f, dim=0) > cosine(a, c, dim=0) for a, c, f in zip(*versions, strict=True)]
-        arccon, triplet = arccon_loss(anchors, positives, temperature=0.3).item(), triplet_loss(*versions).item()
+        arccon = arccon_loss(anchors, positives, angular_margin=10, temperature=0.3).item()
+        triplet = triplet_loss(*versions, triplet_margin=0).item()
         assert line["arccon_loss"] == pytest.approx(arccon, abs=1e-5)
         assert line["triplet_loss"] == pytest.approx(triplet, abs=1e-6)
         assert line["loss"] == pytest.approx(arccon + 0.5 * triplet, abs=1e-5)
@@ -121,8 +122,7 @@ def test_with_triplet_weight_0_nothing_of_the_triplet_path_runs(tmp_path, rows, 
         raise AssertionError("the triplet path ran")
 
     monkeypatch.setattr("arccse_hf.data.collator.nested_spans", fail)
-    monkeypatch.setattr("arccse_hf.model.modeling_arccse.TripletHead.forward", fail)
-    monkeypatch.setattr("arccse_hf.model.modeling_arccse.without_dropout", fail)
+    monkeypatch.setattr("arccse_hf.model.heads.TripletHead.forward", fail)
     trainer = make_trainer(tmp_path, rows, tokenizer, triplet_weight=0.0, triplet_min_tokens=1)
     trainer.train()
     assert "triplet_loss" not in trainer.state.log_history[0]
@@ -136,14 +136,18 @@ def test_batches_without_any_triplet_train(tmp_path, rows, tokenizer):
     assert trainer.state.log_history[0]["loss"] == trainer.state.log_history[0]["arccon_loss"]
 
 
-def test_sharded_training_embeds_a_triplet_in_every_batch_that_counts_for_nothing(tmp_path, rows, tokenizer):
+def test_sharded_training_embeds_a_triplet_in_every_batch_that_counts_for_nothing(
+    tmp_path, rows, tokenizer, monkeypatch
+):
     """Sharded weights are gathered at every call of the encoder, which all processes then have to make."""
+    in_one_piece = "arccse_hf.model.modeling_arccse.embed_by_length"
+    monkeypatch.setattr(in_one_piece, lambda model, ids, mask: model(ids, mask).pooler_output)
     runs = []
     for sharded in (False, True):
         trainer = make_trainer(
             tmp_path, rows, tokenizer, tiny_model(triplet_margin=0.3), triplet_min_tokens=1000, triplet_weight=0.5
         )
-        trainer._sharded = sharded
+        trainer.sharded = sharded
         given = []
         trainer.model.register_forward_pre_hook(
             lambda _, args, kwargs, given=given: given.append(kwargs), with_kwargs=True
@@ -169,7 +173,7 @@ def test_training_drops_the_last_batch_and_evaluation_drops_nothing(tmp_path, ro
     for sentence in sentences[:7]:  # one at a time, without padding
         with torch.no_grad():
             batch = tokenizer(sentence, return_tensors="pt")
-            expected.append(trainer.model(batch["input_ids"], batch["attention_mask"]).pooler_output[0].numpy())
+            expected.append(trainer.model(batch["input_ids"], batch["attention_mask"]).sentence_embedding[0].numpy())
     np.testing.assert_allclose(task.seen[-1], expected, atol=1e-6)
     assert metrics["eval_distances_mean"] == pytest.approx(np.linalg.norm(expected, axis=1).mean(), rel=1e-5)
 

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from ...errors import UserError
 from ...evaluation.tables import check_writable
-from ..open import Encoder, load_encoder, process_state
-from ..process_group import process_group
+from ..open import Encoder, load_encoder
+from ..process_group import process_group, process_state
 from .reading import Columns, InputFile, Row, UnreadableFile, find_files, inspect_file, read_rows
 from .shards import Settings, Shard, pending, plan, write_shard
 from .windows import EncodeOptions, embed_rows, shard_schema
@@ -187,7 +187,7 @@ def _encode_shards(
             rows = read_rows(file, options.columns, [(shard.start, shard.stop) for shard in group])
             try:
                 for shard in group:
-                    batches = embed_rows(encoder.model, _rows_of(shard, rows), schema, options, bar)
+                    batches = embed_rows(encoder, _rows_of(shard, rows), schema, options, bar)
                     without_text = write_shard(output, shard, schema, settings, batches)
                     outcome.rows += shard.rows
                     outcome.without_text += without_text

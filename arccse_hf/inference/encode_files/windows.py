@@ -7,11 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from ...errors import UserError
-from ..open import embed_here
+from ..embed import BatchEncoder, embed_here
 from .reading import Columns, Row
 
 OUTPUT_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
@@ -58,15 +57,15 @@ def shard_schema(id_type: str, dim: int, output_dtype: str) -> pa.Schema:
 
 
 def embed_rows(
-    model: SentenceTransformer, rows: Iterable[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
+    encoder: BatchEncoder, rows: Iterable[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
 ) -> Iterator[pa.RecordBatch]:
-    """The embeddings of `rows`, in their order, one batch a window; no more than a window is in memory.
+    """Yields the embeddings of `rows`, in their order, one batch per window; no more than a window is in memory.
 
     Raises:
-        UserError: An embedding can't be stored: it is not finite, or too large for float16.
+        UserError: An embedding cannot be stored: it is not finite, or too large for float16.
     """
     for window in _windows(rows):
-        yield _embed_window(model, window, schema, options, bar)
+        yield _embed_window(encoder, window, schema, options, bar)
 
 
 def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
@@ -83,7 +82,7 @@ def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
 
 
 def _embed_window(
-    model: SentenceTransformer, window: list[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
+    encoder: BatchEncoder, window: list[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
 ) -> pa.RecordBatch:
     kind = schema.field("embedding").type
     ids, texts = zip(*window, strict=True)
@@ -92,7 +91,7 @@ def _embed_window(
     bar.update(int((~has_text).sum()))
     if has_text.any():
         sentences = [text for text, present in zip(texts, has_text, strict=True) if present]
-        embeddings = embed_here(model, sentences, batch_size=options.batch_size, bar=bar)
+        embeddings = embed_here(encoder, sentences, batch_size=options.batch_size, after_batch=bar.update).cpu().numpy()
         if options.normalize:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         with np.errstate(over="ignore"):  # said below

@@ -1,0 +1,76 @@
+"""What stands on the sentence embedding while it is trained: the projection and the heads of the two losses."""
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from .configuration_arccse import ArcCSEConfig
+from .losses import arccon_loss_from_cosines, cosine_matrix, row_cosines, triplet_losses_from_cosines
+
+_COSINES_AT_ONCE = 2**20
+
+
+class Projection(nn.Module):
+    """SimCSE's MLP on the pooled vector: `[..., dim]` to `[..., dim]` through a Linear and a Tanh."""
+
+    def __init__(self, hidden_size: int):
+        super().__init__()
+        self.dense = nn.Linear(hidden_size, hidden_size)
+        self.activation = nn.Tanh()
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        return self.activation(self.dense(pooled))
+
+
+class ArcConHead(nn.Module):
+    """Angular-margin contrast of each anchor with its positive against every other key."""
+
+    def __init__(self, config: ArcCSEConfig):
+        super().__init__()
+        self.angular_margin = config.angular_margin
+        self.temperature = config.temperature
+
+    def forward(self, anchors: Tensor, keys: Tensor) -> Tensor:
+        """Returns the loss `[batch]` of each of `anchors` `[batch, dim]` with `keys` `[keys, dim]`.
+
+        Key i is the positive of anchor i.
+        """
+        labels = torch.arange(len(anchors), device=anchors.device)
+        block_size = max(1, _COSINES_AT_ONCE // len(keys))
+        if len(anchors) <= block_size:
+            return self._losses(anchors, keys, labels)
+        # Of a large matrix only so many rows are held at a time: the backward pass computes them again.
+        blocks = zip(anchors.split(block_size), labels.split(block_size), strict=True)
+        return torch.cat(
+            [
+                checkpoint(self._losses, block, keys, block_labels, use_reentrant=False, preserve_rng_state=False)
+                for block, block_labels in blocks
+            ]
+        )
+
+    def _losses(self, anchors: Tensor, keys: Tensor, labels: Tensor) -> Tensor:
+        return arccon_loss_from_cosines(
+            cosine_matrix(anchors, keys),
+            labels=labels,
+            angular_margin=self.angular_margin,
+            temperature=self.temperature,
+            reduction="none",
+        )
+
+
+class TripletHead(nn.Module):
+    """Order of two masked versions of a sentence: the less masked one is to be the closer one."""
+
+    def __init__(self, config: ArcCSEConfig):
+        super().__init__()
+        self.triplet_margin = config.triplet_margin
+
+    def forward(self, triplets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the losses of `triplets` `[triplets, 3, dim]`, and each sentence's cosines with its two versions.
+
+        All three results are `[triplets]`.
+        """
+        anchors, closer, farther = triplets.unbind(1)
+        closer_cosine, farther_cosine = row_cosines(anchors, closer), row_cosines(anchors, farther)
+        losses = triplet_losses_from_cosines(closer_cosine, farther_cosine, triplet_margin=self.triplet_margin)
+        return losses, closer_cosine, farther_cosine
