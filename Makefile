@@ -1,5 +1,5 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
-# make test         the environment, then style and spelling checks and the test suite
+# make test         the environment, then style, spelling and type checks and the test suite
 # make test-extras  the slow tests of optional extras
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
@@ -28,6 +28,7 @@ test: .venv/quickstart
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/typos .
+	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-extras: .venv/quickstart

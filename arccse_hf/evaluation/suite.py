@@ -29,10 +29,14 @@ class Task(Protocol):
     """Which table shows it: "sts", "transfer", "geometry", "retrieval" or another word."""
     name: str
     """The beginning of the metrics' names: lower-case letters, digits and underscores."""
-    main_metrics: Sequence[str]
-    """The keys of `score` that belong in a table or a training log, the most important first."""
-    sentences: Sequence[str]
-    """The sentences to embed; a sentence may repeat."""
+
+    @property
+    def main_metrics(self) -> Sequence[str]:
+        """The keys of `score` that belong in a table or a training log, the most important first."""
+
+    @property
+    def sentences(self) -> Sequence[str]:
+        """The sentences to embed; a sentence may repeat."""
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """Returns the scores of `embeddings` `[len(sentences), dim]`, not multiplied by 100."""
