@@ -6,10 +6,12 @@
     torchrun --nproc_per_node 8 run_arccse.py configs/arccse-bert-base.yaml
     python run_arccse.py --help
 
-The script itself is `arccse_hf/training/script.py`; `arccse train` is the same.
+It is the same as `arccse train`; the script itself is `arccse_hf/training/script.py`.
 """
 
-from arccse_hf.training.script import cli
+import sys
+
+from arccse_hf.__main__ import main
 
 if __name__ == "__main__":
-    cli()
+    main(["train", *sys.argv[1:]])

@@ -1,7 +1,9 @@
 """The one exception for mistakes that the person at the keyboard can mend, and how a command line ends with it."""
 
+import difflib
 import os
 import sys
+from collections.abc import Iterable
 from typing import NoReturn
 
 
@@ -18,11 +20,28 @@ def one_line(text: object) -> str:
     return " ".join(str(text).split())
 
 
-def exit_with(error: UserError) -> NoReturn:
-    """Prints an error as one line, on the first process of each machine, and ends this process with status 2."""
+def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
+    """Returns "; did you mean --learning_rate?", or "" where no known name is near.
+
+    Args:
+        name: What was given.
+        known: The names that exist.
+        prefix: Written before the nearest name: "--" for options.
+    """
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {prefix}{nearest[0]}?" if nearest else ""
+
+
+def exit_with(error: UserError, program: str) -> NoReturn:
+    """Prints an error as one line, on the first process of each machine, and ends this process with status 2.
+
+    Args:
+        error: What went wrong.
+        program: What stands before the message: "arccse train".
+    """
     if os.environ.get("LOCAL_RANK", "0") == "0":
         # PyTorch raises a dataloader worker's error again with the worker's traceback, which ends with the message.
-        print(f"error: {one_line(str(error).rpartition('UserError: ')[2])}", file=sys.stderr)
+        print(f"{program}: error: {one_line(str(error).rpartition('UserError: ')[2])}", file=sys.stderr)
     distributed = sys.modules.get("torch.distributed")
     if distributed is not None and distributed.is_available() and distributed.is_initialized():
         # The other processes may wait for this one in a collective, so their group cannot be ended in order; left to

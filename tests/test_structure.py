@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "arccse_hf"
 FOLDERS = ("study", "report", "training", "inference", "evaluation", "data", "model")
 """From the top down: a folder may import those after it."""
-LEAVES = ("errors", "run_folder", "recipes", "compat")
+LEAVES = ("errors", "options", "command_line", "run_folder", "recipes", "compat")
 """Modules that every folder but `model` may import."""
 MAX_LINES = 400
 

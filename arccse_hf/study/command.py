@@ -12,9 +12,11 @@ import yaml
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.tables import check_writable, print_grid, table_console
+from ..options import Settings
 from ..recipes import RECIPES, find_recipe
 from ..report import needing_matplotlib
-from ..training.config import as_command_line, parse_arguments, parse_overrides, read_fields
+from ..training.config import merge_settings, parse_arguments
+from ..training.config_file import read_config
 from .execute import SCORES, describe, execute, read_outcome
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, grids, write_results
 from .plan import StudyConfig, read_plan
@@ -29,7 +31,7 @@ PUBLISHED = RECIPES / "published" / "spearman.yaml"
 def run_study(
     path: Path,
     *,
-    overrides: Sequence[str] = (),
+    overrides: Settings | None = None,
     output: Path | None = None,
     seeds: Sequence[str] | None = None,
     resume: bool = False,
@@ -40,7 +42,7 @@ def run_study(
 
     Args:
         path: The study file.
-        overrides: `--field value ...`, over the study's settings.
+        overrides: Fields and their values, over the study's settings.
         output: Instead of the study's `output_dir`.
         seeds: Instead of the study's.
         resume: Go on in an output folder that holds runs already; those that are done are not repeated.
@@ -53,7 +55,7 @@ def run_study(
     Raises:
         UserError: The study or a field of it is wrong; nothing has been trained then.
     """
-    plan = read_plan(find_recipe(str(path), "studies"), output, parse_overrides(overrides), seeds)
+    plan = read_plan(find_recipe(str(path), "studies"), output, overrides, seeds)
     plan.check()
     if list_runs:
         for number, run in enumerate(plan.runs()):
@@ -63,21 +65,23 @@ def run_study(
     return do(plan, resume=resume, only=only)
 
 
-def reproduce(config: Path, *, overrides: Sequence[str] = (), output: Path | None = None, resume: bool = False) -> int:
+def reproduce(
+    config: Path, *, overrides: Settings | None = None, output: Path | None = None, resume: bool = False
+) -> int:
     """Train one recipe, score it on the seven STS sets, and print the published row above ours.
 
     Args:
         config: A recipe of `configs/`, or one of your own; the published row is that of its file name.
-        overrides: `--field value ...`, over the recipe.
+        overrides: Fields and their values, over the recipe.
         output: Instead of `runs/reproduce/RECIPE`.
         resume: See `run_study`.
     """
     config = find_recipe(str(config))
-    name, settings = config.stem, parse_overrides(overrides)
-    _, _, training = parse_arguments([str(config), *as_command_line(settings)])
+    name, settings = config.stem, overrides or {}
+    _, _, training = parse_arguments(merge_settings(read_config(config), settings))
     plan = StudyConfig(
         output_dir=output or Path("runs", "reproduce", name),
-        base=read_fields(config),
+        base=read_config(config),
         settings=settings,
         variants={name: {}},
         seeds=[training.seed],
@@ -99,7 +103,7 @@ def do(plan: StudyConfig, *, resume: bool = False, only: int | None = None) -> i
     begun = any(plan.output_dir.iterdir())
     if begun and not resume and only is None:
         raise UserError(f"{plan.output_dir}: holds a study already; --resume goes on with it, --output starts another")
-    _, data, _ = parse_arguments(as_command_line(plan.config(runs[0])))
+    _, data, _ = parse_arguments(plan.config(runs[0]))
     suite = TaskSuite(load_tasks(plan.test_tasks, data.eval_data))
     published = _published(plan, suite)
 

@@ -22,8 +22,9 @@ from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
+from ..options import Settings
 from ..report.runs import RESULTS, SETTINGS, SNAPSHOTS, STATE
-from ..training.config import Fields, as_command_line, parse_arguments
+from ..training.config import parse_arguments
 from .plan import PlannedRun, StudyConfig, format_choice
 
 CONFIG = "config.yaml"
@@ -44,7 +45,7 @@ class Outcome:
         seconds: of training, evaluation in between included.
     """
 
-    fields: Fields
+    fields: Settings
     metric: str | None = None
     value: float | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -90,7 +91,7 @@ def read_samples(plan: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores]
         }
 
 
-def chosen_fields(plan: StudyConfig, variant: str) -> Fields | None:
+def chosen_fields(plan: StudyConfig, variant: str) -> Settings | None:
     """The values of the variant's best trial: empty where the study does not tune, None while trials are missing."""
     if not plan.trials:
         return {}
@@ -146,7 +147,7 @@ def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
         results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
         outcome.value = results[f"eval_{outcome.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
-        model = parse_arguments(as_command_line(fields))[0]
+        model = parse_arguments(fields)[0]
         outcome.scores, samples = _score(load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
     elif run.kind == "run":
         outcome.scores, samples = _score(load_encoder(str(folder)), suite)

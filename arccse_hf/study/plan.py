@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
-from ..training.config import TEXT_SOURCES, Fields, as_command_line, parse_arguments, read_fields
+from ..options import Settings
+from ..training.config import merge_settings, parse_arguments, read_values
+from ..training.config_file import read_config
 
 UNTRAINED = "untrained"
 
@@ -35,9 +37,9 @@ class PlannedRun:
     name: str
     kind: Literal["untrained", "trial", "run"]
     variant: str
-    fields: Fields
+    fields: Settings
     seed: int
-    choice: Fields = field(default_factory=dict)
+    choice: Settings = field(default_factory=dict)
 
 
 @dataclass
@@ -63,15 +65,15 @@ class StudyConfig:
     """
 
     output_dir: Path
-    base: Fields
-    settings: Fields
-    variants: dict[str, Fields]
+    base: Settings
+    settings: Settings
+    variants: dict[str, Settings]
     axes: dict[str, list[str]] = field(default_factory=dict)
     seeds: list[int] = field(default_factory=lambda: [42])
     baseline: str = ""
     untrained: bool = False
-    trials: list[Fields] = field(default_factory=list)
-    trial_fields: Fields = field(default_factory=dict)
+    trials: list[Settings] = field(default_factory=list)
+    trial_fields: Settings = field(default_factory=dict)
     trial_seed: int = 0
     test_tasks: list[str] = field(default_factory=lambda: ["sts"])
     published: str | None = None
@@ -84,23 +86,30 @@ class StudyConfig:
         for choice in self.trials:
             for variant, fields in self.variants.items():
                 name = f"trials/{folder_name(variant)}/{folder_name(format_choice(choice))}"
-                tried = merged(fields, self.trial_fields, choice)
+                tried = merge_settings(fields, self.trial_fields, choice)
                 runs.append(PlannedRun(name, "trial", variant, tried, self.trial_seed, choice))
         for seed in self.seeds:
             for variant, fields in self.variants.items():
                 runs.append(PlannedRun(f"runs/{folder_name(variant)}/seed-{seed}", "run", variant, fields, seed))
         return runs
 
-    def config(self, run: PlannedRun, tuned: Fields | None = None) -> Fields:
+    def config(self, run: PlannedRun, tuned: Settings | None = None) -> Settings:
         """Every field that `run` sets, the recipe's own included; `tuned` are the values that its trials chose."""
         own = {"seed": str(run.seed), "output_dir": str(self.output_dir / run.name), "overwrite_output_dir": "true"}
-        return merged(self.base, self.settings, run.fields, tuned or {}, own)
+        return merge_settings(self.base, self.settings, run.fields, tuned or {}, own)
+
+    def check_fields(self) -> None:
+        """Raises UserError, with the run's name, where a run has a field or a value that `arccse train` has not."""
+        self._check(read_values)
 
     def check(self) -> None:
-        """Raises UserError, with the run's name, where a run's fields are not those of `run_arccse.py`."""
+        """Raises UserError where the values of a run do not fit together either; imports torch."""
+        self._check(parse_arguments)
+
+    def _check(self, parse: Callable[[Settings], object]) -> None:
         for run in self.runs():
             try:
-                parse_arguments(as_command_line(self.config(run)))
+                parse(self.config(run))
             except UserError as error:
                 raise UserError(f"{run.name}: {error}") from error
 
@@ -108,7 +117,7 @@ class StudyConfig:
 def read_plan(
     path: Path,
     output_dir: Path | None = None,
-    overrides: Fields | None = None,
+    overrides: Settings | None = None,
     seeds: Sequence[str] | None = None,
 ) -> StudyConfig:
     """Reads a study file.
@@ -122,7 +131,7 @@ def read_plan(
     Raises:
         UserError: an unreadable file, a key that does not exist, or values that make no study.
     """
-    content = read_fields(path)
+    content = read_config(path)
     _check_keys(path, content, _KEYS)
     axes = {name: as_list(value) for name, value in _mapping(path, content, "grid").items()}
     variants = {name: _fields(path, name, value) for name, value in _mapping(path, content, "variants").items()}
@@ -150,8 +159,8 @@ def read_plan(
         raise UserError(f"{path}: has no base, the recipe that every run starts from")
     return StudyConfig(
         output_dir=output_dir or Path(content["output_dir"]),
-        base=read_fields(path.parent / content["base"]),
-        settings=merged(_mapping(path, content, "settings"), overrides or {}),
+        base=read_config(path.parent / content["base"]),
+        settings=merge_settings(_mapping(path, content, "settings"), overrides or {}),
         variants=variants,
         axes=axes,
         seeds=numbers,
@@ -167,17 +176,7 @@ def read_plan(
     )
 
 
-def merged(*layers: Fields) -> Fields:
-    """The layers over each other, the last on top. The two sources of text exclude each other: one replaces either."""
-    result: Fields = {}
-    for layer in layers:
-        if TEXT_SOURCES & layer.keys():
-            result = {name: value for name, value in result.items() if name not in TEXT_SOURCES}
-        result |= layer
-    return result
-
-
-def format_choice(choice: Fields) -> str:
+def format_choice(choice: Settings) -> str:
     """`learning_rate=3e-5, temperature=0.05`"""
     return ", ".join(f"{name}={' '.join(as_list(value))}" for name, value in choice.items())
 
@@ -187,7 +186,7 @@ def folder_name(name: str) -> str:
     return "".join(letter if letter.isalnum() or letter in "-_=.+" else "_" for letter in name)
 
 
-def _products(axes: Mapping[str, Sequence[str]]) -> list[Fields]:
+def _products(axes: Mapping[str, Sequence[str]]) -> list[Settings]:
     return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
 
 
@@ -195,14 +194,14 @@ def as_list(value: object) -> list[str]:
     return list(value) if isinstance(value, list) else [str(value)]
 
 
-def _mapping(path: Path, content: Fields, key: str) -> dict:
+def _mapping(path: Path, content: Settings, key: str) -> dict:
     value = content.get(key, {})
     if not isinstance(value, dict):
         raise UserError(f"{path}: {key}: must hold lines of `name: value`")
     return value
 
 
-def _fields(path: Path, variant: str, value: object) -> Fields:
+def _fields(path: Path, variant: str, value: object) -> Settings:
     if not isinstance(value, dict):
         raise UserError(f"{path}: variants: {variant}: must hold its fields as `name: value` ({{}} for none)")
     return value

@@ -10,7 +10,7 @@ import numpy as np
 
 from ..evaluation import TaskSuite
 from ..evaluation.bootstrap import RESAMPLES, PerItemScores, bootstrap_differences, interval
-from ..training.config import Fields
+from ..options import Settings
 from .execute import Outcome, chosen_fields, read_outcome, read_samples
 from .plan import UNTRAINED, PlannedRun, StudyConfig
 
@@ -42,7 +42,7 @@ class Row:
     variant: str
     seeds: list[int]
     scores: dict[str, Statistic]
-    chosen: Fields = field(default_factory=dict)
+    chosen: Settings = field(default_factory=dict)
     difference: float | None = None
     interval: tuple[float, float] | None = None
 

@@ -8,7 +8,7 @@ from enum import Enum
 from datasets import Dataset
 
 from ..data.training_texts import texts_as_dataset
-from .config import as_command_line, parse_arguments
+from .config import parse_arguments
 from .script import TrainResult, run
 
 
@@ -39,9 +39,9 @@ def train(
         >>> result.before["pairs_spearman"], result.after["pairs_spearman"]
     """
     given = {"model_name_or_path": model, "output_dir": output_dir, **settings}
-    # Through the text of a command line, so that one parser checks names, types and choices.
-    argv = as_command_line({name: _as_text(value) for name, value in given.items() if value is not None})
-    return run(*parse_arguments(argv, texts_given=True), texts=texts_as_dataset(texts))
+    # As text, so that one table checks names, types and choices.
+    settings = {name: _as_text(value) for name, value in given.items() if value is not None}
+    return run(*parse_arguments(settings, texts_given=True), texts=texts_as_dataset(texts))
 
 
 def _as_text(value: object) -> str | list[str]:

@@ -13,6 +13,7 @@ from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorrupti
 from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig
 from .unsupported import refuse_unsupported
+from .field_rules import check_rules
 
 HEAD_SETTINGS = ("pooling", "projection", "temperature", "angular_margin", "triplet_margin")
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
@@ -57,6 +58,7 @@ class ModelArguments:
     )
 
     def __post_init__(self):
+        check_rules(self)
         try:
             ArcCSEConfig(**self.head_settings())
         except ValueError as error:
@@ -126,23 +128,14 @@ class DataArguments:
     )
 
     def __post_init__(self):
+        check_rules(self)
         if self.streaming and self.max_train_samples is not None:
             raise UserError(
                 f"--max_train_samples {self.max_train_samples}: a stream cannot be sampled; --max_steps bounds the run"
             )
-        if self.streaming_shuffle_buffer < 1:
-            raise UserError(f"--streaming_shuffle_buffer {self.streaming_shuffle_buffer}: must be 1 or more")
         if not self.eval_tasks and self.eval_data:
             own_file = Path(self.eval_data).suffix != ""
             self.eval_tasks = ["sts" if own_file else "stsb_dev", "geometry"]
-
-    def check_source(self, *, texts_given: bool = False) -> None:
-        """Raises UserError unless there is exactly one source of text; `texts_given` says that it is not a setting."""
-        sources = bool(self.train_file) + bool(self.dataset_name)
-        if texts_given and sources:
-            raise UserError("--train_file and --dataset_name: the texts to train on are given already; leave these out")
-        if not texts_given and sources != 1:
-            raise UserError("give what to train on: either --train_file FILE ... or --dataset_name NAME (and not both)")
 
 
 @dataclass
@@ -211,7 +204,7 @@ class ArcCSETrainingArguments(TrainingArguments):
         default=False, metadata={"help": "Replace the model or the checkpoints that output_dir holds."}
     )
 
-    snapshots: bool = field(
+    cosine_samples: bool = field(
         default=True, metadata={"help": "Keep cosines of a fixed sample before and after training, for the report."}
     )
 
@@ -250,6 +243,7 @@ class ArcCSETrainingArguments(TrainingArguments):
     )
 
     def __post_init__(self):
+        check_rules(self)
         if self.save_steps is None:
             self.save_steps = self.eval_steps if self.eval_steps is not None else 500
         # transformers would check and complete these two now. They depend on what is measured, which only the trainer
@@ -262,16 +256,10 @@ class ArcCSETrainingArguments(TrainingArguments):
         if self.deepspeed_plugin is not None:
             # DeepSpeed took its precision from the launch configuration; Trainer requires these two to match it.
             self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
-        if self.grad_cache_chunk_size is not None and self.grad_cache_chunk_size < 1:
-            raise UserError(f"--grad_cache_chunk_size {self.grad_cache_chunk_size}: must be 1 or more")
         if not self.accelerator_config.even_batches:
             raise UserError(
                 "--accelerator_config even_batches: must be true, or processes would wait for batches that others lack"
             )
-        if self.triplet_weight < 0:
-            raise UserError(f"--triplet_weight {self.triplet_weight}: must not be negative")
-        if self.max_seq_length < 3:
-            raise UserError(f"--max_seq_length {self.max_seq_length}: a text needs room for 3 tokens or more")
         check_span_ratios(self.small_span_ratio, self.large_span_ratio)
 
     def resolve_eval_settings(self, metrics: Sequence[str], greater_is_better: Callable[[str], bool]) -> None:

@@ -3,7 +3,6 @@
 import json
 import logging
 import shutil
-import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -19,7 +18,7 @@ from ..data.cleaning import CleaningCounts, held_out_texts
 from ..data.streaming import TextStream
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
-from ..errors import UserError, exit_with
+from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from ..inference.export import export
 from ..inference.loading import max_input_length, without_zero3_init
@@ -110,12 +109,12 @@ def run(
         for name in ("all_results.json", AFTER_FILE):
             (Path(args.output_dir) / name).unlink(missing_ok=True)
 
-    if args.snapshots:
+    if args.cosine_samples:
         save_cosine_sample(trainer, sample, suite, Path(args.output_dir) / BEFORE_FILE)
     result = trainer.train(resume_from_checkpoint=resume)
     if data_args.streaming:
         counts = rows.report_counts(trainer.accelerator)
-    if args.snapshots:
+    if args.cosine_samples:
         save_cosine_sample(trainer, sample, suite, Path(args.output_dir) / AFTER_FILE)
     trainer.log_metrics("train", result.metrics)
     trainer.save_metrics("train", result.metrics)
@@ -286,15 +285,3 @@ def show_results(result: TrainResult) -> None:
     console.print(f"The model is in {output_dir}. To use it:\n", highlight=False)
     console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
     console.print(f'    embeddings = SentenceTransformer("{output_dir}").encode(["your text"])\n', highlight=False)
-
-
-def cli(argv: Sequence[str] | None = None) -> None:
-    """Runs the script; a `UserError` becomes one line and exit status 2.
-
-    Args:
-        argv: What follows the script's name on the command line; None: that of this process.
-    """
-    try:
-        main(sys.argv[1:] if argv is None else list(argv))
-    except UserError as error:
-        exit_with(error)

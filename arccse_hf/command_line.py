@@ -1,0 +1,198 @@
+"""The dialect that all commands share: how options are spelled, read and explained."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import os
+import sys
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NoReturn
+
+from .errors import UserError, did_you_mean
+from .options import Option, Settings
+
+
+@dataclass(frozen=True)
+class Command:
+    """One verb of the command line.
+
+    Args:
+        name: The verb.
+        help: What it does, in one line.
+        example: A command that can be typed as it stands.
+        options: What follows.
+        positional: What stands without a name in front, or None. Where an option has its name, both say the same.
+        notes: Shown under the options in help.
+        noun: What the options are called in errors.
+        suggestions: Names that people try, and what they mean here: an option's name, or a sentence.
+    """
+
+    name: str
+    help: str
+    example: str
+    options: Sequence[Option]
+    positional: Option | None = None
+    notes: str = ""
+    noun: str = "option"
+    suggestions: Mapping[str, str] = field(default_factory=dict)
+
+    def parser(self, *, add_help: bool = True) -> argparse.ArgumentParser:
+        """Returns the parser of canonical spellings, which also writes the help."""
+        parser = ArgumentParser(
+            prog=f"arccse {self.name}",
+            usage=f"arccse {self.name} {f'{self.positional.metavar} ' if self.positional else ''}[--option value ...]",
+            description=f"{self.help}\n\nExample:\n    {self.example}",
+            epilog=textwrap.fill(self.notes, 118),
+            formatter_class=help_format,
+            allow_abbrev=False,
+            add_help=add_help,
+            argument_default=argparse.SUPPRESS,
+        )
+        if self.positional:
+            parser.add_argument(
+                "_positional", nargs="*", metavar=self.positional.metavar, help=_escape(self.positional.help)
+            )
+        groups = {}
+        for option in self.options:
+            if option.group not in groups:
+                groups[option.group] = parser.add_argument_group(option.group) if option.group else parser
+            arguments = {"metavar": option.value_name}
+            if option.type == "switch":
+                arguments = {"action": "store_const", "const": "true"}
+            elif option.many:
+                arguments |= {"nargs": "+", "action": "extend"}
+            elif option.flag:
+                arguments |= {"nargs": "?", "const": "true"}
+            shown = _help(option) if option.group else argparse.SUPPRESS
+            groups[option.group].add_argument(f"--{option.name}", help=shown, **arguments)
+        return parser
+
+    def parse(self, argv: Sequence[str]) -> Settings:
+        """Returns what `argv` gives, as text by the options' names.
+
+        Raises:
+            UserError: There is no such option, a value is missing, or one stands where none belongs.
+        """
+        parser = self.parser()
+        tokens = _canonical(argv, self)
+        namespace, extra = parser.parse_known_intermixed_args(tokens)
+        given: Settings = dict(vars(namespace))
+        positional = [*given.pop("_positional", []), *extra]
+        return given | self._place(positional, given)
+
+    def unknown(self, name: str) -> UserError:
+        """Returns the error for an option that does not exist."""
+        names = [option.name for option in self.options]
+        meant = self.suggestions.get(name, "")
+        if meant in names:
+            hint = f"; did you mean --{meant}?"
+        else:
+            hint = f"; {meant}" if meant else did_you_mean(name, names, "--")
+        return UserError(f"--{name}: there is no such {self.noun}{hint or ' (see --help)'}")
+
+    def _place(self, values: list[str], given: Settings) -> Settings:
+        """Returns what stands without a name, under the positional's name."""
+        dashed = next((value for value in values if value.startswith("-") and len(value) > 1), None)
+        if dashed:
+            raise UserError(f"{dashed}: there is no such {self.noun}; names begin with -- (see --help)")
+        if not values:
+            return {}
+        if self.positional is None or (len(values) > 1 and not self.positional.many):
+            raise UserError(f"{values[-1]!r}: belongs to no {self.noun}; values follow their --name, and most take one")
+        name = self.positional.name
+        if not self.positional.many:
+            return {name: values[0]}
+        return {name: [*values, *given.get(name, [])]}
+
+    def read(self, given: Settings) -> dict[str, object]:
+        """Returns the value of every option: the one that was given, or its default.
+
+        Raises:
+            UserError: A value is of another type, none of the choices or out of range; or one is missing.
+        """
+        options = [*self.options, *([self.positional] if self.positional else [])]
+        values = {}
+        for option in options:
+            if option.name in given:
+                values[option.name] = option.read(given[option.name])
+            elif option.required and option.name not in values:
+                label = option.metavar if option is self.positional else f"--{option.name}"
+                raise UserError(f"{label}: is missing, and needed; {first_sentence(option.help)} (see --help)")
+            else:
+                values.setdefault(option.name, option.default)
+        return values
+
+
+help_format = functools.partial(argparse.RawDescriptionHelpFormatter, max_help_position=34, width=120)
+
+
+class ArgumentParser(argparse.ArgumentParser):
+    """An ArgumentParser whose errors are raised."""
+
+    def error(self, message: str) -> NoReturn:
+        message = message.removeprefix("argument ")
+        for wanted in ("expected one argument", "expected at least one argument"):
+            message = message.replace(wanted, "needs a value")
+        raise UserError(f"{message} (see --help)")
+
+
+def _canonical(argv: Sequence[str], command: Command) -> list[str]:
+    """Returns `argv` with every option spelled as the table spells it, and a note printed for every old name."""
+    names = {option.name: option for option in command.options}
+    aliases = {alias: option.name for option in command.options for alias in option.aliases}
+    old_names = {old: option.name for option in command.options for old in option.old_names}
+    tokens: list[str] = []
+    for position, token in enumerate(argv):
+        if token == "--":
+            return [*tokens, *argv[position:]]
+        if not token.startswith("--"):
+            if tokens and tokens[-1].startswith("--") and "=" not in tokens[-1] and _is_negative(token):
+                tokens[-1] += f"={token}"  # argparse takes -1e-5 and -inf for options
+            else:
+                tokens.append(token)
+            continue
+        name, equals, value = token[2:].partition("=")
+        name = name.replace("-", "_")
+        if name in old_names:
+            note_new_name(name, old_names[name])
+        name = aliases.get(name, old_names.get(name, name))
+        negated = names.get(name.removeprefix("no_"))
+        if name not in names and name.startswith("no_") and negated and negated.type == "bool" and not equals:
+            name, equals, value = negated.name, "=", "false"
+        if name not in names and name != "help":
+            raise command.unknown(name)
+        tokens.append(f"--{name}{equals}{value}")
+    return tokens
+
+
+@functools.cache  # once for each name
+def note_new_name(old: str, new: str) -> None:
+    """Prints that an old name still works, and which is the new one; on the first process of each machine."""
+    if os.environ.get("LOCAL_RANK", "0") == "0":
+        print(f"note: --{old} is called --{new} now; the old name goes with the next version", file=sys.stderr)
+
+
+def _is_negative(token: str) -> bool:
+    try:
+        float(token)
+    except ValueError:
+        return False
+    return token.startswith("-")
+
+
+def _help(option: Option) -> str:
+    shown = " ".join(map(str, option.default)) if isinstance(option.default, list | tuple) else option.default
+    default = "" if shown in (None, "", False) else f" (default: {shown})"
+    return _escape(option.help + default)
+
+
+def _escape(text: str) -> str:
+    return text.replace("%", "%%")  # argparse formats help with %
+
+
+def first_sentence(text: str) -> str:
+    """Returns what stands before the first full stop."""
+    return text.partition(". ")[0].rstrip(".")

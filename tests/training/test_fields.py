@@ -1,0 +1,57 @@
+"""The table of fields: that it is the dataclasses', and that every number in it has a range."""
+
+import dataclasses
+import math
+
+import pytest
+
+from arccse_hf.errors import UserError
+from arccse_hf.options import Interval
+from arccse_hf.training import field_rules, fields
+from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+
+FIELDS = {field.name: field for field in fields.load_fields()}
+NUMBERS = [field for field in FIELDS.values() if field.type in ("int", "float")]
+
+
+def test_the_table_is_that_of_the_dataclasses(tmp_path, monkeypatch):
+    """`make fields` writes it anew, after a change of the arguments or another version of transformers."""
+    written = fields.TABLE.read_text()
+    monkeypatch.setattr(fields, "TABLE", tmp_path / "fields.json")
+    fields.write_table()
+    assert written == fields.TABLE.read_text()
+
+
+def test_every_rule_is_of_a_field():
+    rules = field_rules.INTERVALS, field_rules.CHOICES, field_rules.REASONS, field_rules.ALIASES, field_rules.OLD_NAMES
+    for names in (*rules, field_rules.COMMAS, field_rules.COMMON_TRAINER_FIELDS):
+        assert set(names) <= set(FIELDS)
+    for name, meant in field_rules.SUGGESTIONS.items():
+        assert name not in FIELDS and (meant in FIELDS or " " in meant)
+
+
+@pytest.mark.parametrize("field", NUMBERS, ids=lambda field: field.name)
+def test_every_number_has_a_range_that_holds_its_default(field):
+    allowed = Interval(field.interval)
+    assert field.default is None or field.default in allowed
+    for wrong in ("nan", "inf", "-inf", "1e308", "-2"):
+        with pytest.raises(UserError, match=f"^--{field.name} {wrong}: must be a "):
+            field.read(wrong)
+
+
+@pytest.mark.parametrize("name", [name for name in field_rules.INTERVALS if name not in ("temperature", "local_rank")])
+def test_the_arguments_keep_to_the_ranges_too(name):
+    """They are made without a command line as well."""
+    for arguments in (ModelArguments, DataArguments, ArcCSETrainingArguments):
+        if name in {field.name for field in dataclasses.fields(arguments)}:
+            given = {"model_name_or_path": "x"} if arguments is ModelArguments else {}
+            for wrong in (math.nan, math.inf, -2, "1", True):
+                with pytest.raises(UserError, match=f"^--{name} {wrong}: must be a number"):
+                    arguments(**given, **{name: wrong})
+
+
+@pytest.mark.parametrize("name", [name for name in field_rules.CHOICES if name != "do_train"])
+def test_the_arguments_refuse_what_arccse_has_not(name):
+    wrong = {"true": False, "false": True}.get(field_rules.CHOICES[name][0], "group_by_length")
+    with pytest.raises(UserError, match=f"^--{name} {wrong}: must be .*; {field_rules.REASONS.get(name, '')}"):
+        ArcCSETrainingArguments(**{name: wrong})
