@@ -3,6 +3,7 @@
 # make test-extras  the slow tests of optional extras
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
+# make fields       write the table of all fields of a run anew, after a change of the arguments
 # make clean        remove the environment and the quickstart's output
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ STS := $(if $(SENTEVAL),--eval_tasks retrieval stsb_dev --eval_data $(SENTEVAL))
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test test-extras reproduce clean
+.PHONY: quickstart test test-extras reproduce fields clean
 
 quickstart: .venv/quickstart
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
@@ -36,6 +37,9 @@ test-extras: .venv/quickstart
 
 reproduce: .venv/quickstart
 	$(BIN)/python -m arccse_hf reproduce $(CONFIG) $(ARGS)
+
+fields: .venv/done
+	$(BIN)/python -m arccse_hf.training.fields
 
 .venv/done: $(REQUIREMENTS) pyproject.toml
 	$(PYTHON) -m venv .venv

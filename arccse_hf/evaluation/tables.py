@@ -238,7 +238,7 @@ def check_writable(folder: Path) -> None:
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"--output {folder}: can't be written ({error.strerror}): choose another folder") from error
+        raise UserError(f"--output_dir {folder}: can't be written ({error.strerror}): choose another folder") from error
 
 
 def without_nan(value):

@@ -191,9 +191,9 @@ def _print(evaluation: Evaluation) -> None:
 
 def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
     if importlib.util.find_spec("mteb") is None:
-        raise UserError("--tasks mteb:...: mteb isn't installed: pip install 'arccse_hf[mteb]'")
+        raise UserError("--eval_tasks mteb:...: mteb isn't installed: pip install 'arccse_hf[mteb]'")
     if num_processes > 1:
-        raise UserError("--tasks mteb:...: run these in one process: python -m arccse_hf evaluate")
+        raise UserError("--eval_tasks mteb:...: run these in one process: python -m arccse_hf evaluate")
     import mteb
 
     tasks = []
@@ -202,7 +202,7 @@ def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
             tasks.append(mteb.get_task(name))
         except KeyError as error:
             reason = str(error.args[0]).removeprefix("KeyError: ")
-            raise UserError(f"--tasks {MTEB}{name}: mteb has no such task, capitals count: {reason}") from None
+            raise UserError(f"--eval_tasks {MTEB}{name}: mteb has no such task, capitals count: {reason}") from None
     return tasks
 
 

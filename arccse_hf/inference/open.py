@@ -88,7 +88,7 @@ def load_encoder(
     if max_seq_length is not None:
         positions = _positions(model)
         if not 3 <= max_seq_length <= positions:
-            raise UserError(f"--max-seq-length {max_seq_length}: {name} reads from 3 to {positions} tokens")
+            raise UserError(f"--max_seq_length {max_seq_length}: {name} reads from 3 to {positions} tokens")
         model.max_seq_length = max_seq_length
     model.to(device=process_state().device, dtype=getattr(torch, dtype)).eval()
     return Encoder(name, model, how)

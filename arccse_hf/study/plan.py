@@ -154,7 +154,7 @@ def read_plan(
     if not numbers or len(set(numbers)) < len(numbers):
         raise UserError(f"{path}: seeds: give one or more, each once")
     if output_dir is None and "output_dir" not in content:
-        raise UserError(f"{path}: has no output_dir; give --output")
+        raise UserError(f"{path}: has no output_dir; give --output_dir")
     if "base" not in content:
         raise UserError(f"{path}: has no base, the recipe that every run starts from")
     return StudyConfig(

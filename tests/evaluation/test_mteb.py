@@ -82,7 +82,7 @@ def test_the_command_line_prints_the_score_of_mteb_beside_ours(made_up, tmp_path
 
 
 def test_an_unknown_task_is_refused_before_the_work(tmp_path):
-    with pytest.raises(UserError, match="--tasks mteb:STS-16: mteb has no such task, .*STS16"):
+    with pytest.raises(UserError, match="--eval_tasks mteb:STS-16: mteb has no such task, .*STS16"):
         run([str(tmp_path / "no_model")], ["mteb:STS-16"])
 
 

@@ -2,7 +2,6 @@
 
 import errno
 import gzip
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,6 @@ from arccse_hf.errors import UserError
 from arccse_hf.inference.encode_files import shards
 from arccse_hf.inference.encode_files import windows as batches
 from arccse_hf.inference.encode_files.reading import Columns, InputFile, UnreadableFile, read_rows
-from arccse_hf.inference.encode_files.windows import EncodeOptions
 
 pytest_plugins = ["encode_runs"]  # the fixtures
 
@@ -171,7 +169,7 @@ class TestErrors:
             in capsys.readouterr().err
         )
         write_lines("y.jsonl", ['{"text": "a", "n": "k"}'])
-        with pytest.raises(UserError, match="--id-column n: is int64 in .*x.jsonl, but string in .*y.jsonl"):
+        with pytest.raises(UserError, match="--id_column n: is int64 in .*x.jsonl, but string in .*y.jsonl"):
             encode(model, "*.jsonl", ids="n")
 
     @pytest.mark.parametrize("name", ["x.parquet", "x.jsonl", "x.csv"])
@@ -201,13 +199,13 @@ class TestErrors:
             encode(model, "*.parquet")
         with pytest.raises(UserError, match="nowhere: neither a folder nor a hub id"):
             encode(str(folder / "nowhere"), "x.txt")
-        with pytest.raises(UserError, match="--output x.txt: can't be written"):
+        with pytest.raises(UserError, match="--output_dir x.txt: can't be written"):
             encode(model, "x.txt", output="x.txt")
-        with pytest.raises(UserError, match="--output-dtype int8: choose from float32, float16"):
+        with pytest.raises(UserError, match="--output_dtype int8: choose from float32, float16"):
             encode(model, "x.txt", output_dtype="int8")
-        with pytest.raises(UserError, match="--batch-size 0: must be at least 1"):
+        with pytest.raises(UserError, match="--batch_size 0: must be at least 1"):
             encode(model, "x.txt", batch_size=0)
-        with pytest.raises(UserError, match="--shard-rows -1: must be at least 1"):
+        with pytest.raises(UserError, match="--shard_rows -1: must be at least 1"):
             encode(model, "x.txt", shard_rows=-1)
 
     def test_a_full_disk_ends_the_run_with_status_1_and_no_partial_file(self, model, folder, monkeypatch, capsys):
@@ -240,7 +238,7 @@ class TestErrors:
         monkeypatch.setattr(batches, "embed_here", lambda *args, **options: 1e6 * embed_here(*args, **options))
         assert encode(model, "x.txt", output="wide") == 0
         assert encode(model, "x.txt", output_dtype="float16") == 1
-        assert "--output-dtype float16: the embedding of id 1 is not finite" in capsys.readouterr().err
+        assert "--output_dtype float16: the embedding of id 1 is not finite" in capsys.readouterr().err
 
     def test_a_file_that_shrinks_meanwhile_is_no_shard(self, model, folder, monkeypatch, capsys):
         write_lines("x.txt", ["a cat", "a dog"])
@@ -259,33 +257,3 @@ class TestErrors:
         write_lines("x.jsonl", ['{"text": "a"}', '{"text": "b"}', "{"])
         with pytest.raises(UnreadableFile, match="--input x.jsonl: can't be read at row 2, counted from 0"):
             list(read_rows(file, Columns("text"), [(1, 3)]))
-
-
-class TestCommandLine:
-    def run(self, monkeypatch, arguments, target):
-        from arccse_hf.__main__ import main
-
-        got = []
-        monkeypatch.setattr(target, lambda *args, **options: got.append((args, options)) or 3)
-        monkeypatch.setattr(sys, "argv", ["arccse_hf", *arguments])
-        with pytest.raises(SystemExit) as caught:
-            main()
-        assert caught.value.code == 3
-        return got[0]
-
-    @pytest.mark.parametrize("spelling", ["_", "-"])
-    def test_every_option_is_passed_on_in_both_spellings(self, monkeypatch, spelling):
-        options = "--text_column body --id_column key --pooling cls --normalize --max_seq_length 9 --batch_size=3"
-        options += " --dtype bfloat16 --output_dtype float16 --shard_rows 7"
-        options = options.replace("_", spelling).split()
-        arguments = ["encode", "--model", "my_model", "--input", "a_b/*.txt", "--input", "c_d.txt", "--output", "o_o"]
-        args, named = self.run(monkeypatch, [*arguments, *options], "arccse_hf.inference.encode_files.command.run")
-        wanted = EncodeOptions(Columns("body", "key"), True, 3, "float16", 7)
-        assert args == ("my_model", ["a_b/*.txt", "c_d.txt"], Path("o_o"), wanted)
-        assert named == {"pooling": "cls", "dtype": "bfloat16", "max_seq_length": 9}
-
-    def test_the_other_commands_take_underscores_too(self, monkeypatch):
-        arguments = ["evaluate", "my_model", "--batch_size", "3", "--max_seq_length", "9", "--data", "a_b"]
-        args, named = self.run(monkeypatch, arguments, "arccse_hf.inference.evaluate.run")
-        assert args[0] == ["my_model"]
-        assert (named["batch_size"], named["max_seq_length"], named["data"]) == (3, 9, "a_b")

@@ -48,7 +48,7 @@ class TestGoingOn:
         self, model, folder, sentences, embedded, monkeypatch, capsys
     ):
         write_lines("x.txt", sentences)
-        command = [sys.executable, "-c", KILLED, "encode", "--model", model, "--input", "x.txt", "--output", "out"]
+        command = [sys.executable, "-c", KILLED, "encode", "--model", model, "--input", "x.txt", "--output_dir", "out"]
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run([*command, "--shard_rows", "10"], env=environment, capture_output=True, timeout=240)
         assert done.returncode == -9, done.stderr
@@ -114,7 +114,7 @@ class TestGoingOn:
         write_table(folder / "x.parquet", TEXTS)
         assert encode(model, "x.parquet") == 0
         embedded.clear()
-        with pytest.raises(UserError, match=f"--output out: x.parquet-00000.parquet {message}; choose another"):
+        with pytest.raises(UserError, match=f"--output_dir out: x.parquet-00000.parquet {message}; choose another"):
             encode(model, "x.parquet", **changed)
         assert embedded == []
 
@@ -164,7 +164,7 @@ class TestProcesses:
         environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
         environment["PYTHONPATH"] = str(Path(__file__).parents[2])
         done = subprocess.run(
-            [*launcher, "--input", "in/*/*.txt", "--output", "two", "--shard_rows", "9", "--text_column", "text"],
+            [*launcher, "--input", "in/*/*.txt", "--output_dir", "two", "--shard_rows", "9", "--text_column", "text"],
             env=environment, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr

@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
-from typer.testing import CliRunner
 
-from arccse_hf.__main__ import app
+from arccse_hf.__main__ import main
 from arccse_hf.errors import UserError
 from arccse_hf.report import figures, write_report
 from arccse_hf.report import runs as reading
@@ -229,7 +228,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         read_runs([tmp_path / "gone"])
     run = make_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--output .*file: can't write there"):
+    with pytest.raises(UserError, match="--output_dir .*file: can't write there"):
         write_report([make_run(tmp_path / "bare", trainer_state={}, snapshot_before={}, snapshot_after={},
                                run_settings={})], tmp_path / "file")  # fmt: skip
     (run / "all_results.json").write_text('{"half": ')
@@ -244,9 +243,10 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         write_report([tmp_path / "bare"], tmp_path / "out")
 
 
-def test_the_command_prints_where_the_page_is(tmp_path):
+def test_the_command_prints_where_the_page_is(tmp_path, capsys):
     state = {"global_step": 0, "log_history": []}
     run = make_run(tmp_path / "run", trainer_state=state, snapshot_before={}, snapshot_after={}, run_settings={})
-    done = CliRunner().invoke(app, ["report", str(run), "--output", str(tmp_path / "out")])
-    assert done.exit_code == 0, done.output
-    assert (tmp_path / "out" / "report.html").is_file() and "report.html" in done.output
+    with pytest.raises(SystemExit) as done:
+        main(["report", str(run), "--output_dir", str(tmp_path / "out")])
+    assert done.value.code == 0 and "report.html" in capsys.readouterr().out
+    assert (tmp_path / "out" / "report.html").is_file()

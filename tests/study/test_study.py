@@ -17,7 +17,6 @@ from arccse_hf.study import command, execute, figures
 from arccse_hf.study.plan import read_plan
 from arccse_hf.study.summary import AVERAGE, Row, Statistic, seed_and_pair_interval
 from arccse_hf.training import script
-from arccse_hf.training.config import parse_overrides
 
 ROOT = Path(__file__).parents[2]
 
@@ -33,7 +32,7 @@ def base(tmp_path, encoder, sentences):
         "model_name_or_path": encoder, "train_file": [str(tmp_path / "text.txt")],
         "output_dir": "unused", "eval_data": str(tmp_path / "scored.csv"), "projection": "none",
         "per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 1, "triplet_min_tokens": 10,
-        "learning_rate": "1e-3", "max_seq_length": 24, "snapshots": False, "use_cpu": True, "disable_tqdm": True,
+        "learning_rate": "1e-3", "max_seq_length": 24, "cosine_samples": False, "use_cpu": True, "disable_tqdm": True,
     }  # fmt: skip
     path = tmp_path / "base.yaml"
     path.write_text(yaml.safe_dump(fields))
@@ -77,7 +76,7 @@ def test_a_grid_and_seeds_and_trials_become_runs(study_file):
 
 def test_what_is_nearer_to_the_run_wins(study_file, base):
     path = study_file(settings={"max_steps": 5, "temperature": 0.1, "max_grad_norm": 2}, variants=OBJECTIVES)
-    given = parse_overrides(["--max_steps", "7", "--angular-margin=5", "--dataset_name", "installed-docs"])
+    given = {"max_steps": "7", "angular_margin": "5", "dataset_name": "installed-docs"}
     plan = read_plan(path, overrides=given)
     config = plan.config(plan.runs()[0])
     assert config["max_steps"] == "7"  # command line over settings
@@ -85,14 +84,6 @@ def test_what_is_nearer_to_the_run_wins(study_file, base):
     assert config["temperature"] == "0.1" and config["max_grad_norm"] == "2"  # settings over the recipe
     assert config["learning_rate"] == "1e-3"  # the recipe's
     assert config["dataset_name"] == "installed-docs" and "train_file" not in config
-
-
-def test_fields_on_the_command_line():
-    given = ["--train_file", "a", "b", "--max-steps=3", "--seed", "1"]
-    assert parse_overrides(given) == {"train_file": ["a", "b"], "max_steps": "3", "seed": "1"}
-    for wrong, message in ((["7"], "'7' does not follow"), (["--seed"], "--seed: needs a value")):
-        with pytest.raises(UserError, match=message):
-            parse_overrides(wrong)
 
 
 def test_a_study_trains_scores_and_compares(study_file, base, capsys):

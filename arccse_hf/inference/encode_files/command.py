@@ -133,7 +133,7 @@ def _settings(encoder: Encoder, files: Sequence[InputFile], options: EncodeOptio
     kinds = {file.id_type: file for file in files if file.id_type}
     if len(kinds) > 1:
         one, other = (f"{kind} in {file.path}" for kind, file in sorted(kinds.items()))
-        raise UserError(f"--id-column {options.columns.id}: is {one}, but {other}; give ids of one type")
+        raise UserError(f"--id_column {options.columns.id}: is {one}, but {other}; give ids of one type")
     fingerprint = _fingerprint(encoder.model)
     if len(set(gather_object([fingerprint]))) > 1:
         raise UserError(f"--model {encoder.name}: differs between the processes; put it where all machines read it")

@@ -61,7 +61,7 @@ def pending(output: Path, shards: Sequence[Shard], settings: Settings) -> list[S
     done = set()
     for path in sorted(output.rglob("*.parquet")):
         found = _read_metadata(path)
-        where = f"--output {output}: {path.relative_to(output)}"
+        where = f"--output_dir {output}: {path.relative_to(output)}"
         for option, value in settings.items():
             if option != "model" and found.get(option) != value:
                 raise UserError(f"{where} {_difference(option, found, settings)}; choose another folder")
@@ -85,10 +85,10 @@ def _read_metadata(path: Path) -> dict:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"--output {path}: can't be read ({one_line(error)}); delete it, or choose another folder"
+            f"--output_dir {path}: can't be read ({one_line(error)}); delete it, or choose another folder"
         ) from error
     if METADATA_KEY not in metadata:
-        raise UserError(f"--output {path}: was not written by encode; choose another folder")
+        raise UserError(f"--output_dir {path}: was not written by encode; choose another folder")
     return json.loads(metadata[METADATA_KEY])
 
 
@@ -127,10 +127,10 @@ def write_shard(
             file.flush()
             os.fsync(file.fileno())
         if path.exists():
-            raise UserError(f"--output {path}: another run has written it meanwhile; give each its own folder")
+            raise UserError(f"--output_dir {path}: another run has written it meanwhile; give each its own folder")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"--output {path}: can't be written ({one_line(error)}); run again to go on") from error
+        raise UserError(f"--output_dir {path}: can't be written ({one_line(error)}); run again to go on") from error
     finally:
         temporary.unlink(missing_ok=True)
     return nulls

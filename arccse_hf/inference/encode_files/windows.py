@@ -44,8 +44,8 @@ class EncodeOptions:
 
     def __post_init__(self) -> None:
         if self.output_dtype not in OUTPUT_DTYPES:
-            raise UserError(f"--output-dtype {self.output_dtype}: choose from {', '.join(OUTPUT_DTYPES)}")
-        for option, number in (("--batch-size", self.batch_size), ("--shard-rows", self.shard_rows)):
+            raise UserError(f"--output_dtype {self.output_dtype}: choose from {', '.join(OUTPUT_DTYPES)}")
+        for option, number in (("--batch_size", self.batch_size), ("--shard_rows", self.shard_rows)):
             if number < 1:
                 raise UserError(f"{option} {number}: must be at least 1")
 
@@ -99,8 +99,8 @@ def _embed_window(
         if not np.isfinite(values).all():
             row_id = ids[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
             raise UserError(
-                f"--output-dtype {options.output_dtype}: the embedding of id {row_id!r} is not finite; check the "
-                "model, or use float32 for --dtype and --output-dtype"
+                f"--output_dtype {options.output_dtype}: the embedding of id {row_id!r} is not finite; check the "
+                "model, or use float32 for --dtype and --output_dtype"
             )
     lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), kind.list_size, mask=pa.array(~has_text))
     return pa.record_batch([pa.array(ids, type=schema.field("id").type), lists], schema=schema)
