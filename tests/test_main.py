@@ -12,7 +12,7 @@ import pytest
 from arccse_hf.__main__ import main
 from arccse_hf.command_line import note_new_name
 from arccse_hf.commands import VERBS
-from arccse_hf.errors import exit_with
+from arccse_hf.errors import UserError, exit_with
 
 ROOT = Path(__file__).parents[1]
 HEAVY = {
@@ -83,7 +83,7 @@ MISTAKES = [
     ("study objectvs", "arccse study: error: objectvs: neither a file nor a recipe (.*did you mean objectives?"),
     ("study objectives --seed 1", "arccse study: error: --seed: there is no such field; did you mean --seeds?"),
     ("study objectives --seeds 1 x", "arccse study: error: --seeds x: must be a whole number"),
-    ("study objectives --max_steps 0", "arccse study: error: untrained: --max_steps 0: must be"),
+    ("study objectives --max_steps 0", "arccse study: error: --max_steps 0: must be"),
     ("reproduce quickstart --pooling max", "arccse reproduce: error: --pooling max: must be one of"),
 ]
 
@@ -193,17 +193,10 @@ def test_the_first_process_of_a_machine_tells_a_mistake(monkeypatch):
 
 
 def test_a_dataloader_workers_error_is_told_without_its_traceback(capsys):
-    with pytest.raises(SystemExit), exit_with("arccse train"):
-        raise_from_worker()
+    traceback = "Caught UserError in DataLoader worker process 0.\n  File x\narccse_hf.errors.UserError: "
+    with pytest.raises(SystemExit):
+        exit_with(UserError(f"{traceback}a.txt: bad\nline"), "arccse train")
     assert capsys.readouterr().err == "arccse train: error: a.txt: bad line\n"
-
-
-def raise_from_worker():
-    from arccse_hf.errors import UserError
-
-    raise UserError(
-        "Caught UserError in DataLoader worker process 0.\n  File x\narccse_hf.errors.UserError: a.txt: bad\nline"
-    )
 
 
 def test_the_script_is_train():

@@ -54,6 +54,6 @@ def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike
         page.write_text(build_page(runs, sections), encoding="utf-8")
     except OSError as error:
         raise UserError(
-            f"--output_dir {output}: can't write there ({error.strerror}); choose another folder"
+            f"--output_dir {output}: cannot write there ({error.strerror}); choose another folder"
         ) from error
     return page

@@ -102,9 +102,7 @@ def do(plan: StudyConfig, *, resume: bool = False, only: int | None = None) -> i
     check_writable(plan.output_dir)
     begun = any(plan.output_dir.iterdir())
     if begun and not resume and only is None:
-        raise UserError(
-            f"{plan.output_dir}: holds a study already; --resume goes on with it, --output_dir starts another"
-        )
+        raise UserError(f"{plan.output_dir}: holds a study; --resume goes on with it, --output_dir starts another")
     _, data, _ = parse_arguments(plan.config(runs[0]))
     suite = TaskSuite(load_tasks(plan.test_tasks, data.eval_data))
     published = _published(plan, suite)

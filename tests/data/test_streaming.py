@@ -343,5 +343,5 @@ def test_a_workers_error_is_one_line(command, tmp_path):
     )
     assert done.returncode == 2
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith(f"error: --train_file {file}: line 1301 is not UTF-8 text")
+    assert line.startswith(f"arccse train: error: --train_file {file}: line 1301 is not UTF-8 text")
     assert "Traceback" not in done.stderr

@@ -349,8 +349,8 @@ class TestCommand:
         command = ["-m", "arccse_hf", "evaluate", plain, "--eval_tasks", "sts", "geometry", "--eval_data", own_pairs]
         environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
         done = subprocess.run(
-            [*launcher, *command, "--output_dir", str(tmp_path / "two")], env=environment, capture_output=True, text=True,
-            timeout=240,
+            [*launcher, *command, "--output_dir", str(tmp_path / "two")],
+            env=environment, capture_output=True, text=True, timeout=240,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Models\n") == 1, "one process prints"

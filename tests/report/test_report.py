@@ -228,7 +228,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
         read_runs([tmp_path / "gone"])
     run = make_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--output_dir .*file: can't write there"):
+    with pytest.raises(UserError, match="--output_dir .*file: cannot write there"):
         write_report([make_run(tmp_path / "bare", trainer_state={}, snapshot_before={}, snapshot_after={},
                                run_settings={})], tmp_path / "file")  # fmt: skip
     (run / "all_results.json").write_text('{"half": ')

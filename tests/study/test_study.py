@@ -157,7 +157,7 @@ def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, 
     assert not list(out.glob("runs/*/*/model.safetensors")) and not list(out.glob("runs/*/*/checkpoint-*"))
 
     with pytest.raises(UserError, match=r"other fields than the study has now \(max_steps 3 -> 9\)"):
-        command.run_study(path, resume=True, overrides=["--max_steps", "9"])
+        command.run_study(path, resume=True, overrides={"max_steps": "9"})
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch):
@@ -316,7 +316,7 @@ def test_reproduce_shows_the_published_row_above_ours(base, tmp_path, capsys, mo
     published.write_text("base: {scored: 78.11, average: 78.11}\n")
     monkeypatch.setattr(command, "PUBLISHED", published)
     out = tmp_path / "reproduced"
-    assert command.reproduce(base, overrides=["--seed", "7"], output=out) == 0
+    assert command.reproduce(base, overrides={"seed": "7"}, output=out) == 0
     lines = [line for line in (out / "results.md").read_text().splitlines() if line.startswith("|")]
     assert lines[2] == "| published | - | 78.11 | 78.11 |"
     value = json.loads((out / "results.json").read_text())["variants"][0]["scores"]["average"]["values"]["7"]

@@ -122,7 +122,7 @@ def test_a_mistake_is_one_line_and_a_non_zero_exit(command):
         [sys.executable, "run_arccse.py", *command, "--lerning_rate", "1"], capture_output=True, text=True, cwd=ROOT
     )
     assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("error: --lerning_rate: there is no such")
+    assert done.stderr.strip().splitlines()[-1].startswith("arccse train: error: --lerning_rate: there is no such")
     assert "Traceback" not in done.stderr
 
 
