@@ -133,6 +133,7 @@ class ArgumentParser(argparse.ArgumentParser):
     """An ArgumentParser whose errors are raised."""
 
     def error(self, message: str) -> NoReturn:
+        """Raises what is wrong as a `UserError`, in this package's words."""
         message = message.removeprefix("argument ")
         for wanted in ("expected one argument", "expected at least one argument"):
             message = message.replace(wanted, "needs a value")

@@ -2,8 +2,8 @@
 """Pretrain a small BERT by masked language modelling: a base for studies that has never seen sentence supervision.
 
     python benchmarks/pretrain_small_bert.py --text sentences.txt --output runs/small-bert --minutes 10
-    python -m arccse_hf study configs/studies/objectives.yaml --model_name_or_path runs/small-bert \
-        --train_file sentences.txt --eval_data SENTEVAL --output runs/studies/objectives-small-bert
+    arccse study objectives --model_name_or_path runs/small-bert \
+        --train_file sentences.txt --eval_data SENTEVAL --output_dir runs/studies/objectives-small-bert
 
 Its WordPiece vocabulary is learned from the text too. Training ends after --minutes, or one pass over the text.
 """

@@ -193,7 +193,7 @@ def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
     if importlib.util.find_spec("mteb") is None:
         raise UserError("--eval_tasks mteb:...: mteb isn't installed: pip install 'arccse_hf[mteb]'")
     if num_processes > 1:
-        raise UserError("--eval_tasks mteb:...: run these in one process: python -m arccse_hf evaluate")
+        raise UserError("--eval_tasks mteb:...: run these in one process: arccse evaluate")
     import mteb
 
     tasks = []

@@ -1,4 +1,4 @@
-"""`python -m arccse_hf report`: what happened in one or several runs, as pictures and one page that holds them all."""
+"""`arccse report`: what happened in one or several runs, as pictures and one page that holds them all."""
 
 from __future__ import annotations
 

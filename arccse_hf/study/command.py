@@ -1,4 +1,4 @@
-"""`python -m arccse_hf study` and `reproduce`: do the runs that are not done, then say what they show."""
+"""`arccse study` and `reproduce`: do the runs that are not done, then say what they show."""
 
 from __future__ import annotations
 

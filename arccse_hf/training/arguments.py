@@ -12,8 +12,8 @@ from ..data.collator import TRIPLET_MIN_TOKENS
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig
-from .unsupported import refuse_unsupported
 from .field_rules import check_rules
+from .unsupported import refuse_unsupported
 
 HEAD_SETTINGS = ("pooling", "projection", "temperature", "angular_margin", "triplet_margin")
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
@@ -146,6 +146,7 @@ class ArcCSETrainingArguments(TrainingArguments):
         dataloader_drop_last: True. In-batch negatives make the loss depend on the batch size, so a smaller last batch
             would be another task.
         ddp_find_unused_parameters: False. Every parameter gets a gradient.
+        do_train: True. It is what the command does.
         eval_on_start: True, so that a run says what the encoder scored before training.
         eval_steps: 125.
         eval_strategy: "steps". What is measured is the trainer's `eval_suite`; without one nothing is.

@@ -128,8 +128,8 @@ def check_rules(arguments: object) -> None:
             raise UserError(f"--{name} {value}: must be a number {allowed}{_because(name)}")
     for name, choices in CHOICES.items():
         value = getattr(arguments, name, None)
-        if name == "do_train" or value is None or value == []:
-            continue  # do_train is false unless someone says so
+        if value is None or value == []:
+            continue
         if str(value).lower() not in choices:
             raise UserError(f"--{name} {value}: must be {' or '.join(choices) or 'left out'}{_because(name)}")
 

@@ -8,16 +8,10 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 from ..errors import UserError, one_line
 
 _SUPPORTED = {
-    "do_train": (True, "this command trains; arccse evaluate measures a model"),
     "do_predict": (False, "there is nothing to predict; arccse encode embeds files of text"),
-    "remove_unused_columns": (False, "the collator reads columns that the model does not"),
-    "label_smoothing_factor": (0.0, "has no effect where there are no labels"),
-    "batch_eval_metrics": (False, "the metrics need the embeddings of all sentences at once"),
-    "eval_do_concat_batches": (True, "the metrics need the embeddings of all sentences at once"),
-    "use_liger_kernel": (False, "it has no kernels for sentence encoders"),
     "enable_jit_checkpoint": (False, "leave it out: on SIGTERM a checkpoint is written anyway"),
 }
-"""The one value of each field that means something here, and why others are refused."""
+"""The one value of each field that means something here, and why others are refused; `field_rules` has the others."""
 
 
 def refuse_unsupported(args: TrainingArguments) -> None:
@@ -30,13 +24,6 @@ def refuse_unsupported(args: TrainingArguments) -> None:
         value = getattr(args, name)
         if value != supported:
             raise UserError(f"--{name} {value}: is not supported: {reason}")
-    if args.debug:
-        raise UserError(f"--debug {' '.join(option.value for option in args.debug)}: is not supported; leave it out")
-    if args.train_sampling_strategy not in ("random", "sequential"):
-        raise UserError(
-            f"--train_sampling_strategy {args.train_sampling_strategy}: is not supported; choose random or sequential "
-            "(batches are cut by length anyway)"
-        )
     _check_trackers(args.report_to)
     _check_optimizer(args)
     _check_scheduler(args)

@@ -1,4 +1,4 @@
-"""`python -m arccse_hf encode`: what is written, errors, and the command line."""
+"""`arccse encode`: what is written, errors, and the command line."""
 
 import errno
 import gzip

@@ -1,4 +1,4 @@
-"""`python -m arccse_hf encode`: going on after a stop, several processes, and ranges of rows in bounded memory."""
+"""`arccse encode`: going on after a stop, several processes, and ranges of rows in bounded memory."""
 
 import itertools
 import os

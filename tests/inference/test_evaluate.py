@@ -1,4 +1,4 @@
-"""`python -m arccse_hf evaluate`: opening models, embedding once, comparing, and what a user reads."""
+"""`arccse evaluate`: opening models, embedding once, comparing, and what a user reads."""
 
 import csv
 import json

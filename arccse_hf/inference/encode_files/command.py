@@ -1,4 +1,4 @@
-"""`python -m arccse_hf encode`: files of text to Parquet shards of embeddings, divided over all processes."""
+"""`arccse encode`: files of text to Parquet shards of embeddings, divided over all processes."""
 
 from __future__ import annotations
 
