@@ -87,7 +87,7 @@ class DistinctDocumentBatchSampler(Sampler[list[int]]):
         rows = rows[rank < self.num_batches]
         chosen = np.sort(rng.choice(len(rows), self.rows_per_epoch, replace=False))
         rows = rows[chosen]
-        for batch in rng.permutation(self.num_batches):
+        for batch in range(self.num_batches):
             yield np.array_split(rows[batch :: self.num_batches], self.num_processes)[self.process_index].tolist()
 
 

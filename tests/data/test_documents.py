@@ -44,6 +44,7 @@ Shake the `drum` twice.
 <nav><p>Home. Menu.</p></nav><script>var text = "<p>No prose.</p>";</script>
 <main><h1>Paper <b>jam</b><a href="#jam">¶</a></h1><p>Open the
 <a href="cover">rear cover</a>. Pull out the sheet.<pre>rm -rf code</pre><table><tr><td>1</table>
+<script>var text = "<p>No prose.</p>";</script>
 <h2 id="toner">Toner</h2><div>Shake the <code>drum</code> twice.<ul><li>Never touch it, e.g. Not with wet hands.</ul>
 </div></main><footer>Imprint.</footer>""",
     "page.rst": """.. comment
