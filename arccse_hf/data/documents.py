@@ -131,11 +131,11 @@ def read_documents(
         documents = _rows_as_documents(expand_files(row_files, option), title_column, text_column, counts, option)
     else:
         documents = _pages_as_documents(pages, counts)
-    documents = _without_boilerplate(list(_without_duplicates(documents, counts)), counts)
-    counts.documents = len(documents)
-    if not documents:
+    distinct = _without_boilerplate(list(_without_duplicates(documents, counts)), counts)
+    counts.documents = len(distinct)
+    if not distinct:
         raise UserError(f"{option} {' '.join(patterns)}: holds no document with text ({counts}); give other files")
-    return documents, counts
+    return distinct, counts
 
 
 def find_files(

@@ -16,6 +16,7 @@ from __future__ import annotations
 import importlib
 import re
 from collections.abc import Callable, Iterator
+from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -135,7 +136,7 @@ def parse_html(text: str) -> Page:
             else:
                 flush()
                 level = int(node.tag[1]) if re.fullmatch(r"h[1-6]", node.tag) else 0
-                todo += [lambda level=level: flush(level), *children]
+                todo += [partial(flush, level), *children]
     flush()
     title = parser.css_first("head > title")
     return Page(blocks, one_line(title.text()) or None if title is not None else None)

@@ -128,8 +128,7 @@ class PairDataset(Dataset):
     def dataloader(
         self, batch_size: int, collate: Callable, args: TrainingArguments, device: torch.device
     ) -> DataLoader:
-        """What `Trainer.get_train_dataloader` returns: this process's part of batches without two pairs of one
-        document."""
+        """Returns what `Trainer.get_train_dataloader` wants: this process's part of each batch."""
         sampler = DistinctDocumentBatchSampler(
             self.documents,
             batch_size,

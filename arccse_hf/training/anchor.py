@@ -23,7 +23,7 @@ TEACHER_TEMPERATURE = 0.025
 
 
 def anchor_loss(cosines: Tensor, start_cosines: Tensor) -> Tensor:
-    """ListNet between the start encoder's cosines T and the trained one's S, each text's own positive left out:
+    """Returns ListNet's loss between the start encoder's cosines T and the trained one's S.
 
         mean over i of  -sum over j != i of  softmax_j(T_ij / 0.025) * log softmax_j(S_ij / 0.05)
 

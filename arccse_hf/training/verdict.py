@@ -148,7 +148,7 @@ def judge(
     """
     test = tasks.test
     trained = embed(test.sentences)
-    share, validation = 1.0, {}
+    share, validation = 1.0, dict[float, float]()
     if tasks.validation is not None and tasks.validation.num_queries >= MIN_VALIDATION_PAIRS:
         chosen_by = tasks.validation
         share, validation = choose_mixture(
