@@ -6,10 +6,10 @@ from arccse_hf.errors import UserError
 from arccse_hf.training.arguments import ArcCSETrainingArguments
 
 REFUSED = [
-    ({"do_train": False}, "--do_train False: is not supported: this command trains"),
+    ({"do_train": False}, "--do_train False: must be true; to measure without training"),
     ({"do_predict": True}, "--do_predict True"),
     ({"remove_unused_columns": True}, "--remove_unused_columns True"),
-    ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor 0.1: .*no labels"),
+    ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor 0.1: must be a number 0; ArcCon.s labels"),
     ({"batch_eval_metrics": True}, "--batch_eval_metrics True"),
     ({"eval_do_concat_batches": False}, "--eval_do_concat_batches False"),
     ({"use_liger_kernel": True}, "--use_liger_kernel True"),
