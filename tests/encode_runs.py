@@ -90,7 +90,8 @@ TEXTS = ['the small cat, "quick"', "a dog", "", "red house\ton hill", "the old m
 
 
 def csv_cell(text, separator):
-    return '"' + text.replace('"', '""') + '"' if {separator, '"', "\n"} & set(text) else text
+    quoted = separator == "," and {separator, '"', "\n"} & set(text)
+    return '"' + text.replace('"', '""') + '"' if quoted else text
 
 
 def write_table(path, texts, ids=None):

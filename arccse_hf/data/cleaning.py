@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from datasets import Dataset
 
 from ..errors import one_line
-from .files import text_features
+from .files.dataset import text_features
 from .sentences import split_sentences
 
 _ROWS_PER_BATCH = 50_000

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
-from .files import expand_files, file_kind, load_files
+from .columns import require_column, require_text
+from .files import KINDS, expand_files, file_kind, open_file
 from .markup import PARSERS, Block, Page, parse_text
 from .sentences import split_sentences
 
@@ -174,15 +175,12 @@ def find_files(
         for file in found:
             if _suffix(file) in page_suffixes:
                 pages[file] = None
-            elif file_kind(file) in ROW_SUFFIXES or file == path:  # expand_files tells what a named file lacks
+            elif file_kind(file) in KINDS or file == path:  # expand_files tells what a named file lacks
                 row_files[file] = None
             else:
                 counts.read += 1
                 counts.other_kind.append(file)
     return list(pages), list(row_files)
-
-
-ROW_SUFFIXES = frozenset({".txt", ".csv", ".tsv", ".json", ".jsonl", ".parquet"})
 
 
 def make_document(page: Page, source: str) -> Document | None:
@@ -231,26 +229,33 @@ def _pages_as_documents(files: Sequence[str], counts: DocumentCounts) -> Iterato
 def _rows_as_documents(
     files: list[str], title_column: str | None, text_column: str | None, counts: DocumentCounts, option: str
 ) -> Iterator[Document]:
-    rows, _ = load_files(files)
-    title_column, text_column = _choose_columns(rows.column_names, title_column, text_column, f"{option} {files[0]}")
-    for number, row in enumerate(rows):
-        source = f"{files[0] if len(files) == 1 else f'{len(files)} files'}:{number + 1}"
-        page = parse_text(row[text_column] or "")
-        title = " ".join((row[title_column] or "").split()) if title_column else ""
-        counts.read += 1
-        document = make_document(page._replace(title=title or None), source)
-        if document is None:
-            counts.empty.append(source)
-        else:
-            yield document
+    row_files = [open_file(file, option, [name for name in (title_column, text_column) if name]) for file in files]
+    for file in row_files:
+        file.require_rows()
+    where = row_files[0].source.where()
+    title_column, text_column = _choose_columns(list(row_files[0].columns), title_column, text_column, where)
+    columns = [text_column, title_column] if title_column else [text_column]
+    for file in row_files:
+        for column in columns:
+            require_text(column, file.columns, file.source.where(), file.source.where())
+        for row, (line, values) in enumerate(file.rows(columns), start=1):
+            text, *titles = (file.text(value, line, name) for value, name in zip(values, columns, strict=True))
+            title = " ".join((titles[0] or "").split()) if titles else ""
+            source = f"{file.path}:{row}"
+            counts.read += 1
+            document = make_document(parse_text(text or "")._replace(title=title or None), source)
+            if document is None:
+                counts.empty.append(source)
+            else:
+                yield document
 
 
 def _choose_columns(
     names: Sequence[str], title_column: str | None, text_column: str | None, source: str
 ) -> tuple[str | None, str]:
     for option, name in (("--title_column", title_column), ("--text_columns", text_column)):
-        if name is not None and name not in names:
-            raise UserError(f"{option} {name}: {source} has no such column; it has {', '.join(names)}")
+        if name is not None:
+            require_column(name, names, f"{option} {name}", source)
     title = title_column or ("title" if "title" in names else None)
     others = [name for name in names if name != title]
     text = text_column or ("text" if "text" in others else others[0] if len(others) == 1 else None)

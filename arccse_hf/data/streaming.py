@@ -21,9 +21,9 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from ..errors import UserError
 from .cleaning import CleaningCounts, RowCleaner, rows_of, strip_texts
-from .files import READ_ERRORS, innermost_reason, reading_error
+from .columns import CANONICAL_COLUMNS
 from .tokenization import check_length, tokenize_batch
-from .training_texts import CANONICAL_COLUMNS, open_texts
+from .training_texts import DATASET_ERRORS, innermost_reason, open_texts
 
 logger = logging.getLogger(__name__)
 
@@ -80,7 +80,7 @@ class TextStream(IterableDataset):
         num_processes: int = 1,
     ):
         check_length(tokenizer, max_seq_length)
-        texts, self._source, self._files = open_texts(
+        texts, self._source = open_texts(
             train_file, dataset_name, dataset_config, dataset_split, text_columns, streaming=True
         )
         self._columns = CANONICAL_COLUMNS[: len(texts.column_names)]
@@ -189,11 +189,10 @@ class TextStream(IterableDataset):
         try:
             for table in texts.iter(_ROWS_AT_ONCE):
                 yield strip_texts(table)
-        except READ_ERRORS as error:
-            if self._files:
-                reason = str(reading_error(self._files, error))
-            else:
-                reason = f"{self._source}: cannot be read any farther ({innermost_reason(error)})"
+        except UserError as error:
+            raise self._failed(str(error)) from error
+        except DATASET_ERRORS as error:
+            reason = f"{self._source}: cannot be read any farther ({innermost_reason(error)})"
             raise self._failed(reason) from error
 
     def _failed(self, reason: str) -> UserError:

@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..errors import UserError
 
+_CHARACTERS_PER_TOKEN = 256  # Of a longer text, this much of the beginning is looked at first.
 _ROWS_PER_PROCESS = 20_000  # Below this, starting another process costs more than it saves.
 
 
@@ -65,7 +66,7 @@ def tokenize_batch(
     """Token ids in place of each column's texts, as `tokenize_texts` makes them."""
     return {
         column: tokenizer(
-            texts,
+            [_beginning(text, tokenizer, max_seq_length) for text in texts],
             truncation=True,
             max_length=max_seq_length,
             padding=False,
@@ -74,3 +75,15 @@ def tokenize_batch(
         )["input_ids"]
         for column, texts in batch.items()
     }
+
+
+def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> str:
+    """Returns as much of a very long text as decides about its first tokens: all of it was tokenized for a few of them.
+
+    That is so where the beginning alone has twice the tokens that are wanted, the last of them far from the cut.
+    """
+    if len(text) <= _CHARACTERS_PER_TOKEN * max_seq_length or tokenizer.truncation_side != "right":
+        return text
+    beginning = text[: _CHARACTERS_PER_TOKEN * max_seq_length]
+    tokens = tokenizer(beginning, add_special_tokens=False, return_attention_mask=False, verbose=False)["input_ids"]
+    return beginning if len(tokens) >= 2 * max_seq_length else text

@@ -6,35 +6,29 @@ A dataset has the column `anchor` (unsupervised), `anchor` and `positive` (given
 
 from __future__ import annotations
 
-import difflib
 import logging
+import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
-from datasets import Dataset, Features, IterableDataset, Value, load_dataset
-from datasets.features.features import FeatureType
+import pyarrow as pa
+from datasets import Dataset, Features, IterableDataset, load_dataset
+from datasets.exceptions import DatasetsError
 
-from ..errors import UserError
+from ..errors import UserError, one_line
 from .cleaning import CleaningCounts, clean
-from .files import READ_ERRORS, expand_files, innermost_reason, load_files, with_features
+from .columns import CANONICAL_COLUMNS, choose_columns, require_text
+from .files import expand_files, open_file
+from .files.dataset import load_rows
 from .installed_docs import docstring_corpus
 
 logger = logging.getLogger(__name__)
 
 INSTALLED_DOCS = "installed-docs"
-CANONICAL_COLUMNS = ("anchor", "positive", "negative")
+_TEXT_DTYPES = ("string", "large_string")
 
-# The first of these whose names are all there is used. Pairs that come with a score must be named.
-COLUMN_LAYOUTS = (
-    ("anchor", "positive", "negative"),
-    ("anchor", "positive"),
-    ("sent0", "sent1", "hard_neg"),
-    ("sent0", "sent1"),
-    ("query", "positive", "negative"),
-    ("query", "positive"),
-    ("text",),
-    ("sentence",),
-)
+# What libraries raise where a dataset cannot be read.
+DATASET_ERRORS = (DatasetsError, ValueError, OSError, EOFError, zlib.error, pa.ArrowException)
 
 
 def load_training_texts(
@@ -74,9 +68,9 @@ def load_training_texts(
     if max_samples is not None and max_samples <= 0:
         raise UserError(f"--max_train_samples {max_samples}: give a positive number, or leave it out to use every row")
     if texts is not None:
-        dataset, source = texts.select_columns(choose_columns(texts.features, text_columns, source="texts")), "texts"
+        dataset, source = texts.select_columns(choose_columns(kinds_of(texts.features), text_columns)), "texts"
     else:
-        dataset, source, _ = open_texts(train_file, dataset_name, dataset_config, dataset_split, text_columns)
+        dataset, source = open_texts(train_file, dataset_name, dataset_config, dataset_split, text_columns)
     dataset = dataset.rename_columns(
         {old: new for old, new in zip(dataset.column_names, CANONICAL_COLUMNS, strict=False) if old != new}
     )
@@ -128,25 +122,34 @@ def open_texts(
     dataset_split: str = "train",
     text_columns: Sequence[str] = (),
     streaming: bool = False,
-) -> tuple[Dataset | IterableDataset, str, list[str]]:
+) -> tuple[Dataset | IterableDataset, str]:
     """The rows as they are. The arguments are those of `load_training_texts`.
 
     Returns:
         A dataset of the chosen columns, as they are called where they come from, in the order anchor, positive,
-        negative; with `streaming` one that reads its rows when they are asked for. The argument that named it. The
-        files, if it comes from files.
+        negative; with `streaming` one that reads its rows when they are asked for. The argument that named it.
     """
     train_file = [train_file] if isinstance(train_file, str) else list(train_file)
     if bool(train_file) == bool(dataset_name):
         raise UserError("--train_file and --dataset_name: give exactly one of the two as the source of training text")
-    files = expand_files(train_file)
-    if files:
-        source = f"--train_file {' '.join(train_file)}"
-        dataset, numeric = load_files(files, streaming)
-    else:
+    if dataset_name:
         source = f"--dataset_name {dataset_name}"
-        dataset, numeric = _load_named(dataset_name, dataset_config, dataset_split, streaming), set()
-    return dataset.select_columns(choose_columns(dataset.features, text_columns, numeric, source)), source, files
+        dataset = _load_named(dataset_name, dataset_config, dataset_split, streaming)
+        return dataset.select_columns(choose_columns(kinds_of(dataset.features), text_columns, source)), source
+    files = [open_file(file, "--train_file", text_columns) for file in expand_files(train_file)]
+    for file in files:
+        file.require_rows()
+    columns = choose_columns(files[0].columns, text_columns, files[0].source.where())
+    for file in files[1:]:
+        for column in columns:
+            require_text(column, file.columns, file.source.where(), file.source.where())
+    return load_rows(files, columns, streaming), f"--train_file {' '.join(train_file)}"
+
+
+def kinds_of(features: Features) -> dict[str, str]:
+    """Returns what the columns of a dataset hold, as `choose_columns` wants to know it."""
+    types = {name: getattr(feature, "dtype", type(feature).__name__) for name, feature in features.items()}
+    return {name: "text" if kind in _TEXT_DTYPES else f"values of type {kind}" for name, kind in types.items()}
 
 
 def _load_named(name: str, config: str | None, split: str, streaming: bool) -> Dataset | IterableDataset:
@@ -156,8 +159,8 @@ def _load_named(name: str, config: str | None, split: str, streaming: bool) -> D
         return dataset.to_iterable_dataset() if streaming else dataset
     try:
         dataset = load_dataset(name, config, split=split, streaming=streaming)
-        return with_features(dataset) if streaming else dataset
-    except READ_ERRORS as error:
+        return _with_features(dataset) if streaming else dataset
+    except DATASET_ERRORS as error:
         given = (
             f"--dataset_name {name}" + (f" --dataset_config {config}" if config else "") + f" --dataset_split {split}"
         )
@@ -169,52 +172,15 @@ def _rows(sentences: Sequence[str]) -> Iterator[dict[str, str]]:
     return ({"text": sentence} for sentence in sentences)
 
 
-def choose_columns(
-    features: Features, named: Sequence[str] = (), numeric: Collection[str] = (), source: str = "texts"
-) -> list[str]:
-    """The columns to train on, in the order anchor, positive, negative: the `named` ones, or else found by name.
-
-    Args:
-        features: Of the rows.
-        named: One to three columns.
-        numeric: Columns that come as text but hold numbers.
-        source: What the rows come from, for the errors.
-
-    Raises:
-        UserError: There is no such column, it holds no text, or none can be found by name.
-    """
-    there = list(features)
-    listed = ", ".join(there)
-    kinds = {name: "numbers" if name in numeric else _kind_of_values(features[name]) for name in there}
-    texts = [name for name in there if kinds[name] == "text"]
-    named = [named] if isinstance(named, str) else list(named)
-    if named:
-        given = f"--text_columns {' '.join(named)}"
-        if len(named) > 3 or len(set(named)) < len(named):
-            raise UserError(f"{given}: name one to three different columns: anchor, positive, negative")
-        for name in named:
-            if name not in there:
-                close = difflib.get_close_matches(name, there, n=1)
-                hint = f"; did you mean {close[0]}?" if close else "; name one of these"
-                raise UserError(f"{given}: there is no column {name} among {listed}{hint}")
-        columns = named
-    else:
-        given = source
-        layout = next((names for names in COLUMN_LAYOUTS if set(names) <= set(there)), None)
-        if layout is None and len(texts) != 1:
-            raise UserError(
-                f"{source}: cannot tell which of the columns {listed} to use; name them with --text_columns"
-            )
-        columns = list(layout) if layout else texts
-    for name in columns:
-        if kinds[name] != "text":
-            raise UserError(f"{given}: column {name} holds {kinds[name]}, not text; name others with --text_columns")
-    dropped = [name for name in there if name not in columns]
-    logger.info("text columns: %s%s", ", ".join(columns), f"; not used: {', '.join(dropped)}" if dropped else "")
-    return columns
+def innermost_reason(error: BaseException) -> str:
+    """Returns the innermost cause, on one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return one_line(error)[:300] or type(error).__name__
 
 
-def _kind_of_values(feature: FeatureType) -> str:
-    if isinstance(feature, Value):
-        return "text" if feature.dtype in ("string", "large_string") else f"values of type {feature.dtype}"
-    return f"values of type {type(feature).__name__}"
+def _with_features(stream: IterableDataset) -> IterableDataset:
+    """Returns `stream` with its columns known, from its first row where nothing else tells them."""
+    if stream.features is None:
+        stream = stream.cast(Dataset.from_list(list(stream.take(1))).features)
+    return stream

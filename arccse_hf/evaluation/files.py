@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import csv
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
+from ..data.files import KINDS, check_file, file_kind, open_file
 from ..errors import UserError
 
 SENTEVAL_HELP = (
     "give the SentEval folder that holds STS/, SICK/, MR/ ... (data/downstream after SentEval's "
     "get_transfer_data.bash), or the word hub for the STS sets"
 )
-TABLE_SUFFIXES = (".csv", ".tsv", ".jsonl", ".json")
+OPTION = "evaluation data"
+"""What errors call the user's own files, which come from `--eval_tasks` or `--eval_data`."""
 
 
 def find_senteval_file(data: str | Path | None, relative: str) -> Path:
@@ -68,11 +68,13 @@ def parse_score(text: object, where: str, low: float = float("-inf"), high: floa
     """A finite number between `low` and `high`, or a UserError that begins with `where` (file and line)."""
     try:
         value = float(text)  # type: ignore[arg-type]
+    except OverflowError:
+        value = float("inf")  # an integer of hundreds of digits
     except (TypeError, ValueError):
-        raise UserError(f"{where}: the score {text!r} isn't a number") from None
+        raise UserError(f"{where}: the score {str(text)[:40]!r} isn't a number") from None
     if not (low <= value <= high and abs(value) != float("inf")):
         wanted = f"between {low:g} and {high:g}" if abs(low) != float("inf") else "a finite number"
-        raise UserError(f"{where}: the score {text!r} must be {wanted}")
+        raise UserError(f"{where}: the score {str(text)[:40]!r} must be {wanted}")
     return value
 
 
@@ -82,74 +84,41 @@ def check_count(what: str, found: int, official: int, path: Path | str) -> None:
         raise UserError(f"{what} has {found} scored rows in {path}, the official set has {official}: fetch it again")
 
 
+def is_table(name: str | Path) -> bool:
+    """Returns whether a name ends as files of rows do."""
+    return file_kind(str(name)) in KINDS
+
+
 def read_table(path: Path) -> tuple[list[str], Iterator[tuple[str, dict[str, object]]]]:
-    """Read a .csv, .tsv (header line, fields quoted as usual) or .jsonl (one object a line).
+    """Reads the user's own evaluation data, by the rules of `arccse_hf.data.files`.
 
     Returns:
-        The column names, and an iterator of (`"file:line"`, row) pairs.
+        The column names, and an iterator of rows, each with where it stands for the errors. A row of blanks alone,
+        which spreadsheets leave behind, is none.
 
     Raises:
-        UserError: No such file, another suffix, not UTF-8, empty, or a malformed row (named by file and line).
+        UserError: No such file, not readable, empty, or (while rows are read) a malformed row.
     """
-    if path.suffix.lower() not in TABLE_SUFFIXES:
-        raise UserError(f"{path}: own evaluation data must end in {', '.join(TABLE_SUFFIXES)}")
-    if not path.is_file():
-        raise UserError(f"evaluation data {path}: there is no such file; check the path")
-    lines = read_lines(path)
-    lines = [lines[0].removeprefix("\ufeff"), *lines[1:]] if lines else []
-    rows = _json_rows(path, lines) if path.suffix.lower() in (".jsonl", ".json") else _csv_rows(path, lines)
-    first = next(rows, None)
-    if first is None:
-        raise UserError(f"{path} is empty: it holds no row")
+    check_file(str(path), OPTION)
+    file = open_file(str(path), OPTION)
+    file.require_rows()
+    columns = list(file.columns)
 
-    def all_rows() -> Iterator[tuple[str, dict[str, object]]]:
-        yield first
-        yield from rows
+    def rows() -> Iterator[tuple[str, dict[str, object]]]:
+        for number, values in file.rows(columns):
+            row = {
+                name: file.text(value, number, name) if isinstance(value, str) else value
+                for name, value in zip(columns, values, strict=True)
+            }
+            if not all(value is None or (isinstance(value, str) and not value.strip()) for value in values):
+                yield file.source.where(number), row
 
-    return list(first[1]), all_rows()
-
-
-def _csv_rows(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, object]]]:
-    reader = csv.reader(
-        (line + "\n" for line in lines), delimiter="\t" if path.suffix.lower() == ".tsv" else ",", strict=True
-    )
-    header: list[str] | None = None
-    try:
-        for row in reader:
-            if not any(field.strip() for field in row):
-                continue
-            if header is None:
-                header = [name.strip() for name in row]
-                continue
-            if len(row) != len(header):
-                raise UserError(f"{path}:{reader.line_num}: {len(row)} fields, the header has {len(header)}")
-            yield f"{path}:{reader.line_num}", dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise UserError(f"{path}:{reader.line_num}: malformed row ({error})") from None
-
-
-def _json_rows(path: Path, lines: Sequence[str]) -> Iterator[tuple[str, dict[str, object]]]:
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise UserError(f"{path}:{number}: not a JSON object on one line ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise UserError(f"{path}:{number}: expected a JSON object, got {type(row).__name__}")
-        yield f"{path}:{number}", row
-
-
-def column(columns: Sequence[str], accepted: Sequence[str]) -> str | None:
-    """The first of the `accepted` names among `columns`, whatever their case."""
-    by_lower = {name.lower(): name for name in columns}
-    return next((by_lower[name] for name in accepted if name in by_lower), None)
+    return columns, rows()
 
 
 def text_field(row: dict[str, object], name: str, where: str) -> str:
-    """The text in column `name`, or a UserError where it is missing, no string, or blank."""
-    value = row.get(name)
+    """Returns the text in column `name`; raises UserError where it is missing, no string, or blank."""
+    value = row[name]
     if not isinstance(value, str) or not value.strip():
-        raise UserError(f"{where}: column {name!r} must hold text, got {value!r}")
+        raise UserError(f"{where}: column {name} must hold text, not {str(value)[:80]!r}")
     return value.strip()

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from ..data.columns import FIRST_COLUMNS, SCORE_COLUMNS, SECOND_COLUMNS, find_column
+from ..data.files import stem
 from ..errors import UserError
 from .bootstrap import PerItemScores
 from .files import (
+    OPTION,
     check_count,
-    column,
     find_senteval_file,
     parse_score,
     read_lines,
@@ -43,10 +45,6 @@ HUB_SETS = {
     "sickr": ("mteb/sickr-sts", "test", 9927),
 }
 
-FIRST_COLUMNS = ("sentence1", "sentence_1", "sentence_a", "sent1", "text1", "text_a", "sentence", "first")
-SECOND_COLUMNS = ("sentence2", "sentence_2", "sentence_b", "sent2", "text2", "text_b", "second")
-SCORE_COLUMNS = ("score", "similarity", "similarity_score", "relatedness_score", "gold", "label")
-
 
 @dataclass
 class ScoredPairs:
@@ -69,7 +67,10 @@ class STSTask:
 
     Args:
         name: Begins the metrics' names.
-        pairs: At least two pairs.
+        pairs: At least two pairs, of at least two different scores.
+
+    Raises:
+        UserError: There are fewer.
     """
 
     group = "sts"
@@ -78,6 +79,11 @@ class STSTask:
     def __init__(self, name: str, pairs: ScoredPairs):
         if len(pairs) < 2:
             raise UserError(f"{name}: a correlation needs at least 2 scored pairs, got {len(pairs)}")
+        if len(set(pairs.scores)) == 1:
+            raise UserError(
+                f"{name}: all {len(pairs)} gold scores are {pairs.scores[0]:g}, so nothing can correlate with them; "
+                "give pairs of different similarity"
+            )
         self.name = name
         self.pairs = pairs
         self.references = np.asarray(pairs.scores, dtype=np.float64)
@@ -142,35 +148,45 @@ def read_sts(name: str, data: str | Path | None) -> ScoredPairs:
 
 
 def read_scored_pairs(path: Path) -> ScoredPairs:
-    """Read the user's own pairs from a .csv, .tsv or .jsonl with columns sentence1, sentence2, score (or their like).
+    """Reads the user's own pairs from a file with columns sentence1, sentence2 and score (or their like).
 
     Any finite scores are fine: Spearman's correlation knows their order only.
 
     Raises:
         UserError: Missing columns, a malformed row (named by file and line), or no row.
     """
-    columns, rows = read_table(path)
-    found = {
-        "sentence1": column(columns, FIRST_COLUMNS),
-        "sentence2": column(columns, SECOND_COLUMNS),
-        "score": column(columns, SCORE_COLUMNS),
-    }
-    missing = [name for name, value in found.items() if value is None]
+    return scored_pairs(path, *read_table(path))
+
+
+def scored_pairs(path: Path, columns: Sequence[str], rows: Iterable[tuple[str, dict[str, object]]]) -> ScoredPairs:
+    """Returns the pairs of what `read_table` has found in a file, as `read_scored_pairs` does."""
+    first, second, score = (find_column(columns, names) for names in (FIRST_COLUMNS, SECOND_COLUMNS, SCORE_COLUMNS))
+    named = {"sentence1": first, "sentence2": second, "score": score}
+    missing = [name for name, column in named.items() if column is None]
     if missing:
         raise UserError(
-            f"{path}: no column {', '.join(missing)} among {columns}: name them sentence1, sentence2, score"
+            f"{OPTION} {path}: has no column {', '.join(missing)}; it has {', '.join(columns)}; name the columns "
+            "sentence1, sentence2 and score"
         )
     pairs = ScoredPairs([], [], [])
     for where, row in rows:
-        pairs.first.append(text_field(row, found["sentence1"], where))
-        pairs.second.append(text_field(row, found["sentence2"], where))
-        pairs.scores.append(parse_score(row.get(found["score"]), where))
+        pairs.first.append(text_field(row, first, where))
+        pairs.second.append(text_field(row, second, where))
+        pairs.scores.append(parse_score(row[score], where))
     return pairs
 
 
 def task_name(path: Path) -> str:
-    """A metric-friendly name for the user's own file: its stem in lower case, other characters as underscores."""
-    return re.sub(r"\W+", "_", path.stem).strip("_").lower() or "own"
+    """Returns a name for the metrics of the user's own file: lower-case letters, digits and underscores.
+
+    It never begins with `eval`, because Trainer and its tools take `eval_` for the prefix of every metric.
+
+    Example:
+        >>> task_name(Path("data/My pairs v1.2.csv.gz")), task_name(Path("eval.csv"))
+        ('my_pairs_v1_2', 'own_eval')
+    """
+    name = re.sub(r"\W+", "_", stem(str(path))).strip("_").lower() or "own"
+    return f"own_{name}" if re.match("eval(_|$)", name) else name
 
 
 def _split_row(line: str, where: str, width: int, wanted: Sequence[int]) -> list[str]:

@@ -6,19 +6,18 @@ import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
+from ..data.columns import DOCUMENT_COLUMNS, QUERY_COLUMNS, SCORE_COLUMNS, find_column
 from ..errors import UserError
-from .files import TABLE_SUFFIXES, column, read_table, text_field
+from .files import OPTION, is_table, read_table, text_field
 from .geometry import GeometryTask
 from .retrieval import RetrievalTask
-from .sts import SCORE_COLUMNS, STS_NAMES, STSTask, read_scored_pairs, read_sts, task_name
+from .sts import STS_NAMES, ScoredPairs, STSTask, read_scored_pairs, read_sts, scored_pairs, task_name
 from .suite import STS_AVERAGE, TRANSFER_AVERAGE, Task
 
 GROUPS = {"sts": STS_AVERAGE, "transfer": TRANSFER_AVERAGE}
 TASK_NAMES = (*GROUPS, *STS_NAMES, *TRANSFER_AVERAGE, "geometry", "retrieval")
 _ALIASES = {"stsb": "stsb_test", "sst": "sst2", "sick_r": "sickr", "stsbenchmark": "stsb_test"}
 
-QUERY_COLUMNS = ("query", "question", "anchor", "title", "sentence1")
-DOCUMENT_COLUMNS = ("document", "passage", "answer", "positive", "text", "body", "sentence2")
 DOCSTRING_PAIRS = 1000
 
 
@@ -33,8 +32,8 @@ def load_tasks(
 
     Args:
         names: `TASK_NAMES` in any case, hyphens for underscores allowed: `sts` is the seven test sets, `transfer` the
-            seven classification tasks. A path to the user's own .csv, .tsv or .jsonl is a name too: with a score column
-            it is an STS task, without one a retrieval task, called after the file.
+            seven classification tasks. A path to the user's own file (`arccse_hf.data.files`) is a name too: with a
+            score column it is an STS task, without one a retrieval task, called after the file.
         data: A SentEval folder, "hub" (STS only), or the user's own file, which then stands for `sts` and `geometry`
             (with a score column) or for `retrieval` (without). None where no task reads data.
         pairs: (query, document) texts for `retrieval`; without them, and without an own file, docstrings of the
@@ -44,13 +43,16 @@ def load_tasks(
     Raises:
         UserError: An unknown name (the message has the nearest one), missing or malformed data.
     """
-    own_file = Path(data) if data is not None and Path(data).suffix.lower() in TABLE_SUFFIXES else None
+    own_file = Path(data).expanduser() if data is not None and is_table(data) else None
     tasks: dict[str, Task] = {}
     singles = [single for name in names for single in (("sts",) if _key(name) == "sts" and own_file else expand(name))]
     for single in dict.fromkeys(singles):
         task = _load(single, data, own_file, pairs, seed)
         if task.name in tasks:
-            raise UserError(f"evaluation task {single}: two tasks would be called {task.name}: rename the file")
+            raise UserError(
+                f"evaluation task {single}: another task is called {task.name} too, and so would their metrics be; "
+                "rename the file"
+            )
         tasks[task.name] = task
     if not tasks:
         raise UserError(f"no evaluation task was named: choose from {', '.join(TASK_NAMES)}")
@@ -63,7 +65,7 @@ def expand(name: str) -> tuple[str, ...]:
     Raises:
         UserError: There is no such task.
     """
-    if Path(name).suffix.lower() in TABLE_SUFFIXES:
+    if is_table(name):
         return (name,)
     key = _key(name)
     if key not in TASK_NAMES:
@@ -81,14 +83,16 @@ def _key(name: str) -> str:
 def _load(
     name: str, data: str | None, own_file: Path | None, pairs: Sequence[tuple[str, str]] | None, seed: int | None
 ) -> Task:
-    if Path(name).suffix.lower() in TABLE_SUFFIXES:
+    if is_table(name):
         path = Path(name).expanduser()
-        if _is_scored(path):
-            return STSTask(task_name(path), read_scored_pairs(path))
-        return RetrievalTask(task_name(path), read_text_pairs(path))
+        named = read_own_pairs(path)
+        if isinstance(named, ScoredPairs):
+            return STSTask(task_name(path), named)
+        return RetrievalTask(task_name(path), named)
     if name == "retrieval":
         if pairs is None:
-            pairs = read_text_pairs(own_file) if own_file and not _is_scored(own_file) else _docstring_pairs(seed or 0)
+            held = read_own_pairs(own_file) if own_file else None
+            pairs = _docstring_pairs(seed or 0) if held is None or isinstance(held, ScoredPairs) else held
         return RetrievalTask(name, pairs)
     if own_file:
         if name not in ("sts", "geometry"):
@@ -109,21 +113,22 @@ def _load(
     return read_transfer(name, data, seed=SENTEVAL_SEED if seed is None else seed)
 
 
-def _is_scored(path: Path) -> bool:
-    return column(read_table(path)[0], SCORE_COLUMNS) is not None
-
-
-def read_text_pairs(path: Path) -> list[tuple[str, str]]:
-    """Read the user's own (query, document) pairs from a .csv, .tsv or .jsonl with such columns.
+def read_own_pairs(path: Path) -> ScoredPairs | list[tuple[str, str]]:
+    """Reads the user's own pairs: with a score where there is a column of scores, else (query, document).
 
     Raises:
         UserError: Missing columns, a malformed row (named by file and line), or no row.
     """
     columns, rows = read_table(path)
-    query = column(columns, QUERY_COLUMNS)
-    document = column([name for name in columns if name != query], DOCUMENT_COLUMNS)
+    if find_column(columns, SCORE_COLUMNS) is not None:
+        return scored_pairs(path, columns, rows)
+    query = find_column(columns, QUERY_COLUMNS)
+    document = find_column([name for name in columns if name != query], DOCUMENT_COLUMNS)
     if query is None or document is None:
-        raise UserError(f"{path}: no columns query and document (nor a score) among {columns}: name them so")
+        raise UserError(
+            f"{OPTION} {path}: has neither a column score nor columns query and document; it has {', '.join(columns)}; "
+            "name the columns so"
+        )
     return [(text_field(row, query, where), text_field(row, document, where)) for where, row in rows]
 
 

@@ -153,7 +153,7 @@ def test_other_columns_are_named(tmp_path):
     assert (documents[0].title, documents[0].sentences) == ("Jam", ["Open it.", "Pull it."])
     with pytest.raises(UserError, match="which of the columns name, body, id is the text.*--text_columns"):
         read_documents([str(file)])
-    with pytest.raises(UserError, match="--title_column head: .* has no such column; it has name, body, id"):
+    with pytest.raises(UserError, match="--title_column head: .* has no column head; it has name, body, id"):
         read_documents([str(file)], title_column="head", text_column="body")
 
 

@@ -16,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from datasets import Dataset
 
-from arccse_hf.data import files as text_files
 from arccse_hf.data.cleaning import CleaningCounts
 from arccse_hf.data.collator import ArcCSECollator
 from arccse_hf.data.streaming import TextStream
@@ -174,16 +173,19 @@ def test_spans_are_drawn_anew_each_epoch_of_a_stream(file, tokenizer):
 
 
 MISTAKES = {
-    "late.txt": ("good text\n" * 40 + "caf\xe9 noir\n", "latin-1", "line 41 is not UTF-8"),
-    "late.jsonl": ('{"text": "good text"}\n' * 40 + '{"text": "cut\n', "utf-8", "line 41 cannot be read as .jsonl"),
-    "late.csv": ("text\n" + "good text\n" * 20_000 + "a,b,c\n", "utf-8", "cannot be read as .csv; .*line 20002"),
+    "late.txt": ("good text\n" * 3_000 + "caf\xe9 noir\n", "latin-1", "line 3001: not UTF-8"),
+    "late.jsonl": ('{"text": "good text"}\n' * 3_000 + '{"text": "cut\n', "utf-8", "line 3001: not a JSON object"),
+    "late.csv": (
+        "text\n" + "good text\n" * 20_000 + "a,b,c\n",
+        "utf-8",
+        "line 20002: 3 cells where ",
+    ),
 }
 
 
 @pytest.mark.parametrize("name", MISTAKES)
-def test_bad_rows_far_into_the_text_are_named(name, tmp_path, tokenizer, monkeypatch):
+def test_bad_rows_far_into_the_text_are_named(name, tmp_path, tokenizer):
     content, encoding, problem = MISTAKES[name]
-    monkeypatch.setattr(text_files, "_CHUNK_BYTES", 10_000 if name == "late.csv" else 100)
     good = write(tmp_path / ("good" + Path(name).suffix), content.encode(encoding)[:60].rpartition(b"\n")[0] + b"\n")
     file = write(tmp_path / name, content.encode(encoding))
     stream = TextStream(tokenizer, 24, train_file=[good, file], shuffle_buffer=1_000)
@@ -192,8 +194,7 @@ def test_bad_rows_far_into_the_text_are_named(name, tmp_path, tokenizer, monkeyp
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
-def test_a_damaged_gzip_file_is_named(damage, tmp_path, tokenizer, monkeypatch):
-    monkeypatch.setattr(text_files, "_CHUNK_BYTES", 1_000)
+def test_a_damaged_gzip_file_is_named(damage, tmp_path, tokenizer):
     numbers = random.Random(0)
     packed = gzip.compress("".join(f"{numbers.random()}\n" for _ in range(20_000)).encode())
     middle = len(packed) // 2
@@ -210,9 +211,9 @@ def test_a_damaged_gzip_file_is_named(damage, tmp_path, tokenizer, monkeypatch):
     [
         ("empty.txt", b"", "is empty"),
         ("binary.txt", b"some text\n\x00\x01", "NUL"),
-        ("latin.txt", "one\ntwo\ndrei Wörter\n".encode("latin1"), "line 3 is not UTF-8"),
+        ("latin.txt", "one\ntwo\ndrei Wörter\n".encode("latin1"), "line 3: not UTF-8"),
         ("plain.txt.gz", b"not packed at all", "gzip file is damaged"),
-        ("numbers.jsonl", b'{"text": 1}\n{"text": 2}\n', "column text holds values of type int64"),
+        ("numbers.jsonl", b'{"text": 1}\n{"text": 2}\n', "column text holds integers"),
         ("numbers.csv", b"text\n1\n2\n", "column text holds numbers"),
         ("magic.parquet", b"PAR1 but no more", "cannot be read as .parquet"),
         ("blank.txt", b"\n \n\n", "no row is left"),
@@ -343,5 +344,5 @@ def test_a_workers_error_is_one_line(command, tmp_path):
     )
     assert done.returncode == 2
     line = done.stderr.strip().splitlines()[-1]
-    assert line.startswith(f"arccse train: error: --train_file {file}: line 1301 is not UTF-8 text")
+    assert line.startswith(f"arccse train: error: --train_file {file}: line 1301: not UTF-8 text")
     assert "Traceback" not in done.stderr

@@ -13,7 +13,7 @@ from scipy import stats
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, load_tasks, read_sts
-from arccse_hf.evaluation.sts import HUB_SETS, STS_NAMES, STS_SUBSETS, read_scored_pairs
+from arccse_hf.evaluation.sts import HUB_SETS, STS_NAMES, STS_SUBSETS, read_scored_pairs, task_name
 
 SHARED = os.environ.get("ARCCSE_SHARED_DATA")
 needs_data = pytest.mark.skipif(not SHARED, reason="set ARCCSE_SHARED_DATA to the folder that holds senteval/")
@@ -222,6 +222,9 @@ class TestHub:
             read_sts("sickr", "hub")
 
 
+DIGITS = "9" * 400
+
+
 class TestOwnPairs:
     rows = (("A cat.", 'He said "no", twice', 0.5), ("b", "c", -3.0))
 
@@ -235,7 +238,8 @@ class TestOwnPairs:
             if suffix == ".jsonl":
                 file.writelines(json.dumps(dict(zip(names, (*row, "x"), strict=True))) + "\n" for row in self.rows)
             else:
-                writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",")
+                quoted = {} if suffix == ".csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "quotechar": None}
+                writer = csv.writer(file, **quoted)
                 writer.writerows([names, *((*row, "x") for row in self.rows)])
         pairs = read_scored_pairs(path)
         assert list(zip(pairs.first, pairs.second, pairs.scores, strict=True)) == list(self.rows)
@@ -243,23 +247,30 @@ class TestOwnPairs:
     @pytest.mark.parametrize(
         ("name", "text", "message"),
         [
-            ("a.csv", "", "is empty"),
-            ("a.csv", "sentence1,sentence2,score\n", "is empty"),
-            ("a.csv", "sentence1,sentence2,grade\na,b,1\n", "no column score among"),
-            ("a.csv", "sentence1,sentence2,score\na,b,1\na,b\n", "a.csv:3: 2 fields, the header has 3"),
-            ("a.csv", "sentence1,sentence2,score\na,b,one\n", "a.csv:2: the score 'one' isn't a number"),
-            ("a.csv", "sentence1,sentence2,score\na,b,inf\n", "a.csv:2: the score 'inf' must be a finite number"),
-            ("a.csv", "sentence1,sentence2,score\na,,1\n", "a.csv:2: column 'sentence2' must hold text"),
-            ("a.csv", 'sentence1,sentence2,score\n"a,b,1\n', "a.csv:2: malformed row"),
-            ("a.jsonl", '{"sentence1": "a", "sentence2": "b", "score": 1}\n{"sent\n', "a.jsonl:2: not a JSON object"),
-            ("a.jsonl", '["a", "b", 1]\n', "a.jsonl:1: expected a JSON object, got list"),
-            ("a.jsonl", '{"sentence1": "a", "sentence2": 7, "score": 1}\n', "a.jsonl:1: column 'sentence2' must hold"),
+            ("a.csv", "", "a.csv: is empty"),
+            ("a.csv", "sentence1,sentence2,score\n", "a.csv: has a header but no rows"),
+            ("a.csv", "sentence1,sentence2,grade\na,b,1\n", "a.csv: has no column score; it has .*, grade; name"),
+            ("a.csv", "sentence1,sentence2,score\na,b,1\na,b\n", "a.csv: line 3: 2 cells where the first row has 3"),
+            ("a.csv", "sentence1,sentence2,score\na,b,one\n", "a.csv: line 2: the score 'one' isn't a number"),
+            ("a.csv", "sentence1,sentence2,score\na,b,inf\n", "a.csv: line 2: the score 'inf' must be a finite number"),
+            ("a.csv", f"sentence1,sentence2,score\na,b,{DIGITS}\n", "line 2: the score '9{40}' must be a finite"),
+            ("a.csv", "sentence1,sentence2,score\na,,1\n", "a.csv: line 2: column sentence2 must hold text"),
+            ("a.csv", "A first sentence here.,Its pair.,1\nB.,C.,2\n", "no column sentence1, .* has column1, column2"),
+            ("a.jsonl", f'{{"sentence1": "a", "sentence2": "b", "score": {DIGITS}}}', "line 1: the score '9{40}' must"),
+            ("a.jsonl", '{"sentence1": "a", "sentence2": 7, "score": 1}\n', "line 1: column sentence2 must hold text"),
+            ("a.txt", "a line\n", "a.txt: has no column sentence1, sentence2, score; it has text"),
+            ("a.pdf", "", "unknown kind of file"),
         ],
-    )
+    )  # fmt: skip
     def test_bad_files_are_refused_by_line(self, tmp_path, name, text, message):
         (tmp_path / name).write_text(text)
         with pytest.raises(UserError, match=message):
             read_scored_pairs(tmp_path / name)
+
+    def test_pairs_of_one_score_cannot_be_ranked(self, tmp_path):
+        (tmp_path / "flat.csv").write_text("sentence1,sentence2,score\na,b,3\nc,d,3.0\n")
+        with pytest.raises(UserError, match="flat: all 2 gold scores are 3, so nothing can correlate with them"):
+            load_tasks([str(tmp_path / "flat.csv")], None)
 
     def test_a_single_pair_has_no_correlation(self, tmp_path):
         (tmp_path / "a.csv").write_text("sentence1,sentence2,score\na,b,1\n")
@@ -316,6 +327,21 @@ class TestLoadTasks:
         (own,) = load_tasks(["retrieval"], str(path))
         assert (own.name, own.sentences) == ("retrieval", given.sentences)
         assert load_tasks([str(path)], None)[0].name == "faq"
+
+    def test_any_name_of_a_file_makes_a_name_of_metrics(self, tmp_path):
+        """None begins with eval, which Trainer would take for its prefix; two files of one name are refused."""
+        names = {
+            "eval.csv": "own_eval", "Eval pairs.tsv": "own_eval_pairs", "evaluation.csv": "evaluation",
+            "2024 v1.2.jsonl.gz": "2024_v1_2", "a.b.json": "a_b", "größe.csv": "größe", "--.csv": "own",
+            "sts12.csv": "sts12",
+        }  # fmt: skip
+        assert {name: task_name(tmp_path / name) for name in names} == names
+        paths = [tmp_path / "a" / "dev.csv", tmp_path / "b" / "dev.csv"]
+        for path in paths:
+            path.parent.mkdir()
+            path.write_text("query,document\nq,d\nr,e\n")
+        with pytest.raises(UserError, match="b/dev.csv: another task is called dev too, .* rename the file"):
+            load_tasks([str(path) for path in paths], None)
 
 
 @needs_data

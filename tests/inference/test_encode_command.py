@@ -11,10 +11,11 @@ import pytest
 from backbones import WORDS
 from encode_runs import DIM, TEXTS, assert_embeddings, contents, encode, write_lines, write_table, written
 
+from arccse_hf.data.files import UnreadableFile
 from arccse_hf.errors import UserError
 from arccse_hf.inference.encode_files import shards
 from arccse_hf.inference.encode_files import windows as batches
-from arccse_hf.inference.encode_files.reading import Columns, InputFile, UnreadableFile, read_rows
+from arccse_hf.inference.encode_files.reading import Columns, inspect_file, read_rows
 
 pytest_plugins = ["encode_runs"]  # the fixtures
 
@@ -25,6 +26,7 @@ class TestWhatIsWritten:
     )
     def test_every_kind_of_file_gives_each_rows_own_embedding(self, model, folder, capsys, name):
         texts = TEXTS if "txt" in name else [*TEXTS, "two\nlines with\nbreaks"]
+        texts = [text.replace("\t", " ").replace("\n", " ") for text in texts] if name == "x.tsv" else texts
         write_table(folder / name, texts)
         assert encode(model, name, shard_rows=4, batch_size=2) == 0
         assert_embeddings(written()[name], range(len(texts)), texts, model)
@@ -65,7 +67,7 @@ class TestWhatIsWritten:
         assert encode(model, "x.jsonl") == 0
         assert_embeddings(written()["x.jsonl"], range(2), ["a cat ? dog", "a dog"], model)
         assert encode(model, "x.jsonl", ids="n", output="by-id") == 1
-        assert "x.jsonl: can't be read at row 1" in capsys.readouterr().err
+        assert "x.jsonl: line 2: column n holds '\\ud83d' where an id of type string belongs" in capsys.readouterr().err
 
     def test_a_shard_without_any_text_is_there_too(self, model, folder):
         write_lines("x.txt", ["", " "])
@@ -127,15 +129,15 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("name", "content", "reason"),
         [
-            ("bad.txt", b"a cat\n\xff\xfe\n", "at row 1, counted from 0 (.*utf-8"),
-            ("bad.jsonl", b'{"text": "a"}\n{"text": "b"\n', "at row 1, counted from 0 ("),
-            ("bad.jsonl", b'{"text": "a"}\n["b"]\n', "at row 1, counted from 0 (not a JSON object on one line"),
-            ("bad.jsonl", b'{"text": "a"}\n{"text": 3}\n', "at row 1, counted from 0 (column text holds 3, not text"),
-            ("bad.csv", b"text,n\na,1\nb\n", "at row 1, counted from 0 (1 cells, the header has 2"),
-            ("bad.csv", b'text,n\n"a,1\n', "(unexpected end of data"),
-            ("bad.txt", b"a\0c\0a\0t\0\n", "(NUL bytes: it is binary or UTF-16"),
-            ("bad.txt.gz", gzip.compress(b"a cat\n" * 9)[:-9], "(Compressed file ended"),
-            ("bad.parquet", b"PAR1 nothing", "("),
+            ("bad.txt", b"a cat\n\xff\xfe\n", "line 2: not UTF-8 text"),
+            ("bad.jsonl", b'{"text": "a"}\n{"text": "b"\n', "line 2: not a JSON object on one line"),
+            ("bad.jsonl", b'{"text": "a"}\n["b"]\n', "line 2: lists where an object belongs"),
+            ("bad.jsonl", b'{"text": "a"}\n{"text": 3}\n', "line 2: column text holds 3, not text"),
+            ("bad.csv", b"text,n\na,1\nb\n", "line 3: 1 cells where the first row has 2"),
+            ("bad.csv", b'text,n\n"a,1\n', "line 2: malformed row (unexpected end of data)"),
+            ("bad.txt", b"a\0c\0a\0t\0\n", "line 1: NUL characters, so it is binary or UTF-16"),
+            ("bad.txt.gz", gzip.compress(b"a cat\n" * 9)[:-9], "the gzip file is damaged (Compressed file ended"),
+            ("bad.parquet", b"PAR1 nothing", "cannot be read as .parquet"),
         ],
         ids=["latin", "json", "array", "number", "cells", "quote", "utf16", "gzip", "parquet"],
     )
@@ -146,9 +148,7 @@ class TestErrors:
         good = name.replace("bad", "good")
         assert_embeddings(written()[good], range(2), ["a cat", "a dog"], model)
         (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert f"--input {folder / name}: can't be read" in line
-        for part in reason.split(".*"):
-            assert part in line
+        assert line.startswith(f"error: --input {folder / name}: {reason}")
 
     def test_a_parquet_file_with_a_damaged_page_is_named(self, model, folder, capsys):
         write_table(folder / "good.parquet", ["a cat", "a dog"])
@@ -159,15 +159,12 @@ class TestErrors:
         Path("bad.parquet").write_bytes(data)
         assert encode(model, "*.parquet") == 1
         assert list(written()) == ["good.parquet"]
-        assert f"error: --input {folder / 'bad.parquet'}: can't be read" in capsys.readouterr().err
+        assert f"error: --input {folder / 'bad.parquet'}: cannot be read as .parquet" in capsys.readouterr().err
 
     def test_ids_that_are_missing_or_of_two_types(self, model, folder, capsys):
         write_lines("x.jsonl", ['{"text": "a", "n": 1}', '{"text": "b"}'])
         assert encode(model, "x.jsonl", ids="n") == 1
-        assert (
-            "at row 1, counted from 0 (column n holds None where an id of type int64 belongs)"
-            in capsys.readouterr().err
-        )
+        assert "line 2: column n holds None where an id of type int64 belongs" in capsys.readouterr().err
         write_lines("y.jsonl", ['{"text": "a", "n": "k"}'])
         with pytest.raises(UserError, match="--id_column n: is int64 in .*x.jsonl, but string in .*y.jsonl"):
             encode(model, "*.jsonl", ids="n")
@@ -176,21 +173,21 @@ class TestErrors:
     def test_a_missing_column_is_named_with_its_neighbour(self, model, folder, embedded, name):
         write_table(folder / name, TEXTS)
         with pytest.raises(
-            UserError, match=r"--text-column txt: .*x\.\w+ has no such column; it has .*did you mean text"
+            UserError, match=r"--text_column txt: --input .*x\.\w+ has no column txt; it has .*did you mean text"
         ):
             encode(model, name, text="txt")
-        with pytest.raises(UserError, match="--id-column key: .* has no such column; it has .*; name one of these"):
+        with pytest.raises(UserError, match="--id_column key: .* has no column key; it has .*; name one of these"):
             encode(model, name, ids="key")
         assert embedded == []
 
     def test_columns_that_hold_something_else(self, model, folder):
         pq.write_table(pa.table({"text": ["a"], "n": [1], "x": [0.5]}), "x.parquet")
-        with pytest.raises(UserError, match="--text-column n: holds int64 in .*x.parquet; name a column of text"):
+        with pytest.raises(UserError, match="--text_column n: column n of .*x.parquet holds integers, not text"):
             encode(model, "x.parquet", text="n")
-        with pytest.raises(UserError, match="--id-column x: holds double in .*; name a column of integers or text"):
+        with pytest.raises(UserError, match="--id_column x: holds numbers in .*; name a column of integers or text"):
             encode(model, "x.parquet", ids="x")
         write_lines("x.txt", ["a"])
-        with pytest.raises(UserError, match="--id-column n: lines of .*x.txt have no columns; leave it out"):
+        with pytest.raises(UserError, match="--id_column n: lines of .*x.txt have no columns; leave it out"):
             encode(model, "x.txt", ids="n")
 
     def test_arguments_that_cannot_be(self, model, folder):
@@ -253,7 +250,9 @@ class TestErrors:
         assert contents() == {}
 
     def test_an_unreadable_row_says_which(self, folder):
-        file = InputFile("x.jsonl", "x.jsonl", "", 3, "int64")
-        write_lines("x.jsonl", ['{"text": "a"}', '{"text": "b"}', "{"])
-        with pytest.raises(UnreadableFile, match="--input x.jsonl: can't be read at row 2, counted from 0"):
-            list(read_rows(file, Columns("text"), [(1, 3)]))
+        write_lines("x.jsonl", ['{"text": "a"}'] * 1_001 + ["{"])
+        file = inspect_file("x.jsonl", "x.jsonl", Columns("text"))
+        assert file.rows == 1_002
+        assert list(read_rows(file, Columns("text"), [(1_000, 1_001)])) == [(1_000, "a")]
+        with pytest.raises(UnreadableFile, match="--input x.jsonl: line 1002: not a JSON object on one line"):
+            list(read_rows(file, Columns("text"), [(1_001, 1_002)]))

@@ -16,8 +16,8 @@ import torch
 from encode_runs import TEXTS, assert_embeddings, contents, encode, save_model, write_lines, write_table, written
 from tqdm.auto import tqdm
 
+from arccse_hf.data.files.source import Source
 from arccse_hf.errors import UserError
-from arccse_hf.inference.encode_files import reading
 from arccse_hf.inference.encode_files import windows as batches
 from arccse_hf.inference.encode_files.reading import Columns, inspect_file, read_rows
 from arccse_hf.inference.encode_files.windows import EncodeOptions, embed_rows, shard_schema
@@ -237,8 +237,10 @@ class TestMemory:
     def test_text_is_read_line_by_line(self, folder, monkeypatch, name):
         write_table(folder / name, ["a cat"] * 1000)
         file = inspect_file(name, name, Columns("text"))
-        lines, taken = reading._lines, []
-        monkeypatch.setattr(reading, "_lines", lambda path: (taken.append(1) or line for line in lines(path)))
+        lines, taken = Source.lines, []
+        monkeypatch.setattr(
+            Source, "lines", lambda *given, **options: (taken.append(1) or line for line in lines(*given, **options))
+        )
         assert len(list(itertools.islice(read_rows(file, Columns("text"), [(0, 1000)]), 10))) == 10
         assert len(taken) <= 16
 

@@ -17,11 +17,12 @@ from accelerate.utils import broadcast_object_list, gather_object
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from ...data.files import UnreadableFile
 from ...errors import UserError
 from ...evaluation.tables import check_writable
 from ..open import Encoder, load_encoder
 from ..process_group import process_group, process_state
-from .reading import Columns, InputFile, Row, UnreadableFile, find_files, inspect_file, read_rows
+from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows
 from .shards import Settings, Shard, pending, plan, write_shard
 from .windows import EncodeOptions, embed_rows, shard_schema
 

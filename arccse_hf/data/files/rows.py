@@ -1,0 +1,156 @@
+"""What every file can be asked for: its columns, how many rows it has, and any of them."""
+
+from __future__ import annotations
+
+import logging
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Any
+
+import pyarrow as pa
+
+from .find import file_kind
+from .source import Source
+
+logger = logging.getLogger(__name__)
+
+SAMPLED_ROWS = 1_000
+SAMPLED_CHARACTERS = 1 << 20
+_ROWS_PER_TABLE = 10_000
+_CHARACTERS_PER_TABLE = 1 << 20
+
+Range = tuple[int, int | None]
+NumberedRow = tuple[int, tuple]
+RawRow = tuple[int, Any]
+"""Where a row is, and the row as it is cheapest to get."""
+
+
+class RowFile(ABC):
+    """A file of rows.
+
+    Args:
+        path: Where it is.
+        option: Where the user named it, for the errors.
+        named: Columns that the user named.
+
+    Attributes:
+        columns: Name -> what the first rows hold there: "text", "nothing", or what errors call it ("numbers", ...).
+        empty: Whether there is no row.
+    """
+
+    unit = "line"
+
+    def __init__(self, path: str, option: str, named: Collection[str] = ()):
+        self.path = path
+        self.kind = file_kind(path)
+        self.source = Source(path, option, self.unit)
+        with self.source.faults():
+            self.columns, self.empty = self._look(named)
+
+    @abstractmethod
+    def _look(self, named: Collection[str]) -> tuple[dict[str, str], bool]:
+        """Reads the first rows; returns the columns, and whether there is no row."""
+
+    @property
+    def state(self) -> tuple:
+        """What decides about the rows: the file as it is now, and how it is read."""
+        stat = os.stat(self.path)
+        return self.path, stat.st_size, stat.st_mtime_ns, tuple(self.columns)
+
+    def require_rows(self) -> None:
+        """Raises UnreadableFile if there is no row."""
+        if self.empty:
+            raise self.source.fault("has a header but no rows" if self.columns else "is empty; give a file with text")
+
+    @abstractmethod
+    def count(self) -> int:
+        """Returns the number of rows. Only what must be parsed to count is parsed."""
+
+    @abstractmethod
+    def rows(self, columns: Sequence[str], ranges: Sequence[Range] = ((0, None),)) -> Iterator[NumberedRow]:
+        """Yields where rows are (line or row, from 1) and what they hold in `columns`, in one pass over the file.
+
+        Args:
+            columns: Names. A field that a row of JSON lacks is None.
+            ranges: `[start, stop)`, in order and without overlap; rows are counted from 0. By default all rows.
+
+        Raises:
+            UnreadableFile: At the first row that cannot be read.
+        """
+
+    def text(self, value: object, number: int, column: str) -> str | None:
+        """Returns `value`, found in `column` of row `number`; raises UnreadableFile if it is neither text nor None."""
+        if value is None or isinstance(value, str):
+            return value
+        shown = f"{value!r:.40}" + ("..." if len(f"{value!r}") > 40 else "")
+        raise self.source.fault(f"column {column} holds {shown}, not text", number)
+
+    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
+        """Yields the rows as tables of text, each of bounded size.
+
+        Raises:
+            UnreadableFile: At the first row that cannot be read, or is no text.
+        """
+        rows: list[tuple[str | None, ...]] = []
+        characters = 0
+        for number, values in self.rows(columns):
+            texts = tuple([self.text(value, number, name) for value, name in zip(values, columns, strict=True)])
+            characters += sum([len(text or "") for text in texts])
+            rows.append(texts)
+            if characters >= _CHARACTERS_PER_TABLE or len(rows) == _ROWS_PER_TABLE:
+                yield _table(columns, rows)
+                rows, characters = [], 0
+        if rows:
+            yield _table(columns, rows)
+
+
+def _table(columns: Sequence[str], rows: Sequence[tuple[str | None, ...]]) -> pa.Table:
+    return pa.table([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], names=list(columns))
+
+
+class ParsedFile(RowFile):
+    """A file of text, whose rows can be told apart before they are parsed."""
+
+    @abstractmethod
+    def _raw_rows(self) -> Iterator[RawRow]:
+        """Yields all rows."""
+
+    @abstractmethod
+    def _parsed(self, rows: Iterable[RawRow], columns: Sequence[str]) -> Iterator[NumberedRow]:
+        """Yields the values of `columns` of raw rows."""
+
+    def count(self) -> int:
+        """As `RowFile.count`."""
+        with self.source.faults():
+            return sum(1 for _ in self._raw_rows())
+
+    def rows(self, columns: Sequence[str], ranges: Sequence[Range] = ((0, None),)) -> Iterator[NumberedRow]:
+        """As `RowFile.rows`."""
+        with self.source.faults():
+            raw_rows = self._raw_rows()
+            position = 0
+            for start, stop in ranges:
+                chosen = islice(raw_rows, start - position, None if stop is None else stop - position)
+                yield from self._parsed(chosen, columns)
+                position = stop or 0
+
+
+class LinesFile(ParsedFile):
+    """A .txt file: a line is a row."""
+
+    def _look(self, named: Collection[str]) -> tuple[dict[str, str], bool]:
+        first = 0
+        for line in islice(self.source.lines(), SAMPLED_ROWS):
+            first += len(line)
+            if first > SAMPLED_CHARACTERS:
+                break
+        return ({"text": "text"} if first else {}), not first
+
+    def _raw_rows(self) -> Iterator[RawRow]:
+        return enumerate(self.source.lines(), start=1)
+
+    def _parsed(self, rows: Iterable[RawRow], columns: Sequence[str]) -> Iterator[NumberedRow]:
+        for number, line in rows:
+            yield number, (line.rstrip("\n"),) * len(columns)

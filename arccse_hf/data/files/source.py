@@ -1,0 +1,124 @@
+"""The characters of a file, with limits, and errors that say where."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import IO, Any
+
+from ...errors import UserError, one_line
+from .find import is_gzip
+
+MAX_TEXT_CHARACTERS = 1 << 24
+MAX_GZIP_RATIO = 200
+GZIP_FREE_BYTES = 1 << 26
+
+
+class UnreadableFile(UserError):
+    """A file, or a row in it, that cannot be read. Others can."""
+
+
+class _UnpacksTooFar(Exception):
+    """A .gz file is larger unpacked than any text would be."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file and the option that named it."""
+
+    path: str
+    option: str
+    unit: str = "line"
+
+    def where(self, line: int | None = None) -> str:
+        """Returns how errors name the file, or a line of it."""
+        return f"{self.option} {self.path}" + (f": {self.unit} {line}" if line else "")
+
+    def fault(self, problem: str, line: int | None = None) -> UnreadableFile:
+        """Returns the error that says what is wrong with the file or a line of it."""
+        return UnreadableFile(f"{self.where(line)}: {problem}")
+
+    def too_long(self, line: int, what: str = "line") -> UnreadableFile:
+        """Returns the error for a line or a text that is too long."""
+        return self.fault(f"more than {MAX_TEXT_CHARACTERS:,} characters in one {what}; cut it into shorter ones", line)
+
+    def binary(self, line: int) -> UnreadableFile:
+        """Returns the error for a line that holds NUL characters."""
+        return self.fault("NUL characters, so it is binary or UTF-16; save it as UTF-8 text", line)
+
+    @contextmanager
+    def faults(self) -> Iterator[None]:
+        """Turns what goes wrong while bytes are read into `UnreadableFile`."""
+        try:
+            yield
+        except UnicodeDecodeError as error:
+            raise self._undecodable() from error
+        except _UnpacksTooFar as error:
+            problem = f"unpacks to more than {MAX_GZIP_RATIO} times its size; if that is right, unpack it with gunzip"
+            raise self.fault(problem) from error
+        except (gzip.BadGzipFile, zlib.error, EOFError) as error:
+            raise self.fault(f"the gzip file is damaged ({one_line(error)}); compress or copy it again") from error
+        except OSError as error:
+            raise self.fault(f"cannot be read ({error.strerror or one_line(error)}); check its permissions") from error
+
+    @contextmanager
+    def open(self, newline: str | None = None, encoding: str = "utf-8") -> Iterator[io.TextIOWrapper]:
+        """Opens the file, unpacked, as text.
+
+        Args:
+            newline: None for line ends that are all LF, "" for those that are in the file.
+            encoding: Of the file.
+        """
+        with open(self.path, "rb") as packed:
+            raw: IO[bytes] = io.BufferedReader(_Unpacked(packed), 1 << 17) if is_gzip(self.path) else packed
+            with io.TextIOWrapper(raw, encoding=encoding, newline=newline) as stream:
+                yield stream
+
+    def lines(self, newline: str | None = None) -> Iterator[str]:
+        """Yields the lines of the file, with their ends, without a byte order mark. `newline` is that of `open`."""
+        with self.open(newline) as stream:
+            number = 1
+            line = stream.readline(MAX_TEXT_CHARACTERS + 1).removeprefix("\ufeff")
+            while line:
+                if "\0" in line:
+                    raise self.binary(number)
+                if len(line) > MAX_TEXT_CHARACTERS:
+                    raise self.too_long(number)
+                yield line
+                number += 1
+                line = stream.readline(MAX_TEXT_CHARACTERS + 1)
+
+    def _undecodable(self) -> UnreadableFile:
+        """Reads the file again to find the first line that is not UTF-8. latin-1 has a character for every byte."""
+        with self.faults(), self.open("", "latin-1") as stream:
+            for number, line in enumerate(iter(lambda: stream.readline(MAX_TEXT_CHARACTERS + 1), ""), start=1):
+                if "\0" in line:
+                    return self.binary(number)
+                try:
+                    line.encode("latin-1").decode()
+                except UnicodeDecodeError:
+                    return self.fault("not UTF-8 text; convert the file (iconv -f latin1 -t utf-8)", number)
+        return self.fault("changed while it was read; run again")
+
+
+class _Unpacked(io.RawIOBase):
+    """The bytes of a .gz file, as long as they are not too many for the packed ones that they came from."""
+
+    def __init__(self, packed: IO[bytes]):
+        self._packed = packed
+        self._gzip = gzip.GzipFile(fileobj=packed)
+        self._size = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count = self._gzip.readinto(buffer)
+        self._size += count
+        if self._size > max(GZIP_FREE_BYTES, MAX_GZIP_RATIO * self._packed.tell()):
+            raise _UnpacksTooFar
+        return count
