@@ -63,7 +63,7 @@ class Command:
             if option.type == "switch":
                 arguments = {"action": "store_const", "const": "true"}
             elif option.many:
-                arguments |= {"nargs": "+", "action": "extend"}
+                arguments |= {"nargs": "+", "action": "extend" if option.adds else "store"}
             elif option.flag:
                 arguments |= {"nargs": "?", "const": "true"}
             shown = _help(option) if option.group else argparse.SUPPRESS

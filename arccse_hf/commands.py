@@ -78,6 +78,7 @@ ENCODE = Command(
         Option(
             "input",
             many=True,
+            adds=True,
             required=True,
             metavar="FILE",
             help="Files or quoted globs. .txt .csv .tsv .json .jsonl [.gz], .parquet.",

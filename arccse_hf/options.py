@@ -72,6 +72,7 @@ class Option:
         many: Whether it takes several values, separated by spaces.
         or_text: Of a `many`: whether a single value stays text, instead of becoming a list of one.
         flag: Whether the name alone means "true".
+        adds: Of a `many`: whether the option, given again, adds values; otherwise the last one holds.
         commas: Of a `many`: whether commas separate values too.
         choices: The values there are; empty where any value of the type will do.
         interval: The numbers there are, for `Interval`.
@@ -90,6 +91,7 @@ class Option:
     many: bool = False
     or_text: bool = False
     flag: bool = False
+    adds: bool = False
     commas: bool = False
     choices: Sequence[str] = ()
     interval: str | None = None

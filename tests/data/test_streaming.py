@@ -322,7 +322,7 @@ def test_a_streaming_run_leaves_a_model_and_goes_on_when_interrupted(workers, co
     [
         (["--max_steps", "-1"], "--streaming True: .*--max_steps N"),
         (["--max_train_samples", "20"], "--max_train_samples 20: a stream cannot be sampled"),
-        (["--streaming_shuffle_buffer", "0"], "--streaming_shuffle_buffer 0: must be 1 or more"),
+        (["--streaming_shuffle_buffer", "0"], "--streaming_shuffle_buffer 0: must be a whole number from 1"),
         (["--per_device_train_batch_size", "1"], "--per_device_train_batch_size 1: the negatives"),
         (["--per_device_train_batch_size", "64"], "does not fill a batch of 64"),
     ],

@@ -189,9 +189,9 @@ def test_a_value_of_a_list_sets_no_other_field(config):
 
 
 def test_other_spellings(config, capsys):
-    given = ["--model=x", "--train-file", "a", "b", "--train_file", "c", "--no_gather_negatives", "--use-cpu"]
+    given = ["--model=x", "--train-file", "a", "b", "--train_file", "c", "d", "--no_gather_negatives", "--use-cpu"]
     model, data, training = parse_arguments([*given, "--eval_tasks", "stsb_dev,geometry", "sickr", "--bf16", "off"])
-    assert (model.model_name_or_path, data.train_file) == ("x", ["a", "b", "c"])
+    assert (model.model_name_or_path, data.train_file) == ("x", ["c", "d"])
     assert (training.gather_negatives, training.use_cpu, training.bf16) == (False, True, False)
     assert data.eval_tasks == ["stsb_dev", "geometry", "sickr"]
     assert capsys.readouterr().err == ""
