@@ -10,7 +10,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields, replace
 
 import datasets
-import fsspec.asyn
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
@@ -19,6 +18,7 @@ from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from ..compat import reset_fsspec_lock
 from ..errors import UserError
 from .cleaning import CleaningCounts, RowCleaner, rows_of, strip_texts
 from .columns import CANONICAL_COLUMNS
@@ -118,7 +118,7 @@ class TextStream(IterableDataset):
         worker = get_worker_info()
         index, workers = (worker.id, worker.num_workers) if worker else (0, 1)
         if worker is not None:
-            fsspec.asyn.reset_lock()  # a forked process lacks the thread that may have held it
+            reset_fsspec_lock()
         # datasets deals out to dataloader workers by files only, and leaves workers idle where there are fewer.
         readers = self.num_processes * workers
         share = split_dataset_by_node(self._texts, self.process_index * workers + index, readers)
@@ -148,12 +148,7 @@ class TextStream(IterableDataset):
             self,
             batch_size=batch_size,
             collate_fn=collate,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            in_order=args.dataloader_in_order,
+            **loader_options(args),
         )
         # Told of one process, because accelerate would shard the share a second time.
         return prepare_data_loader(
@@ -199,6 +194,18 @@ class TextStream(IterableDataset):
         if self.process_index:  # The script's own message comes from the first process, which may know nothing of it.
             logger.error(reason)
         return UserError(reason)
+
+
+def loader_options(args: TrainingArguments) -> dict[str, object]:
+    """Returns the `dataloader_...` settings as arguments of a DataLoader."""
+    return {
+        "num_workers": args.dataloader_num_workers,
+        "pin_memory": args.dataloader_pin_memory,
+        "persistent_workers": args.dataloader_persistent_workers,
+        "multiprocessing_context": args.dataloader_multiprocessing_context,
+        "prefetch_factor": args.dataloader_prefetch_factor,
+        "in_order": args.dataloader_in_order,
+    }
 
 
 def _shared_counts(workers: int) -> torch.Tensor:

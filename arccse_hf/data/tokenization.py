@@ -8,6 +8,7 @@ from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
 from transformers import PreTrainedTokenizerBase
 
+from ..compat import dataset_fingerprint
 from ..errors import UserError
 
 _CHARACTERS_PER_TOKEN = 256  # Of a longer text, this much of the beginning is looked at first.
@@ -40,7 +41,9 @@ def tokenize_texts(
         tokenizer.backend_tokenizer.no_padding()
         state = tokenizer.backend_tokenizer.to_str()
         options = (tokenizer.truncation_side, max_seq_length, dataset.column_names)
-        fingerprint = Hasher.hash(("tokenize_texts", dataset._fingerprint, type(tokenizer).__name__, state, options))
+        fingerprint = Hasher.hash(
+            ("tokenize_texts", dataset_fingerprint(dataset), type(tokenizer).__name__, state, options)
+        )
     processes = min(num_proc or 1, -(-len(dataset) // _ROWS_PER_PROCESS))
     return dataset.map(
         tokenize_batch,

@@ -1,7 +1,7 @@
 """Evaluation: a task is sentences plus a score of their embeddings, in training and on the command line alike."""
 
 from .geometry import GeometryTask, alignment, mean_cosine, uniformity
-from .metrics import SimilarityCorrelation, correlations, cosine_similarity
+from .metrics import correlations, cosine_similarity
 from .retrieval import RetrievalTask
 from .sts import ScoredPairs, STSTask, read_scored_pairs, read_sts
 from .suite import Task, TaskSuite, averages, greater_is_better
@@ -14,7 +14,6 @@ __all__ = [
     "RetrievalTask",
     "STSTask",
     "ScoredPairs",
-    "SimilarityCorrelation",
     "Task",
     "TaskSuite",
     "TransferTask",

@@ -1,11 +1,9 @@
-"""Correlation of predicted with gold similarities, also as a metric of the `evaluate` library."""
+"""Cosines of pairs, and the correlation of predicted with gold similarities."""
 
 from __future__ import annotations
 
 import warnings
 
-import datasets
-import evaluate
 import numpy as np
 from scipy import stats
 
@@ -51,24 +49,3 @@ def correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, f
         "spearman": float(stats.spearmanr(predictions, references).statistic),
         "pearson": float(stats.pearsonr(predictions, references).statistic),
     }
-
-
-class SimilarityCorrelation(evaluate.Metric):
-    """`correlations` as a metric of the `evaluate` library, with `add_batch` and `compute`, and without a network.
-
-    Metrics keep their batches in a cache file. If there are several processes, give each its own `experiment_id`.
-    """
-
-    def _info(self) -> evaluate.MetricInfo:
-        return evaluate.MetricInfo(
-            description="Spearman's and Pearson's correlation of predicted with gold similarities.",
-            citation="",
-            inputs_description="predictions: floats [n], such as cosines. references: floats [n], the gold scores.",
-            features=datasets.Features(
-                {"predictions": datasets.Value("float64"), "references": datasets.Value("float64")}
-            ),
-            reference_urls=["https://docs.scipy.org/doc/scipy/reference/generated/scipy.stats.spearmanr.html"],
-        )
-
-    def _compute(self, predictions: np.ndarray, references: np.ndarray) -> dict[str, float]:
-        return correlations(predictions, references)

@@ -99,8 +99,10 @@ class STSTask:
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """`spearman` and `pearson` in [-1, 1]; with subsets also `..._mean`, `..._wmean` and `.../<subset>`."""
+        from .similarity_correlation import similarity_correlation  # takes a second to import
+
         cosines = self.cosines(embeddings)
-        scores = correlations(cosines, self.references)
+        scores = similarity_correlation(cosines, self.references)
         if self.pairs.subsets is None or len(set(self.pairs.subsets)) < 2:
             return scores
         labels = np.array(self.pairs.subsets)

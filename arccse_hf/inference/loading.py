@@ -9,7 +9,6 @@ from pathlib import Path
 
 from torch import nn
 from transformers import PreTrainedTokenizerBase
-from transformers.integrations import deepspeed as deepspeed_integration
 from transformers.utils import logging as transformers_logging
 
 from ..errors import UserError
@@ -57,18 +56,6 @@ def max_input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedT
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             limit = min(limit, module.num_embeddings - module.padding_idx - 1)
     return min(limit, tokenizer.model_max_length)
-
-
-@contextlib.contextmanager
-def without_zero3_init() -> Iterator[None]:
-    """Has transformers load models whole where DeepSpeed ZeRO-3 is configured, too, for which each process would hold a
-    part. Training divides them all the same."""
-    config = deepspeed_integration._hf_deepspeed_config_weak_ref
-    deepspeed_integration.unset_hf_deepspeed_config()
-    try:
-        yield
-    finally:
-        deepspeed_integration._hf_deepspeed_config_weak_ref = config
 
 
 @contextlib.contextmanager

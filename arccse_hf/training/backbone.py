@@ -4,10 +4,11 @@ import logging
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from ..compat import without_zero3_init
 from ..data.collator import require_pad_token
 from ..errors import UserError, one_line
 from ..inference.base_modules import BaseModules, read_base_modules
-from ..inference.loading import resolve_model_path, silence_load_report, without_zero3_init
+from ..inference.loading import resolve_model_path, silence_load_report
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ModelArguments
 

@@ -82,29 +82,36 @@ class _GatherBlocks(torch.autograd.Function):
         return gradient[dist.get_rank()]
 
 
-class EvenlySplitBatchSampler(BatchSampler):
-    """Each batch of all processes as one piece a process, one after the other. The last batch is shared out as evenly
-    as its rows allow; fewer than there are processes are left out, with a warning, because every process needs a row.
+class EvenlySplitBatchSampler(Sampler[list[int]]):
+    """Cuts the batches of all processes into one piece per process, which follow one another.
+
+    The last batch of an epoch is cut as evenly as its rows allow. Fewer rows than there are processes are left out,
+    with a warning, because every process needs a row.
 
     Args:
-        rows: gives the rows of an epoch in their order.
-        together: rows of a batch, of all processes.
-        processes: how many train together.
+        sampler: Gives the rows of an epoch in their order. accelerate replaces it by one that all processes seed alike.
+        global_batch_size: Rows of a batch of all processes.
+        num_processes: How many train together.
     """
 
-    def __init__(self, rows: Sampler[int], together: int, processes: int):
-        super().__init__(rows, together, drop_last=False)
-        self.processes = processes
-        rest = len(rows) % together
-        self.left_out = rest if rest < processes else 0
+    # It has no `batch_size`, which would tell accelerate to fill up the last pieces to that size.
+
+    def __init__(self, sampler: Sampler[int], global_batch_size: int, num_processes: int):
+        self.sampler = sampler
+        self.global_batch_size = global_batch_size
+        self.num_processes = num_processes
+        rest = len(sampler) % global_batch_size
+        self.left_out = rest if rest < num_processes else 0
         if self.left_out:
-            logger.warning("each epoch ends with %d rows, too few for %d processes: they are left out", rest, processes)
+            logger.warning(
+                "each epoch ends with %d rows, too few for %d processes: they are left out", rest, num_processes
+            )
 
     def __iter__(self) -> Iterator[list[int]]:
-        for batch in super().__iter__():
-            if len(batch) >= self.processes:
-                bounds = [number * len(batch) // self.processes for number in range(self.processes + 1)]
+        for batch in BatchSampler(self.sampler, self.global_batch_size, drop_last=False):
+            if len(batch) >= self.num_processes:
+                bounds = [number * len(batch) // self.num_processes for number in range(self.num_processes + 1)]
                 yield from (batch[start:end] for start, end in pairwise(bounds))
 
     def __len__(self) -> int:
-        return math.ceil((len(self.sampler) - self.left_out) / self.batch_size) * self.processes
+        return math.ceil((len(self.sampler) - self.left_out) / self.global_batch_size) * self.num_processes

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from transformers import PreTrainedTokenizerBase, set_seed
 
+from ..compat import without_zero3_init
 from ..data.cleaning import CleaningCounts, held_out_texts
 from ..data.streaming import TextStream
 from ..data.tokenization import tokenize_texts
@@ -21,7 +22,6 @@ from ..data.training_texts import load_training_texts
 from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from ..inference.export import export
-from ..inference.loading import max_input_length, without_zero3_init
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import check_output_dir
 from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
@@ -31,6 +31,7 @@ from .config import parse_arguments
 from .cosine_samples import AFTER_FILE, BEFORE_FILE, save_cosine_sample
 from .distributed import on_first_process
 from .model_card import model_card
+from .rows import input_length
 from .trainer import ArcCSETrainer
 
 logger = logging.getLogger("arccse_hf")
@@ -86,12 +87,11 @@ def run(
     model, tokenizer = load_backbone(model_args)
     # What was left open is settled now: the card and the settings say what it became.
     model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
-    longest = input_length(model, tokenizer, args.max_seq_length)
+    input_length(model, tokenizer, args.max_seq_length)  # wrong settings are told before the data is read
 
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
         rows, sample, counts = load_rows(data_args, args, tokenizer, held_out, texts)
-    check_batches(rows, args)
 
     trainer = ArcCSETrainer(
         model=model,
@@ -99,8 +99,8 @@ def run(
         train_dataset=rows,
         processing_class=tokenizer,
         eval_suite=suite,
-        eval_max_length=longest,
     )
+    args = trainer.args  # a copy, in which the evaluation settings fit to what is measured
     if args.triplet_weight > 0:
         log_triplets(sample, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add(), sample is rows)
     if args.overwrite_output_dir and not args.resume_from_checkpoint and args.should_save:
@@ -144,29 +144,6 @@ def run(
         shutil.rmtree(final)
     trainer.end()
     return TrainResult(args.output_dir, before, after)
-
-
-def input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> int:
-    """Returns the tokens that evaluation and the exported folder cut a text to.
-
-    Where the encoder came with a limit of its own, that is it, unless training goes beyond it.
-
-    Args:
-        model: Its configuration gets a limit that training goes beyond.
-        tokenizer: Its tokenizer.
-        max_seq_length: Tokens that training cuts a text to.
-
-    Raises:
-        UserError: The encoder has fewer positions than that.
-    """
-    positions = max_input_length(model, tokenizer)
-    if max_seq_length > positions:
-        raise UserError(f"--max_seq_length {max_seq_length}: the encoder reads {positions} tokens at most")
-    limit = model.config.max_seq_length
-    if limit is not None and max_seq_length > limit:
-        logger.warning("--max_seq_length %d: the encoder itself cuts at %d tokens", max_seq_length, limit)
-        model.config.max_seq_length = max_seq_length
-    return min(positions, model.config.max_seq_length or positions)
 
 
 def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
@@ -220,22 +197,6 @@ def load_rows(
     logger.info("first rows of the stream: %s", counts)
     logger.info("duplicates farther apart, or read by another process or dataloader worker, are not found")
     return stream, sample, counts
-
-
-def check_batches(rows: Dataset | TextStream, args: ArcCSETrainingArguments) -> None:
-    """Raises UserError unless the rows fill a batch in which a sentence has negatives."""
-    batch = args.per_device_train_batch_size
-    if batch < 2:
-        raise UserError(
-            f"--per_device_train_batch_size {batch}: the negatives of a sentence are the others of its batch; 2 or more"
-        )
-    fewest = batch * args.world_size if args.dataloader_drop_last else max(2, args.world_size)
-    if isinstance(rows, Dataset) and len(rows) < fewest:  # A stream sees that when it has read them.
-        raise UserError(
-            f"--per_device_train_batch_size {batch}: {len(rows)} rows do not fill one batch"
-            f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text, lower it, "
-            "or keep smaller ones (--dataloader_drop_last False)"
-        )
 
 
 def log_triplets(rows: Dataset, min_tokens: int, special_tokens: int, all_rows: bool) -> None:

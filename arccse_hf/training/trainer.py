@@ -1,91 +1,89 @@
 """`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
 
+import copy
 import math
 import time
-from collections.abc import Sequence, Sized
+from collections.abc import Callable, Sequence, Sized
 from dataclasses import replace
 from functools import partial
 
+import datasets
 import numpy as np
 import torch
 from accelerate import FullyShardedDataParallelPlugin
-from accelerate.data_loader import BatchSamplerShard
+from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, DataLoader, Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback
+from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import speed_metrics
 
+from ..compat import train_batch_size, train_sampler
 from ..data.collator import ArcCSECollator
+from ..data.streaming import TextStream, loader_options
 from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
 from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
 from ..model.losses import row_cosines, sum_of_cosines
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
-from .arguments import ArcCSETrainingArguments
+from .arguments import ArcCSETrainingArguments, ModelArguments
+from .backbone import load_backbone
 from .console import ConsoleCallback
 from .distributed import EvenlySplitBatchSampler, gather_keys, world_size
 from .fault_tolerance import FaultTolerantTrainer
 from .grad_cache import GradCache
+from .rows import choose_suite, input_length, train_rows
 
 
 class ArcCSETrainer(FaultTolerantTrainer):
     """Trains an `ArcCSEForContrastiveLearning` on ArcCon + `triplet_weight` * triplet, and measures its embeddings.
 
     Args:
-        model: the model to train.
-        args: the run's settings.
-        train_dataset: rows of token ids, with special tokens and without padding, in `anchor` [, `positive`
-            [, `negative`]]; `arccse_hf.data.tokenization.tokenize_texts` makes them. Or an
-            `arccse_hf.data.streaming.TextStream`.
-        processing_class: the tokenizer.
-        eval_suite: what is measured at every evaluation. Each of its distinct sentences is embedded once, over all
-            processes, and the suite scores the embeddings.
-        eval_max_length: tokens a sentence of the suite is cut to; as many as the tokenizer allows by default.
-        kwargs: any other argument of `transformers.Trainer`.
+        model: The model to train, or the name of an encoder, which is opened with the heads' default settings.
+        args: The run's settings. They are copied: the trainer changes its own `args` only.
+        data_collator: Makes batches of the rows; an `ArcCSECollator` with the settings of `args` by default.
+        train_dataset: Text: a list of sentences, (anchor, positive) pairs or (anchor, positive, negative) triples, or a
+            `datasets.Dataset` of such columns. Or token ids in `anchor` [, `positive` [, `negative`]], with special
+            tokens and without padding. Or an `arccse_hf.data.streaming.TextStream`.
+        eval_dataset: A `datasets.Dataset` of `sentence1`, `sentence2` and `score`; `sts_spearman` is measured on it.
+        processing_class: The tokenizer; not needed where `model` is a name.
+        eval_suite: What is measured at every evaluation, instead of `eval_dataset`. Each of its distinct sentences is
+            embedded once, over all processes, and the suite scores the embeddings.
+        kwargs: Any other argument of `transformers.Trainer`, by name.
 
     Raises:
-        UserError: settings that do not go together, or several GPUs for one process.
+        UserError: Arguments or settings that do not go together, or several GPUs for one process.
+
+    Example:
+        >>> trainer = ArcCSETrainer("bert-base-uncased", train_dataset=["one sentence", "another one"])
+        >>> trainer.train()
     """
 
     def __init__(
         self,
-        model: ArcCSEForContrastiveLearning,
-        args: ArcCSETrainingArguments,
-        train_dataset: Dataset | None = None,
+        model: ArcCSEForContrastiveLearning | str | None = None,
+        args: ArcCSETrainingArguments | None = None,
+        data_collator: Callable | None = None,
+        train_dataset: Dataset | list | None = None,
+        eval_dataset: datasets.Dataset | None = None,
         processing_class: PreTrainedTokenizerBase | None = None,
+        *,
         eval_suite: TaskSuite | None = None,
-        eval_max_length: int | None = None,
         **kwargs,
     ):
-        if args.n_gpu > 1:
-            raise UserError(
-                f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "
-                f"--num_processes {args.n_gpu} run_arccse.py ...) or let it see only one (CUDA_VISIBLE_DEVICES=0)"
-            )
-        if kwargs.get("data_collator") is None:
-            kwargs["data_collator"] = ArcCSECollator(
-                processing_class,
-                triplets=args.triplet_weight > 0,
-                small_span_ratio=args.small_span_ratio,
-                large_span_ratio=args.large_span_ratio,
-                triplet_min_tokens=args.triplet_min_tokens,
-                span_corruption=args.span_corruption,
-                seed=args.data_seed if args.data_seed is not None else args.seed,
-                # Every shape may be compiled on its own: let there be few.
-                pad_to_multiple_of=8
-                if args.torch_compile and max_input_length(model, processing_class) % 8 == 0
-                else 1,
-            )
-        if eval_suite is not None or kwargs.get("eval_dataset") is None:
-            args.resolve_eval_settings(eval_suite.metric_names() if eval_suite else [], greater_is_better)
-        if eval_suite is not None:
-            kwargs["eval_dataset"] = eval_suite.sentences  # Trainer wants one; `evaluate` embeds them
-        super().__init__(
-            model=model, args=args, train_dataset=train_dataset, processing_class=processing_class, **kwargs
-        )
+        args = ArcCSETrainingArguments() if args is None else copy.copy(args)
+        _require_one_gpu(args)
+        model, processing_class = _open(model, processing_class, args.seed)
+        suite = choose_suite(eval_dataset, eval_suite)
+        args.resolve_eval_settings(suite.metric_names() if suite else [], greater_is_better)
+        with args.main_process_first(desc="tokenizing"):
+            train_dataset = train_rows(train_dataset, processing_class, args)
+        sentences = None if suite is None else suite.sentences  # Trainer wants a dataset; `evaluate` embeds them
+        super().__init__(model, args, data_collator, train_dataset, sentences, processing_class, **kwargs)
+        if data_collator is None:
+            self.data_collator = _default_collator(args, self.model, processing_class)
         # The loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
@@ -93,20 +91,27 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self._grad_cache: GradCache | None = None
         # The one answer to whether processes have to make the same calls of the encoder.
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
-        self.eval_suite = eval_suite
-        if processing_class is not None:
-            self._encoder = TrainingEncoder(self.model, processing_class, eval_max_length, self.sharded)
-        if self.sharded and args.grad_cache_chunk_size is not None:
+        self.eval_suite = suite
+        longest = input_length(self.model, processing_class, args.max_seq_length)
+        self._encoder = TrainingEncoder(self.model, processing_class, longest, self.sharded)
+        self._set_up_sharding()
+        self._set_up_callbacks()
+
+    def _set_up_sharding(self) -> None:
+        if self.sharded and self.args.grad_cache_chunk_size is not None:
             raise UserError(
-                f"--grad_cache_chunk_size {args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave it "
-                "out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
+                f"--grad_cache_chunk_size {self.args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave "
+                "it out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
             )
         if self.is_fsdp_enabled:
-            _set_up_fsdp(self.accelerator.state.fsdp_plugin, model)
+            _set_up_fsdp(self.accelerator.state.fsdp_plugin, self.model)
+
+    def _set_up_callbacks(self) -> None:
         # Transformers' own callbacks print dicts, and one or the other of them is there.
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
-        self.add_callback(ConsoleCallback(len(train_dataset) if isinstance(train_dataset, Sized) else None))
+        rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
+        self.add_callback(ConsoleCallback(rows))
         self.add_callback(SeedPerProcessCallback())
         if isinstance(self.data_collator, ArcCSECollator):
             self.add_callback(SetCollatorEpochCallback(self.data_collator))
@@ -182,19 +187,29 @@ class ArcCSETrainer(FaultTolerantTrainer):
         super().log(logs, start_time)
 
     def get_train_dataloader(self) -> DataLoader:
-        # A dataset that is a share of the rows already, a `TextStream`, makes its own loader: Trainer's would shard it.
-        own = getattr(self.train_dataset, "dataloader", None)
-        if own is not None:
-            return own(self._train_batch_size, self.data_collator, self.args, self.accelerator.device)
-        loader = super().get_train_dataloader()
-        shard = loader.batch_sampler
-        # Accelerate fills up the last batch with rows from the start of the epoch, so that all have as many.
-        if isinstance(shard, BatchSamplerShard) and type(shard.batch_sampler) is BatchSampler and not shard.drop_last:
-            together = shard.batch_sampler.batch_size * (1 if shard.split_batches else shard.num_processes)
-            shard.batch_sampler = EvenlySplitBatchSampler(shard.batch_sampler.sampler, together, shard.num_processes)
-            shard.split_batches = False
-            shard.batch_size = None  # to accelerate: they differ in size
-        return loader
+        """Returns batches of this process: all rows of an epoch, or full batches only with `dataloader_drop_last`."""
+        rows, batch_size = self.train_dataset, train_batch_size(self)
+        if isinstance(rows, TextStream):  # this process's share already, which Trainer's loader would shard again
+            return rows.dataloader(batch_size, self.data_collator, self.args, self.accelerator.device)
+        sampler = None if self.args.dataloader_drop_last or world_size() == 1 else train_sampler(self)
+        # Without a sampler there is a stream; a batch sampler of Trainer's own knows the processes already.
+        if sampler is None or isinstance(sampler, BatchSampler):
+            return super().get_train_dataloader()
+        # accelerate would fill up the last batch with rows from the start of the epoch.
+        global_batch_size = batch_size * (1 if self.accelerator.split_batches else world_size())
+        batches = EvenlySplitBatchSampler(sampler, global_batch_size, world_size())
+        return prepare_data_loader(
+            DataLoader(rows, batch_sampler=batches, collate_fn=self.data_collator, **loader_options(self.args)),
+            device=self.accelerator.device,
+            num_processes=world_size(),
+            process_index=self.args.process_index,
+            put_on_device=True,
+            rng_types=self.accelerator.rng_types.copy(),
+            dispatch_batches=False,
+            use_seedable_sampler=self.accelerator.use_seedable_sampler,
+            data_seed=self.args.data_seed,
+            non_blocking=self.accelerator.non_blocking,
+        )
 
     def end(self) -> None:
         # Threads of gloo may hold tensors of the last collective: where its group is destroyed meanwhile, both can wait
@@ -202,12 +217,16 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self.accelerator.wait_for_everyone()
         super().end()
 
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+    def save_model(self, output_dir: str | None = None, *args, **kwargs) -> None:
         """Saves the whole model, also where FSDP's checkpoints hold shards: Trainer would save nothing there."""
-        super().save_model(output_dir, _internal_call)
+        super().save_model(output_dir, *args, **kwargs)
         state_dict_type = str(self.accelerator.state.fsdp_plugin.state_dict_type) if self.is_fsdp_enabled else "FULL"
-        if "FULL" not in state_dict_type and not _internal_call:
-            self._save(output_dir, state_dict=self.accelerator.get_state_dict(self.model))
+        if "FULL" not in state_dict_type and not self.is_in_train:  # while training, it is a checkpoint
+            output_dir = output_dir or self.args.output_dir
+            weights = self.accelerator.get_state_dict(self.model)
+            self.model.save_pretrained(output_dir, state_dict=weights, is_main_process=self.args.should_save)
+            if self.args.should_save:
+                self.processing_class.save_pretrained(output_dir)
 
     def evaluate(
         self,
@@ -301,6 +320,44 @@ class SetCollatorEpochCallback(TrainerCallback):
 
     def on_epoch_begin(self, args, state, control, **kwargs):
         self.collator.set_epoch(int(state.epoch or 0))
+
+
+def _require_one_gpu(args: ArcCSETrainingArguments) -> None:
+    if args.n_gpu > 1:
+        raise UserError(
+            f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "
+            f"--num_processes {args.n_gpu} run_arccse.py ...) or let it see only one (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
+def _open(
+    model: ArcCSEForContrastiveLearning | str | None, tokenizer: PreTrainedTokenizerBase | None, seed: int
+) -> tuple[ArcCSEForContrastiveLearning | None, PreTrainedTokenizerBase]:
+    """Returns a model, opened where it is a name, and its tokenizer; no model where `model_init` makes it."""
+    if isinstance(model, str):
+        set_seed(seed)  # a projection starts at random
+        model, own_tokenizer = load_backbone(ModelArguments(model_name_or_path=model))
+        tokenizer = own_tokenizer if tokenizer is None else tokenizer
+    if tokenizer is None:
+        raise UserError("processing_class: is missing; give the tokenizer that belongs to the model")
+    return model, tokenizer
+
+
+def _default_collator(
+    args: ArcCSETrainingArguments, model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase
+) -> ArcCSECollator:
+    # Every shape may be compiled on its own: let there be few.
+    few_shapes = args.torch_compile and max_input_length(model, tokenizer) % 8 == 0
+    return ArcCSECollator(
+        tokenizer,
+        triplets=args.triplet_weight > 0,
+        small_span_ratio=args.small_span_ratio,
+        large_span_ratio=args.large_span_ratio,
+        triplet_min_tokens=args.triplet_min_tokens,
+        span_corruption=args.span_corruption,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        pad_to_multiple_of=8 if few_shapes else 1,
+    )
 
 
 def _set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:

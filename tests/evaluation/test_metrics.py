@@ -11,7 +11,6 @@ from arccse_hf.errors import UserError
 from arccse_hf.evaluation import (
     GeometryTask,
     RetrievalTask,
-    SimilarityCorrelation,
     alignment,
     correlations,
     cosine_similarity,
@@ -19,6 +18,7 @@ from arccse_hf.evaluation import (
     uniformity,
 )
 from arccse_hf.evaluation.retrieval import ranks_of_own
+from arccse_hf.evaluation.similarity_correlation import SimilarityCorrelation
 
 
 def random_embeddings(rows, dim=8, seed=0):

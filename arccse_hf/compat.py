@@ -1,0 +1,81 @@
+"""Private interfaces of other libraries that this package cannot do without, each with its reason.
+
+No other file uses one. `tests/test_compat.py` fails where a new version of a library changes what stands here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from torch.utils.data import Sampler
+    from transformers import Trainer
+
+
+@contextlib.contextmanager
+def without_zero3_init() -> Iterator[None]:
+    """Loads unpartitioned weights even under DeepSpeed ZeRO-3; `Trainer` partitions them later.
+
+    transformers can forget its DeepSpeed configuration by a public function, but has none that returns it, so that it
+    could be set again.
+    """
+    from transformers.integrations import deepspeed
+
+    config = deepspeed._hf_deepspeed_config_weak_ref
+    deepspeed.unset_hf_deepspeed_config()
+    try:
+        yield
+    finally:
+        deepspeed._hf_deepspeed_config_weak_ref = config
+
+
+def train_sampler(trainer: Trainer) -> Sampler | None:
+    """Returns the order of the training rows by `train_sampling_strategy`; None for a stream.
+
+    `Trainer.get_train_dataloader`, which is made to be overridden, gets it from there.
+    """
+    return trainer._get_train_sampler()
+
+
+def train_batch_size(trainer: Trainer) -> int:
+    """Returns the rows per process and batch: those of the arguments, or fewer with `auto_find_batch_size`."""
+    return trainer._train_batch_size
+
+
+def dataset_fingerprint(dataset: Dataset) -> str:
+    """Returns the hash of a dataset's rows and of all that was done to them.
+
+    `Dataset.map` makes its cache key of this and of a hash of the function. `tokenize_texts` makes a key of its own,
+    because the hash of a tokenizer changes with what it tokenised before.
+    """
+    return dataset._fingerprint
+
+
+def reset_fsspec_lock() -> None:
+    """Has fsspec make a new lock in a forked process, which lacks the thread that may hold the old one."""
+    import fsspec.asyn
+
+    fsspec.asyn.reset_lock()
+
+
+HOOKS = {
+    "Trainer._save_checkpoint": "a checkpoint is staged, sealed and only then put in its place",
+    "Trainer._get_output_dir": "the staging folder, while a checkpoint is written",
+    "Trainer._push_from_checkpoint": "what `_save_checkpoint` does at its end, with the checkpoint in its place",
+    "Trainer._load_best_model": "checksums are compared before weights are loaded",
+    "Trainer._determine_best_metric": "a metric that is not finite never chooses the best checkpoint",
+    "Trainer._run_epoch": "a run that had ended trains no step more; lack of memory ends in one line",
+    "Trainer._get_grad_norm": "the last thing before the optimizer's step, where a loss that is not finite is noticed",
+    "Trainer._maybe_log_save_evaluate": "the place between two steps, where a signal is answered",
+    "Trainer._initial_global_step": "whether any step was trained since the run was resumed",
+    "HfArgumentParser._parse_dataclass_field": "fields of one dataclass go into several groups of the help",
+    "HfArgumentParser._add_dataclass_arguments": "the same",
+    "ArgumentParser._actions": "the parser's options, for the help and for 'did you mean'",
+    "_ArgumentGroup._group_actions": "which of them a group lists",
+    "HelpFormatter._format_action_invocation": "one line per option",
+    "HelpFormatter._get_help_string": "the default only where there is one",
+}
+"""Private names that subclasses override or read in their own files, as Python wants it, each with its reason."""
