@@ -10,10 +10,10 @@ from typing import Literal
 import datasets
 import numpy as np
 import torch
-from accelerate.data_loader import prepare_data_loader
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from .dataloaders import loader_options, prepare_share
 from .distinct_batches import DistinctDocumentBatchSampler
 from .pairs import PairRow
 from .tokenization import check_length
@@ -138,27 +138,8 @@ class PairDataset(Dataset):
             seed=self.seed,
             epoch=lambda: self.epoch,
         )
-        loader = DataLoader(
-            self,
-            batch_sampler=sampler,
-            collate_fn=collate,
-            num_workers=args.dataloader_num_workers,
-            pin_memory=args.dataloader_pin_memory,
-            persistent_workers=args.dataloader_persistent_workers,
-            multiprocessing_context=args.dataloader_multiprocessing_context,
-            prefetch_factor=args.dataloader_prefetch_factor,
-            in_order=args.dataloader_in_order,
-        )
-        # Told of one process, because the sampler gives this process's rows only.
-        return prepare_data_loader(
-            loader,
-            device=device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-            non_blocking=args.accelerator_config.non_blocking,
-        )
+        loader = DataLoader(self, batch_sampler=sampler, collate_fn=collate, **loader_options(args))
+        return prepare_share(loader, args, device)
 
 
 def _sentence_crop(sentences: Sequence[str], rng: np.random.Generator) -> str:

@@ -13,7 +13,6 @@ import datasets
 import pyarrow as pa
 import torch
 from accelerate import Accelerator
-from accelerate.data_loader import prepare_data_loader
 from datasets.distributed import split_dataset_by_node
 from torch.utils.data import DataLoader, IterableDataset, get_worker_info
 from transformers import PreTrainedTokenizerBase, TrainingArguments
@@ -22,6 +21,7 @@ from ..compat import reset_fsspec_lock
 from ..errors import UserError
 from .cleaning import CleaningCounts, RowCleaner, rows_of, strip_texts
 from .columns import CANONICAL_COLUMNS
+from .dataloaders import loader_options, prepare_share
 from .tokenization import check_length, tokenize_batch
 from .training_texts import DATASET_ERRORS, innermost_reason, open_texts
 
@@ -144,22 +144,8 @@ class TextStream(IterableDataset):
         """What `Trainer.get_train_dataloader` returns, of this process's share."""
         self._batch_size = batch_size
         self._counts = _shared_counts(args.dataloader_num_workers)
-        loader = DataLoader(
-            self,
-            batch_size=batch_size,
-            collate_fn=collate,
-            **loader_options(args),
-        )
-        # Told of one process, because accelerate would shard the share a second time.
-        return prepare_data_loader(
-            loader,
-            device=device,
-            num_processes=1,
-            process_index=0,
-            put_on_device=True,
-            dispatch_batches=False,
-            non_blocking=args.accelerator_config.non_blocking,
-        )
+        loader = DataLoader(self, batch_size=batch_size, collate_fn=collate, **loader_options(args))
+        return prepare_share(loader, args, device)
 
     def report_counts(self, accelerator: Accelerator) -> CleaningCounts:
         """Logs what became of the rows that each process has read so far, and returns the sum. All processes must call.
@@ -194,18 +180,6 @@ class TextStream(IterableDataset):
         if self.process_index:  # The script's own message comes from the first process, which may know nothing of it.
             logger.error(reason)
         return UserError(reason)
-
-
-def loader_options(args: TrainingArguments) -> dict[str, object]:
-    """Returns the `dataloader_...` settings as arguments of a DataLoader."""
-    return {
-        "num_workers": args.dataloader_num_workers,
-        "pin_memory": args.dataloader_pin_memory,
-        "persistent_workers": args.dataloader_persistent_workers,
-        "multiprocessing_context": args.dataloader_multiprocessing_context,
-        "prefetch_factor": args.dataloader_prefetch_factor,
-        "in_order": args.dataloader_in_order,
-    }
 
 
 def _shared_counts(workers: int) -> torch.Tensor:

@@ -21,7 +21,9 @@ from transformers.trainer_utils import speed_metrics
 
 from ..compat import train_batch_size, train_sampler
 from ..data.collator import ArcCSECollator
-from ..data.streaming import TextStream, loader_options
+from ..data.dataloaders import loader_options
+from ..data.pair_dataset import PairDataset
+from ..data.streaming import TextStream
 from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
 from ..inference.embed import TrainingEncoder, embed
@@ -46,7 +48,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
         data_collator: Makes batches of the rows; an `ArcCSECollator` with the settings of `args` by default.
         train_dataset: Text: a list of sentences, (anchor, positive) pairs or (anchor, positive, negative) triples, or a
             `datasets.Dataset` of such columns. Or token ids in `anchor` [, `positive` [, `negative`]], with special
-            tokens and without padding. Or an `arccse_hf.data.streaming.TextStream`.
+            tokens and without padding. Or a `TextStream` or `PairDataset` of `arccse_hf.data`.
         eval_dataset: A `datasets.Dataset` of `sentence1`, `sentence2` and `score`; `sts_spearman` is measured on it.
         processing_class: The tokenizer; not needed where `model` is a name.
         eval_suite: What is measured at every evaluation, instead of `eval_dataset`. Each of its distinct sentences is
@@ -189,7 +191,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
     def get_train_dataloader(self) -> DataLoader:
         """Returns batches of this process: all rows of an epoch, or full batches only with `dataloader_drop_last`."""
         rows, batch_size = self.train_dataset, train_batch_size(self)
-        if isinstance(rows, TextStream):  # this process's share already, which Trainer's loader would shard again
+        if isinstance(rows, TextStream | PairDataset):  # which know how processes share them
             return rows.dataloader(batch_size, self.data_collator, self.args, self.accelerator.device)
         sampler = None if self.args.dataloader_drop_last or world_size() == 1 else train_sampler(self)
         # Without a sampler there is a stream; a batch sampler of Trainer's own knows the processes already.
