@@ -71,11 +71,7 @@ HOOKS = {
     "Trainer._get_grad_norm": "the last thing before the optimizer's step, where a loss that is not finite is noticed",
     "Trainer._maybe_log_save_evaluate": "the place between two steps, where a signal is answered",
     "Trainer._initial_global_step": "whether any step was trained since the run was resumed",
-    "HfArgumentParser._parse_dataclass_field": "fields of one dataclass go into several groups of the help",
-    "HfArgumentParser._add_dataclass_arguments": "the same",
-    "ArgumentParser._actions": "the parser's options, for the help and for 'did you mean'",
-    "_ArgumentGroup._group_actions": "which of them a group lists",
-    "HelpFormatter._format_action_invocation": "one line per option",
-    "HelpFormatter._get_help_string": "the default only where there is one",
+    "PreTrainedConfig._attn_implementation": "which attention is in force; `model/` imports nothing and reads it itself",
+    "PreTrainedModel._supports_attention_backend": "whether another attention can be put there",
 }
-"""Private names that subclasses override or read in their own files, as Python wants it, each with its reason."""
+"""Private names that subclasses override, or that other files must read themselves, each with its reason."""

@@ -1,6 +1,5 @@
 """The private interfaces of `arccse_hf.compat` are there and do what it is called for; and no other file uses one."""
 
-import argparse
 import ast
 import functools
 import importlib
@@ -66,16 +65,16 @@ def test_fsspec_gets_a_new_lock():
 
 CLASSES = {
     "Trainer": transformers.Trainer,
-    "HfArgumentParser": transformers.HfArgumentParser,
-    "ArgumentParser": argparse.ArgumentParser,
-    "_ArgumentGroup": type(argparse.ArgumentParser().add_argument_group()),
-    "HelpFormatter": argparse.HelpFormatter,
+    "PreTrainedConfig": transformers.PreTrainedConfig,
+    "PreTrainedModel": transformers.PreTrainedModel,
 }
+SOURCES = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py") if path.name != "compat.py"}
 
 
 @pytest.mark.parametrize("hook", compat.HOOKS)
-def test_hooks_are_in_the_library(hook):
+def test_hooks_are_in_the_library_and_used(hook):
     owner, name = hook.split(".")
+    assert any(name in source for source in SOURCES.values())
     assert re.search(rf"def {name}\(|self\.{name}\b", source_of(CLASSES[owner]))
 
 
@@ -114,8 +113,8 @@ def test_no_other_file_uses_a_private_name_of_a_library():
     public = {"_replace", "_exit"}  # of named tuples and of `os`
     hooks = {hook.split(".")[1] for hook in compat.HOOKS}
     used = []
-    for path in sorted(set(PACKAGE.rglob("*.py")) - {PACKAGE / "compat.py"}):
-        nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    for path, source in sorted(SOURCES.items()):
+        nodes = list(ast.walk(ast.parse(source)))
         attributes = [node for node in nodes if isinstance(node, ast.Attribute)]
         known = {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)} | public | hooks
         known |= {node.attr for node in attributes if isinstance(node.ctx, ast.Store)}
