@@ -71,7 +71,7 @@ HOOKS = {
     "Trainer._get_grad_norm": "the last thing before the optimizer's step, where a loss that is not finite is noticed",
     "Trainer._maybe_log_save_evaluate": "the place between two steps, where a signal is answered",
     "Trainer._initial_global_step": "whether any step was trained since the run was resumed",
-    "PreTrainedConfig._attn_implementation": "which attention is in force; `model/` imports nothing and reads it itself",
+    "PreTrainedConfig._attn_implementation": "which attention is in force; `model/` must read it itself",
     "PreTrainedModel._supports_attention_backend": "whether another attention can be put there",
 }
 """Private names that subclasses override, or that other files must read themselves, each with its reason."""
