@@ -7,11 +7,11 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import has_length
 
+from ..data.columns import find_column
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import CANONICAL_COLUMNS, choose_columns, texts_as_dataset
 from ..errors import UserError
 from ..evaluation import ScoredPairs, STSTask, TaskSuite
-from ..evaluation.files import column
 from ..evaluation.sts import FIRST_COLUMNS, SCORE_COLUMNS, SECOND_COLUMNS
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
@@ -106,7 +106,7 @@ def suite_of_pairs(pairs: datasets.Dataset) -> TaskSuite:
         UserError: Not such a dataset.
     """
     names = pairs.column_names if isinstance(pairs, datasets.Dataset) else []
-    columns = [column(names, known) for known in (FIRST_COLUMNS, SECOND_COLUMNS, SCORE_COLUMNS)]
+    columns = [find_column(names, known) for known in (FIRST_COLUMNS, SECOND_COLUMNS, SCORE_COLUMNS)]
     if None in columns:
         raise UserError(
             "eval_dataset: must be a datasets.Dataset of sentence1, sentence2 and score; anything else is measured by "
