@@ -9,7 +9,7 @@ from transformers.trainer_utils import has_length
 
 from ..data.columns import find_column
 from ..data.tokenization import tokenize_texts
-from ..data.training_texts import CANONICAL_COLUMNS, choose_columns, texts_as_dataset
+from ..data.training_texts import CANONICAL_COLUMNS, choose_columns, kinds_of, texts_as_dataset
 from ..errors import UserError
 from ..evaluation import ScoredPairs, STSTask, TaskSuite
 from ..evaluation.sts import FIRST_COLUMNS, SCORE_COLUMNS, SECOND_COLUMNS
@@ -37,7 +37,7 @@ def train_rows(
     if isinstance(rows, list | tuple):
         rows = texts_as_dataset(rows)
     if isinstance(rows, datasets.Dataset) and not isinstance(rows.features.get("anchor"), datasets.List):
-        columns = choose_columns(rows.features, source="train_dataset")
+        columns = choose_columns(kinds_of(rows.features), source="train_dataset")
         names = zip(columns, CANONICAL_COLUMNS, strict=False)
         texts = rows.select_columns(columns).rename_columns({old: new for old, new in names if old != new})
         rows = tokenize_texts(texts, tokenizer, args.max_seq_length)
