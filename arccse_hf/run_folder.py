@@ -1,36 +1,204 @@
-"""What a run leaves in its folder: the names of all files, and the mark that says that it is done."""
+"""What a run leaves in its folder: the name of every file, and the mark that says whether the run is done.
 
+Nothing here needs torch or transformers, so that a command that only looks at runs starts at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
 import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-
-from transformers.trainer_utils import get_last_checkpoint
 
 from .errors import UserError
 
-FINISHED = "modules.json"
-"""Sentence-transformers' table of contents, written last: the folder is a finished model once it is there."""
+MODULES = "modules.json"
+"""Sentence-transformers' table of contents, written last: the folder holds a whole model once it is there."""
+CARD = "README.md"
+STATUS = "run_status.json"
+"""The mark: whether the run is done, when, with which versions, on what, by which command."""
+STATE = "trainer_state.json"
+"""Trainer's state: the log. A checkpoint has one too."""
+RESULTS = "all_results.json"
+"""The scores before (`before_...`) and after training (`eval_...`), and what training took (`train_...`)."""
+SETTINGS = "run_settings.json"
+"""Every field by group: `model`, `data`, `training`."""
+COSINES = {"before": "cosines_before.json", "after": "cosines_after.json"}
+"""Cosines of a fixed sample."""
+RECORDS = (STATUS, STATE, RESULTS, SETTINGS, *COSINES.values())
+"""All that a report reads."""
+
+FINAL_CHECKPOINT = "final-checkpoint"
+"""The trained weights on their way into the exported folder."""
+STAGING_PREFIX = ".export-"
+_OLD_COSINES = {"before": "snapshot_before.json", "after": "snapshot_after.json"}
+_TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
-def check_output_dir(output_dir: str, *, overwrite: bool, resume: str | None) -> None:
-    """Makes sure, before anything is trained, that the result can be written and that nothing of worth is replaced.
+def check_writable(folder: Path, option: str = "--output_dir") -> None:
+    """Makes a folder before the work begins, rather than lose the result at its end.
 
     Raises:
-        UserError: `output_dir` can't be written, or holds a model or checkpoints that the run would mix with its own.
+        UserError: It cannot be made or written.
     """
-    option = f"--output_dir {output_dir}"
-    folder = Path(output_dir)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise UserError(f"{option}: can't write there ({error.strerror}); choose another folder") from error
+        raise UserError(f"{option} {folder}: cannot be written ({error.strerror}); choose another folder") from error
+
+
+def check_output_dir(output_dir: str | os.PathLike, *, overwrite: bool, resume: bool) -> None:
+    """Makes sure, before anything is trained, that the result can be written and that nothing of worth is replaced.
+
+    Raises:
+        UserError: `output_dir` cannot be written, or holds a model or checkpoints that the run would mix with its own.
+    """
+    folder = Path(output_dir)
+    check_writable(folder)
     if overwrite:
         return
-    if (folder / FINISHED).exists():
-        raise UserError(f"{option}: holds a finished model; choose another folder, or --overwrite_output_dir")
-    if resume is None and get_last_checkpoint(output_dir):
+    if (folder / MODULES).exists() and not (resume and _status(folder).get("status") == "running"):
         raise UserError(
-            f"{option}: holds checkpoints of an interrupted run; --resume_from_checkpoint True goes on with it, "
-            "--overwrite_output_dir starts anew"
+            f"--output_dir {output_dir}: holds a finished model; choose another folder, or --overwrite_output_dir"
         )
+    if not resume and checkpoints(folder):
+        raise UserError(
+            f"--output_dir {output_dir}: holds checkpoints of an interrupted run; --resume_from_checkpoint True goes "
+            "on with it, --overwrite_output_dir starts anew"
+        )
+
+
+@contextlib.contextmanager
+def no_empty_folder(folder: str | os.PathLike) -> Iterator[None]:
+    """Removes `folder`, and those above it that were missing before, where an error leaves them empty."""
+    missing = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    try:
+        yield
+    except BaseException:
+        for path in missing:
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
+def begin_run(folder: Path, *, resume: bool, overwrite: bool, facts: Mapping[str, object]) -> None:
+    """Marks a run as begun, and removes what a killed run left, and what another one left unless this goes on with it.
+
+    Args:
+        folder: Of the run. A model in it stays until the new one is whole.
+        resume: Whether the run goes on from a checkpoint.
+        overwrite: Whether the user asked to replace what the folder holds.
+        facts: What the mark says beside the time: versions, device, command.
+    """
+    for leftover in [folder / FINAL_CHECKPOINT, *folder.glob(f"{STAGING_PREFIX}*")]:
+        if leftover.is_dir():
+            shutil.rmtree(leftover)
+    if not resume and (overwrite or (folder / STATUS).exists()):
+        for checkpoint in checkpoints(folder):
+            shutil.rmtree(checkpoint)
+        for name in (*RECORDS, *_OLD_COSINES.values()):
+            (folder / name).unlink(missing_ok=True)
+    write_json(folder / STATUS, {"status": "running", "started": _now(), **facts})
+
+
+def finish_run(folder: Path) -> None:
+    """Marks a run as done; the last thing that it writes."""
+    write_json(folder / STATUS, _status(folder) | {"status": "done", "finished": _now()})
+
+
+def is_done(folder: Path) -> bool:
+    """Returns whether a run has come to its end. One from before the mark has when it left its model and its scores."""
+    if (folder / STATUS).is_file():
+        return _status(folder).get("status") == "done"
+    return all((folder / name).is_file() for name in (MODULES, RESULTS)) and not (folder / FINAL_CHECKPOINT).exists()
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Returns the checkpoints of a run, the newest first."""
+    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    numbered = [path for path, step in steps.items() if step.isdecimal()]
+    return sorted(numbered, key=lambda path: int(steps[path]), reverse=True)
+
+
+def read_cosines(folder: Path, when: str) -> dict:
+    """Returns the cosines of a sample `when`, "before" or "after" training; empty where the run has left none."""
+    return read_json(folder / COSINES[when]) or read_json(folder / _OLD_COSINES[when])
+
+
+def metrics_of(line: Mapping[str, object], prefix: str = "eval_") -> dict[str, float]:
+    """Returns the scores in a line of the log or in the results, without their prefix, and without timings."""
+    return {
+        name.removeprefix(prefix): value
+        for name, value in line.items()
+        if name.startswith(prefix) and not name.endswith(_TIMINGS) and isinstance(value, int | float)
+    }
+
+
+def kept_step(state: Mapping, loads_best: bool) -> int:
+    """Returns the step whose weights a run ends with: that of the best checkpoint where it is loaded, else the last.
+
+    Args:
+        state: Trainer's.
+        loads_best: `load_best_model_at_end`.
+    """
+    last = state.get("global_step", 0)
+    return (state.get("best_global_step") or last) if loads_best else last
+
+
+def short_names(paths: Sequence[str], parts: int) -> list[str]:
+    """Returns the last parts of each path, as many as it takes to tell it from the others.
+
+    Args:
+        paths: Folders, or ids of a hub.
+        parts: The fewest that a name has.
+
+    Example:
+        >>> short_names(["runs/a/out", "runs/b/out", "other"], parts=1)
+        ['a/out', 'b/out', 'other']
+    """
+    split = [[part for part in path.rstrip("/").split("/") if part] or [path] for path in paths]
+    names = []
+    for path in split:
+        depth = parts
+        while depth < len(path) and sum(other[-depth:] == path[-depth:] for other in split) > 1:
+            depth += 1
+        names.append("/".join(path[-depth:]))
+    return names
+
+
+def read_json(path: Path) -> dict:
+    """Returns the object of a JSON file; empty where there is no such file.
+
+    Raises:
+        UserError: It holds something else.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read as JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: holds no JSON object")
+    return content
+
+
+def write_json(path: Path, content: Mapping[str, object], indent: int | None = 2) -> None:
+    """Writes a JSON file in one step: whoever reads it finds the old or the new content, and never half of it."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    unfinished.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+    os.replace(unfinished, path)
+
+
+def _status(folder: Path) -> dict:
+    return read_json(folder / STATUS)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -6,7 +6,6 @@ import csv
 import dataclasses
 import json
 import math
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..errors import UserError
+from ..run_folder import short_names
 from .compare import Difference, ModelResult
 from .suite import AVERAGES, LOWER_IS_BETTER, TRANSFER_AVERAGE, TaskSuite, greater_is_better
 
@@ -66,21 +65,9 @@ def format_value(value: float | None, metric: str, signed: bool = False) -> str:
     return f"{value:{sign}.3f}" if metric in LOWER_IS_BETTER else f"{100 * value:{sign}.2f}"
 
 
-def short_names(names: Sequence[str]) -> list[str]:
-    """The last two parts of paths (a hub id whole), or as many as it takes to tell them apart."""
-    parts = [[part for part in name.rstrip("/").split("/") if part] or [name] for name in names]
-    short = []
-    for own in parts:
-        depth = 2
-        while depth < len(own) and sum(other[-depth:] == own[-depth:] for other in parts) > 1:
-            depth += 1
-        short.append("/".join(own[-depth:]))
-    return short
-
-
 def score_grids(results: Sequence[ModelResult], suite: TaskSuite) -> list[ResultTable]:
     """The models, then one table a group of tasks with one row a model, the best of each column bold."""
-    names = short_names([result.name for result in results])
+    names = short_names([result.name for result in results], parts=2)
     grids = [_model_grid(names, results)] if suite.sentences else []
     for group, columns in _columns(results, suite).items():
         values = [[column.value(result) for column in columns] for result in results]
@@ -148,7 +135,7 @@ def _best(values: list[list[float | None]], texts: list[list[str]], columns: lis
 
 def difference_grid(differences: Sequence[Difference], results: Sequence[ModelResult]) -> ResultTable:
     """One row a metric, one column a model after the first; bold where the interval leaves 0 out."""
-    names = dict(zip([r.name for r in results], short_names([r.name for r in results]), strict=True))
+    names = dict(zip([r.name for r in results], short_names([r.name for r in results], parts=2), strict=True))
     others = list(dict.fromkeys(d.model for d in differences))
     rows = list(dict.fromkeys((d.task, d.metric) for d in differences))
     cells = {(d.model, d.task, d.metric): d for d in differences}
@@ -225,20 +212,6 @@ def write_report(
         for result in results:
             for task, scores in result.scores.items():
                 writer.writerows([result.name, result.pooling, task, metric, v] for metric, v in scores.items())
-
-
-def check_writable(folder: Path) -> None:
-    """Make the report's folder before the work begins rather than lose it at the end.
-
-    Raises:
-        UserError: It can't be made or written.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise UserError(f"--output_dir {folder}: can't be written ({error.strerror}): choose another folder") from error
 
 
 def without_nan(value):

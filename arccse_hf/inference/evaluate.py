@@ -18,7 +18,6 @@ from ..evaluation.compare import Difference, ModelResult, compare, score_suite
 from ..evaluation.suite import TaskSuite
 from ..evaluation.tables import (
     ResultTable,
-    check_writable,
     difference_grid,
     print_grid,
     score_grids,
@@ -26,6 +25,7 @@ from ..evaluation.tables import (
     write_report,
 )
 from ..evaluation.tasks import load_tasks
+from ..run_folder import check_writable
 from .embed import embed
 from .open import Encoder, load_encoder
 from .process_group import process_group, process_state

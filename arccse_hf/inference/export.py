@@ -18,7 +18,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel, Projection
-from ..run_folder import FINISHED
+from ..run_folder import CARD, MODULES, STAGING_PREFIX
 from .loading import max_input_length, silence_load_report
 
 
@@ -42,16 +42,24 @@ def export(
     """
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir, prefix=".export-") as staging:
+    with tempfile.TemporaryDirectory(dir=output_dir, prefix=STAGING_PREFIX) as staging:
         to_sentence_transformer(model, tokenizer).save(staging, create_model_card=False)
         if model_card is not None:
-            (Path(staging) / "README.md").write_text(model_card, encoding="utf-8")
-        (output_dir / FINISHED).unlink(missing_ok=True)
-        for source in sorted(Path(staging).iterdir(), key=lambda path: path.name == FINISHED):
+            (Path(staging) / CARD).write_text(model_card, encoding="utf-8")
+        _share_weights(Path(staging))
+        (output_dir / MODULES).unlink(missing_ok=True)
+        for source in sorted(Path(staging).iterdir(), key=lambda path: path.name == MODULES):
             target = output_dir / source.name
             if target.is_dir():
                 shutil.rmtree(target)
             source.replace(target)
+
+
+def _share_weights(folder: Path) -> None:
+    """Lets everyone read the weights who may read the other files; safetensors writes them for their owner alone."""
+    mode = (folder / MODULES).stat().st_mode
+    for weights in folder.rglob("*.safetensors"):
+        weights.chmod(mode)
 
 
 def to_sentence_transformer(

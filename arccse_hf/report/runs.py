@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
@@ -10,16 +9,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
-
-STATE = "trainer_state.json"
-RESULTS = "all_results.json"
-SETTINGS = "run_settings.json"
-SNAPSHOTS = {"before": "snapshot_before.json", "after": "snapshot_after.json"}
+from ..run_folder import (
+    COSINES,
+    RESULTS,
+    SETTINGS,
+    STATE,
+    checkpoints,
+    is_done,
+    kept_step,
+    metrics_of,
+    read_cosines,
+    read_json,
+    short_names,
+)
 
 Series = tuple[list[float], list[float]]
 """The x and the y of the points of a curve."""
-
-_TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
 
 @dataclass
@@ -32,7 +37,7 @@ class Run:
         results: `all_results.json`: the scores before and after.
         settings: `run_settings.json`: the arguments in groups, `model`, `data` and `training`.
         margin: ArcCon's margin in degrees.
-        snapshots: Cosines of a sample, `before` and `after` training; see `arccse_hf.training.cosine_samples`.
+        cosine_samples: Cosines of a sample, `before` and `after` training; see `arccse_hf.training.cosine_samples`.
         missing: What was not found, in words.
     """
 
@@ -41,7 +46,7 @@ class Run:
     results: Mapping = field(default_factory=dict)
     settings: Mapping[str, Mapping] = field(default_factory=dict)
     margin: float | None = None
-    snapshots: Mapping[str, Mapping] = field(default_factory=dict)
+    cosine_samples: Mapping[str, Mapping] = field(default_factory=dict)
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -54,8 +59,7 @@ class Run:
         """The step whose weights the finished run kept: the best one's where it was asked for, else the last."""
         by_default = self.state.get("best_model_checkpoint") is not None
         loads_best = self.settings.get("training", {}).get("load_best_model_at_end", by_default)
-        last = self.state.get("global_step", 0)
-        return (self.state.get("best_global_step") or last) if loads_best else last
+        return kept_step(self.state, loads_best)
 
 
 def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
@@ -67,58 +71,31 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
         raise UserError("report: no run was given; name the output folder of one")
-    return [_read_run(path, name) for path, name in zip(paths, distinct_names(paths), strict=True)]
-
-
-def distinct_names(paths: Sequence[Path]) -> list[str]:
-    """The last part of each path, or as many as it takes to tell it from the others."""
-    names = []
-    for own in paths:
-        depth = 1
-        while depth < len(own.parts) and sum(other.parts[-depth:] == own.parts[-depth:] for other in paths) > 1:
-            depth += 1
-        names.append("/".join(own.parts[-depth:]))
-    return names
+    names = short_names([str(path) for path in paths], parts=1)
+    return [_read_run(path, name) for path, name in zip(paths, names, strict=True)]
 
 
 def _read_run(folder: Path, name: str) -> Run:
-    checkpoints = sorted(
-        (path for path in folder.glob("checkpoint-*") if path.name.rpartition("-")[2].isdigit()),
-        key=lambda path: int(path.name.rpartition("-")[2]),
-        reverse=True,
-    )
-    places = [folder, *checkpoints]
+    places = [folder, *checkpoints(folder)]
     home = next((place for place in places if (place / STATE).is_file()), None)
     if home is None:
         raise UserError(f"report {folder}: is no run: neither it nor a checkpoint-* in it holds a {STATE}")
-    state = _read(home / STATE)
-    results, settings = _read(folder / RESULTS), _read(folder / SETTINGS)
-    config = next((found for place in places if "angular_margin" in (found := _read(place / "config.json"))), {})
+    results, settings = read_json(folder / RESULTS), read_json(folder / SETTINGS)
+    configs = (read_json(place / "config.json") for place in places)
+    config = next((config for config in configs if "angular_margin" in config), {})
     margin = settings.get("model", {}).get("angular_margin", config.get("angular_margin"))
-    snapshots = {when: _read(folder / file) for when, file in SNAPSHOTS.items()}
+    cosine_samples = {when: read_cosines(folder, when) for when in COSINES}
 
     missing = []
-    if home != folder:
-        missing.append(f"{STATE}: the run has not ended; {home.name} shows how far it came")
+    if not is_done(folder):
+        how_far = f"; {home.name} shows how far it came" if home != folder else ""
+        missing.append(f"The run has not ended{how_far}")
     if not results:
         missing.append(f"{RESULTS}: no scores before and after")
     if not settings:
         missing.append(f"{SETTINGS}: no settings to show")
-    missing += [f"{SNAPSHOTS[when]}: no cosines {when} training" for when, found in snapshots.items() if not found]
-    return Run(name, state, results, settings, margin, snapshots, missing)
-
-
-def _read(path: Path) -> dict:
-    """The object of a JSON file; empty if there is no such file."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return {}
-    except (OSError, ValueError) as error:
-        raise UserError(f"report {path}: can't be read as JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise UserError(f"report {path}: holds no JSON object")
-    return content
+    missing += [f"{COSINES[when]}: no cosines {when} training" for when, sample in cosine_samples.items() if not sample]
+    return Run(name, read_json(home / STATE), results, settings, margin, cosine_samples, missing)
 
 
 def training_series(run: Run, key: str) -> Series:
@@ -135,7 +112,7 @@ def evaluations(run: Run) -> list[tuple[int, dict[str, float]]]:
     end = max((index for index, line in enumerate(run.history) if "train_runtime" in line), default=len(run.history))
     by_step: dict[int, dict[str, float]] = {}
     for index, line in enumerate(run.history):
-        if metrics := _metrics(line, "eval_"):
+        if metrics := metrics_of(line):
             by_step.setdefault(run.kept_step if index > end else line["step"], metrics)
     return sorted(by_step.items())
 
@@ -171,7 +148,7 @@ def decision_boundary(margin: float, limit: float = 90.0) -> Series:
 
 def sts_points(run: Run, when: str) -> Series:
     """Gold score (x) and predicted cosine (y) of the sampled pairs, where both are finite."""
-    sts = run.snapshots.get(when, {}).get("sts", {})
+    sts = run.cosine_samples.get(when, {}).get("sts", {})
     pairs = zip(sts.get("scores", []), sts.get("cosines", []), strict=True)
     points = [pair for pair in pairs if all(_is_number(value) for value in pair)]
     return [score for score, _ in points], [cosine for _, cosine in points]
@@ -179,23 +156,15 @@ def sts_points(run: Run, when: str) -> Series:
 
 def cosines(run: Run, when: str, kind: str) -> list[float]:
     """The finite sampled cosines of a kind: `positives`, `negatives`, `closer` or `farther`."""
-    return [value for value in run.snapshots.get(when, {}).get(kind, []) if _is_number(value)]
+    return [value for value in run.cosine_samples.get(when, {}).get(kind, []) if _is_number(value)]
 
 
 def scores(runs: Sequence[Run]) -> dict[str, list[tuple[float | None, float | None]]]:
     """For every metric in `all_results.json` of some run, each run's value before and after."""
-    before = [_metrics(run.results, "before_") for run in runs]
-    after = [_metrics(run.results, "eval_") for run in runs]
+    before = [metrics_of(run.results, "before_") for run in runs]
+    after = [metrics_of(run.results) for run in runs]
     names = dict.fromkeys(name for metrics in (*after, *before) for name in metrics)
     return {name: [(b.get(name), a.get(name)) for b, a in zip(before, after, strict=True)] for name in names}
-
-
-def _metrics(line: Mapping, prefix: str) -> dict[str, float]:
-    return {
-        name.removeprefix(prefix): value
-        for name, value in line.items()
-        if name.startswith(prefix) and not name.endswith(_TIMINGS) and isinstance(value, (int, float))
-    }
 
 
 def _is_number(value: object) -> bool:

@@ -107,13 +107,13 @@ def _sts(styled: Sequence[tuple[Run, Style]]) -> Section:
         "Pairs of the first STS task before and after training; a good encoder's cosines rise with the score.",
     )
     for run, style in styled:
-        points = {when: found for when in run.snapshots if (found := sts_points(run, when))[0]}
+        points = {when: found for when in run.cosine_samples if (found := sts_points(run, when))[0]}
         if not points:
-            section.notes.append(f"{run.name} has no snapshot of scored pairs.")
+            section.notes.append(f"{run.name} has no cosines of scored pairs.")
             continue
         limits = figures.limits_of([cosine for _, values in points.values() for cosine in values])
         for when, found in points.items():
-            sts = run.snapshots[when]["sts"]
+            sts = run.cosine_samples[when]["sts"]
             metric = f"{'before' if when == 'before' else 'eval'}_{sts['task']}_spearman"
             score = f"; Spearman of all {run.results[metric]:.4f}" if metric in run.results else ""
             text = (
@@ -131,10 +131,10 @@ def _cosines(styled: Sequence[tuple[Run, Style]]) -> Section:
         "versions with the small and the large span masked.",
     )
     for run, style in styled:
-        groups = {when: {kind: cosines(run, when, kind) for kind in _KINDS} for when in run.snapshots}
+        groups = {when: {kind: cosines(run, when, kind) for kind in _KINDS} for when in run.cosine_samples}
         groups = {when: found for when, found in groups.items() if any(found.values())}
         if not groups:
-            section.notes.append(f"{run.name} has no snapshot of training rows.")
+            section.notes.append(f"{run.name} has no cosines of training rows.")
             continue
         if not any(found["closer"] for found in groups.values()):
             section.notes.append(f"{run.name} has no masked versions: no sentence of its sample got a triplet.")

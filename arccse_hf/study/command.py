@@ -11,10 +11,11 @@ import yaml
 
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
-from ..evaluation.tables import check_writable, print_grid, table_console
+from ..evaluation.tables import print_grid, table_console
 from ..options import Settings
 from ..recipes import RECIPES, find_recipe
 from ..report import needing_matplotlib
+from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments
 from ..training.config_file import read_config
 from .execute import SCORES, describe, execute, read_outcome

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import shutil
@@ -23,14 +22,14 @@ from ..evaluation.compare import score_suite
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
 from ..options import Settings
-from ..report.runs import RESULTS, SETTINGS, SNAPSHOTS, STATE
+from ..run_folder import RECORDS, RESULTS, SETTINGS, is_done, read_json, write_json
 from ..training.config import parse_arguments
 from .plan import PlannedRun, StudyConfig, format_choice
 
 CONFIG = "config.yaml"
 SCORES = "study_scores.json"
 SAMPLES = "study_samples.npz"
-_RECORD = {CONFIG, SCORES, SAMPLES, STATE, RESULTS, SETTINGS, *SNAPSHOTS.values()}
+_KEPT = {CONFIG, SCORES, SAMPLES, *RECORDS}
 
 
 @dataclass
@@ -61,7 +60,7 @@ def read_outcome(plan: StudyConfig, run: PlannedRun) -> Outcome | None:
     folder = plan.output_dir / run.name
     if not (folder / SCORES).is_file():
         return None
-    outcome = Outcome(**json.loads((folder / SCORES).read_text(encoding="utf-8")))
+    outcome = Outcome(**read_json(folder / SCORES))
     chosen = chosen_fields(plan, run.variant) if run.kind == "run" else {}
     wanted = plan.config(run, chosen)
     # What trials will choose that are not there (any more) can't be compared yet.
@@ -136,15 +135,14 @@ def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
     if run.kind != "untrained":
         (folder / CONFIG).write_text(config, encoding="utf-8")
         start = time.perf_counter()
-        # The script's last act is to remove final-checkpoint, once the model is exported.
-        if not (folder / "modules.json").is_file() or (folder / "final-checkpoint").exists():
+        if not is_done(folder):
             _train(plan, folder)
         outcome.seconds = time.perf_counter() - start
-        settings = json.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+        settings = read_json(folder / SETTINGS)
         outcome.metric = settings["training"]["metric_for_best_model"]
         if outcome.metric is None:
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
-        results = json.loads((folder / RESULTS).read_text(encoding="utf-8"))
+        results = read_json(folder / RESULTS)
         outcome.value = results[f"eval_{outcome.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
         model = parse_arguments(fields)[0]
@@ -154,7 +152,7 @@ def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
     _write(folder, outcome, samples)
     if run.kind != "untrained" and not plan.keep_models:
         for path in folder.iterdir():
-            if path.name not in _RECORD:
+            if path.name not in _KEPT:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         print("scored; its weights are not kept (keep_models: true keeps them)", flush=True)
     return outcome
@@ -193,9 +191,7 @@ def _write(folder: Path, outcome: Outcome, samples: Mapping[str, PerItemScores])
             arrays[f"{task}/references"] = sample.references
     if arrays:
         np.savez_compressed(folder / SAMPLES, **arrays)
-    unfinished = folder / f"{SCORES}.unfinished"
-    unfinished.write_text(json.dumps(asdict(outcome), indent=2) + "\n", encoding="utf-8")
-    os.replace(unfinished, folder / SCORES)
+    write_json(folder / SCORES, asdict(outcome))
 
 
 def describe(run: PlannedRun) -> str:

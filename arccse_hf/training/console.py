@@ -14,6 +14,7 @@ from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.utils import logging as transformers_logging
 
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+from ..run_folder import metrics_of
 from .arguments import ArcCSETrainingArguments
 
 COLUMNS = {
@@ -27,7 +28,6 @@ COLUMNS = {
 """Names in the log and their headings; a column that the first row of a run does not have is left out."""
 
 _WIDTH = 9
-_TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 _LIBRARIES = r"(torch|transformers|accelerate|datasets|sentence_transformers|huggingface_hub)(\.|$)"
 
 
@@ -118,7 +118,7 @@ class ConsoleCallback(TrainerCallback):
         self._mark = time.perf_counter()
         if self._console is None or not metrics:
             return
-        scores = evaluation_scores(metrics)
+        scores = metrics_of(metrics)
         chosen = (args.metric_for_best_model or "").removeprefix("eval_")
         words = []
         for name in sorted(scores, key=lambda name: name != chosen):
@@ -172,12 +172,6 @@ def header(
         objective = f"ArcCon {margin:g} degrees" if margin else "NT-Xent"
         words.append(objective + (f" + {args.triplet_weight:g} x triplet" if args.triplet_weight else ""))
     return words
-
-
-def evaluation_scores(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Returns the scores among an evaluation's `metrics`, without the prefix `eval_` and without timings."""
-    names = [name for name in metrics if name.startswith("eval_") and not name.endswith(_TIMINGS)]
-    return {name.removeprefix("eval_"): metrics[name] for name in names}
 
 
 @contextlib.contextmanager

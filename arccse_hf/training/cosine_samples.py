@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import json
 import logging
 import os
 from collections.abc import Iterator
@@ -15,12 +14,10 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.collator import ArcCSECollator
 from ..evaluation import STSTask, TaskSuite, cosine_similarity
+from ..run_folder import write_json
 from .trainer import ArcCSETrainer
 
 logger = logging.getLogger(__name__)
-
-BEFORE_FILE = "snapshot_before.json"
-AFTER_FILE = "snapshot_after.json"
 
 _ROWS = 256
 _NEGATIVES = 2048
@@ -53,16 +50,16 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad(), trainer.compute_loss_context_manager(), _seeded(model.device):
-            snapshot = _training_cosines(trainer, rows)
+            sample = _training_cosines(trainer, rows)
             task = next((task for task in suite.tasks if isinstance(task, STSTask)), None) if suite else None
             if task is not None:
-                snapshot["sts"] = _sts_cosines(trainer, task)
+                sample["sts"] = _sts_cosines(trainer, task)
     finally:
         for module, training in modes:
             module.training = training
     if trainer.is_world_process_zero():
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        Path(path).write_text(json.dumps(snapshot) + "\n", encoding="utf-8")
+        write_json(Path(path), sample, indent=None)
 
 
 def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[float] | int]:

@@ -1,6 +1,5 @@
 """The training script, from arguments to the exported model: what `run_arccse.py` and `arccse train` run."""
 
-import json
 import logging
 import shutil
 from collections.abc import Sequence
@@ -23,20 +22,35 @@ from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from ..inference.export import export
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
-from ..run_folder import check_output_dir
+from ..run_folder import (
+    COSINES,
+    FINAL_CHECKPOINT,
+    RESULTS,
+    SETTINGS,
+    begin_run,
+    check_output_dir,
+    finish_run,
+    kept_step,
+    metrics_of,
+    no_empty_folder,
+    write_json,
+)
 from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .backbone import load_backbone
 from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import parse_arguments
-from .cosine_samples import AFTER_FILE, BEFORE_FILE, save_cosine_sample
+from .cosine_samples import save_cosine_sample
 from .distributed import on_first_process
 from .model_card import model_card
+from .provenance import hardware, package_versions
 from .rows import input_length
+from .throughput import TrainingClock
 from .trainer import ArcCSETrainer
 
 logger = logging.getLogger("arccse_hf")
 
-STREAM_SAMPLE = 1_000  # rows of a stream that are looked at before training
+STREAM_SAMPLE = 1_000
+"""Number of rows of a stream that are looked at before training."""
 
 
 @dataclass
@@ -62,6 +76,27 @@ def main(argv: Sequence[str]) -> None:
         show_results(result)
 
 
+@dataclass
+class Setup:
+    """All that a run needs once every check has passed.
+
+    Attributes:
+        trainer: Ready to train.
+        tokenizer: Of the encoder.
+        rows: What is trained on.
+        sample: Rows of it that can be looked at.
+        counts: What became of the rows that were read.
+        suite: What is measured, if anything.
+    """
+
+    trainer: ArcCSETrainer
+    tokenizer: PreTrainedTokenizerBase
+    rows: Dataset | TextStream
+    sample: Dataset
+    counts: CleaningCounts
+    suite: TaskSuite | None
+
+
 def run(
     model_args: ModelArguments, data_args: DataArguments, args: ArcCSETrainingArguments, texts: Dataset | None = None
 ) -> TrainResult:
@@ -78,21 +113,44 @@ def run(
     """
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
-    check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=args.resume_from_checkpoint)
+    with no_empty_folder(args.output_dir):
+        resume = check_start(data_args, args)
+        set_seed(args.seed)
+        model, tokenizer = load_backbone(model_args)
+        # What was left open is settled now: the card and the settings say what it became.
+        model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
+        setup = prepare(model, tokenizer, data_args, args, texts)
+        args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
+        trained = fit(setup, resume)
+    before, after = measure(setup)
+    write_records(setup, trained, before, after, model_args, data_args)
+    card = model_card(model_args, data_args, args, counts=setup.counts, before=before, after=after)
+    export_trained(setup, card)
+    setup.trainer.end()
+    return TrainResult(args.output_dir, before, after)
+
+
+def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str | bool | None:
+    """Returns what `Trainer.train` is to resume from; checks what can be checked before anything is loaded."""
+    resuming = (args.resume_from_checkpoint or "false").lower() != "false"
+    check_output_dir(args.output_dir, overwrite=args.overwrite_output_dir, resume=resuming)
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming True: a stream has no end to count epochs by; say how long with --max_steps N")
-    resume = resume_argument(args)
-    set_seed(args.seed)
+    return resume_argument(args)
 
-    model, tokenizer = load_backbone(model_args)
-    # What was left open is settled now: the card and the settings say what it became.
-    model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
+
+def prepare(
+    model: ArcCSEForContrastiveLearning,
+    tokenizer: PreTrainedTokenizerBase,
+    data_args: DataArguments,
+    args: ArcCSETrainingArguments,
+    texts: Dataset | None,
+) -> Setup:
+    """Reads what is trained on and measured, and makes the trainer; see `run`."""
     input_length(model, tokenizer, args.max_seq_length)  # wrong settings are told before the data is read
-
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
         rows, sample, counts = load_rows(data_args, args, tokenizer, held_out, texts)
-
     trainer = ArcCSETrainer(
         model=model,
         args=args,
@@ -100,50 +158,93 @@ def run(
         processing_class=tokenizer,
         eval_suite=suite,
     )
-    args = trainer.args  # a copy, in which the evaluation settings fit to what is measured
     if args.triplet_weight > 0:
         log_triplets(sample, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add(), sample is rows)
-    if args.overwrite_output_dir and not args.resume_from_checkpoint and args.should_save:
-        for checkpoint in Path(args.output_dir).glob("checkpoint-*"):
-            shutil.rmtree(checkpoint)
-        for name in ("all_results.json", AFTER_FILE):
-            (Path(args.output_dir) / name).unlink(missing_ok=True)
+    return Setup(trainer, tokenizer, rows, sample, counts, suite)
 
+
+def fit(setup: Setup, resume: str | bool | None) -> dict[str, float]:
+    """Trains, with cosines of a sample before and after it.
+
+    Returns:
+        Trainer's metrics of training; its speed is that of the steps alone.
+    """
+    trainer, args = setup.trainer, setup.trainer.args
+    folder = Path(args.output_dir)
+    if trainer.is_world_process_zero():
+        facts = {"versions": package_versions(), "hardware": hardware(args)}
+        begin_run(folder, resume=bool(resume), overwrite=args.overwrite_output_dir, facts=facts)
+    clock = TrainingClock()
+    trainer.add_callback(clock)
     if args.cosine_samples:
-        save_cosine_sample(trainer, sample, suite, Path(args.output_dir) / BEFORE_FILE)
-    result = trainer.train(resume_from_checkpoint=resume)
-    if data_args.streaming:
-        counts = rows.report_counts(trainer.accelerator)
+        save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["before"])
+    metrics = trainer.train(resume_from_checkpoint=resume).metrics
+    if isinstance(setup.rows, TextStream):
+        setup.counts = setup.rows.report_counts(trainer.accelerator)
     if args.cosine_samples:
-        save_cosine_sample(trainer, sample, suite, Path(args.output_dir) / AFTER_FILE)
-    trainer.log_metrics("train", result.metrics)
-    trainer.save_metrics("train", result.metrics)
-    before, after = {}, {}
-    if suite:
-        # From the history, which a resumed run has of its beginning.
-        start = (line for line in trainer.state.log_history if line["step"] == 0 and suite_metrics(line))
-        before = next(start, {})
-        after = trainer.evaluate()
-        trainer.log_metrics("eval", after)
-        trainer.save_metrics("eval", after)
-        before, after = suite_metrics(before), suite_metrics(after)
-        trainer.save_metrics("before", {f"before_{name}": value for name, value in before.items()})
+        save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["after"])
+    metrics |= clock.metrics(args, setup.rows)
+    if clock.seconds:
+        logger.info(
+            "%s steps in %s s, %s rows per second; evaluations and checkpoints not counted",
+            f"{clock.steps:,}",
+            f"{clock.seconds:,.1f}",
+            f"{metrics['train_samples_per_second']:,.1f}",
+        )
+    return metrics
+
+
+def measure(setup: Setup) -> tuple[dict[str, float], dict[str, float]]:
+    """Returns the metrics of the untrained encoder and of the trained one; empty where nothing is measured.
+
+    They stand in the log, which a resumed run has from its beginning; only weights that were not measured yet are
+    measured here.
+    """
+    trainer, suite = setup.trainer, setup.suite
+    if suite is None:
+        return {}, {}
+
+    def measured(step: int) -> dict[str, float]:
+        lines = [metrics_of(line) for line in trainer.state.log_history if line["step"] == step]
+        complete = [metrics for metrics in lines if metrics.keys() >= set(suite.metric_names())]
+        return complete[-1] if complete else {}
+
+    kept = kept_step(asdict(trainer.state), trainer.args.load_best_model_at_end)
+    return measured(0), measured(kept) or metrics_of(trainer.evaluate())
+
+
+def write_records(
+    setup: Setup,
+    trained: dict[str, float],
+    before: dict[str, float],
+    after: dict[str, float],
+    model_args: ModelArguments,
+    data_args: DataArguments,
+) -> None:
+    """Writes the log, the scores and the settings of a run."""
+    trainer = setup.trainer
     trainer.save_state()
     if trainer.is_world_process_zero():
-        settings = {"model": asdict(model_args), "data": asdict(data_args), "training": args.to_dict()}
-        (Path(args.output_dir) / "run_settings.json").write_text(json.dumps(settings, indent=2))
+        folder = Path(trainer.args.output_dir)
+        scores = {f"before_{name}": value for name, value in before.items()}
+        scores |= {f"eval_{name}": value for name, value in after.items()}
+        write_json(folder / RESULTS, trained | scores)
+        settings = {"model": asdict(model_args), "data": asdict(data_args), "training": trainer.args.to_dict()}
+        write_json(folder / SETTINGS, settings)
 
+
+def export_trained(setup: Setup, card: str) -> None:
+    """Exports what was trained, and marks the run as done."""
+    trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
     # Through a checkpoint, because the weights may be sharded over processes.
-    final = Path(args.output_dir) / "final-checkpoint"
+    final = folder / FINAL_CHECKPOINT
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():
-        card = model_card(model_args, data_args, args, counts=counts, before=before, after=after)
         with without_zero3_init():
             trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
-            export(trained, tokenizer, args.output_dir, card)
+            export(trained, setup.tokenizer, folder, card)
         shutil.rmtree(final)
-    trainer.end()
-    return TrainResult(args.output_dir, before, after)
+        finish_run(folder)
 
 
 def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
@@ -223,13 +324,6 @@ def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
     if checkpoint is not None:
         check_checkpoint(checkpoint, checksums=False)
     return newest or given
-
-
-def suite_metrics(line: dict[str, float]) -> dict[str, float]:
-    """The metrics of the suite in a log line of an evaluation, without the prefix and the timings."""
-    timings = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-    names = [name for name in line if name.startswith("eval_") and not name.endswith(timings)]
-    return {name.removeprefix("eval_"): line[name] for name in names}
 
 
 def show_results(result: TrainResult) -> None:

@@ -305,7 +305,7 @@ def test_a_streaming_run_leaves_a_model_and_goes_on_when_interrupted(workers, co
     script.main(command)
     out = tmp_path / "out"
     whole = (out / "model.safetensors").read_bytes()
-    assert {"modules.json", "snapshot_before.json", "snapshot_after.json"} <= {path.name for path in out.iterdir()}
+    assert {"modules.json", "cosines_before.json", "cosines_after.json"} <= {path.name for path in out.iterdir()}
     assert "first rows of the stream: 48 of 48 rows kept" in caplog.text
     assert "rows read by process 0 of 1: " in caplog.text
     card = (out / "README.md").read_text()

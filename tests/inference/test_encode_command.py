@@ -196,7 +196,7 @@ class TestErrors:
             encode(model, "*.parquet")
         with pytest.raises(UserError, match="nowhere: neither a folder nor a hub id"):
             encode(str(folder / "nowhere"), "x.txt")
-        with pytest.raises(UserError, match="--output_dir x.txt: can't be written"):
+        with pytest.raises(UserError, match="--output_dir x.txt: cannot be written"):
             encode(model, "x.txt", output="x.txt")
         with pytest.raises(UserError, match="--output_dtype int8: choose from float32, float16"):
             encode(model, "x.txt", output_dtype="int8")

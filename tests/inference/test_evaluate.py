@@ -19,10 +19,11 @@ from arccse_hf.errors import UserError
 from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
 from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
-from arccse_hf.evaluation.tables import difference_grid, score_grids, short_names, to_markdown, write_report
+from arccse_hf.evaluation.tables import difference_grid, score_grids, to_markdown, write_report
 from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import evaluate, run
 from arccse_hf.inference.open import load_encoder
+from arccse_hf.run_folder import short_names
 
 WORDS = "a cat dog sat ran on the mat far home".split()
 SENTENCES = ["a cat sat", "the dog ran far", "a dog ran home on the mat", "cat", "the mat"]
@@ -254,8 +255,8 @@ class TestComparison:
         assert "| y | **0.100** | **-2.000** | NaN |" in to_markdown([grid])
 
     def test_names_are_as_short_as_they_can_be_told_apart(self):
-        assert short_names(["/runs/out/a/", "b"]) == ["out/a", "b"]
-        assert short_names(["x/one/b/m", "x/two/b/m", "org/name"]) == ["one/b/m", "two/b/m", "org/name"]
+        assert short_names(["/runs/out/a/", "b"], parts=2) == ["out/a", "b"]
+        assert short_names(["x/one/b/m", "x/two/b/m", "org/name"], parts=2) == ["one/b/m", "two/b/m", "org/name"]
 
     def test_the_report_holds_everything_and_valid_json(self, suite, tmp_path):
         results = two_results(suite)
@@ -325,7 +326,7 @@ class TestCommand:
         assert "geometry failed: RuntimeError: no luck" in printed and "Spearman" in printed
 
     def test_an_output_that_cannot_be_written_is_refused_before_the_work(self, plain, own_pairs):
-        with pytest.raises(UserError, match=r"--output_dir .*own.csv: can't be written"):
+        with pytest.raises(UserError, match=r"--output_dir .*own.csv: cannot be written"):
             run([plain], ["sts"], data=own_pairs, output=Path(own_pairs))
 
     def test_mteb_is_an_extra(self, plain, monkeypatch):

@@ -15,7 +15,7 @@ from transformers import AutoModel
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.inference.export import export, to_sentence_transformer
 from arccse_hf.model.configuration_arccse import POOLINGS, PROJECTIONS
-from arccse_hf.run_folder import FINISHED
+from arccse_hf.run_folder import MODULES
 
 TEXTS = ["the red cat", "a quick dog crosses the long road near a new house", "two birds"]
 
@@ -92,6 +92,8 @@ numpy.save({str(tmp_path / "auto.npy")!r}, states[:, 0].numpy())
     assert json.loads((tmp_path / "out" / "config.json").read_text())["model_type"] == "bert"
     assert (tmp_path / "out" / "README.md").read_text() == "# A model"
     assert list((tmp_path / "out").glob("*.py")) == []
+    modes = {path.name: oct(path.stat().st_mode) for path in (tmp_path / "out").iterdir() if path.is_file()}
+    assert set(modes.values()) == {modes["config.json"]}, modes
 
 
 @pytest.mark.parametrize("pooling", POOLINGS)
@@ -152,7 +154,7 @@ def test_a_new_export_replaces_an_old_one_only_when_it_is_whole(tmp_path, tokeni
     other, _ = trained(tokenizer, "electra", pooling="cls", projection="mlp")
     export(other, tokenizer, tmp_path)
     assert (tmp_path / "notes.txt").read_text() == "mine"
-    assert (tmp_path / FINISHED).exists()
+    assert (tmp_path / MODULES).exists()
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "electra"
 
 

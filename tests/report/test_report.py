@@ -60,8 +60,9 @@ def make_run(folder, *, margin=10.0, leave_out=(), **files):
             "data": {"train_file": ["a.txt", "b.txt"]},
             "training": {"load_best_model_at_end": True, "weight_decay": 0.0, "output_dir": str(folder)},
         },
-        "snapshot_before": kinds | {"num_rows": 9, "sts": sts},
-        "snapshot_after": kinds | {"num_rows": 9, "sts": sts},
+        "run_status": {"status": "done"},
+        "cosines_before": kinds | {"num_rows": 9, "sts": sts},
+        "cosines_after": kinds | {"num_rows": 9, "sts": sts},
     }  # fmt: skip
     folder.mkdir(parents=True)
     for name, value in (content | files).items():
@@ -163,7 +164,7 @@ def test_boundaries_of_equal_margins_are_both_seen():
 def test_the_page_holds_every_run_and_needs_nothing_else(tmp_path):
     first = make_run(tmp_path / "simcse<b>", margin=0.0)
     scores = {"eval_dev_spearman": 0.8, "before_dev_spearman": math.nan}
-    second = make_run(tmp_path / "arccse_10", all_results=scores, leave_out=("snapshot_before", "snapshot_after"))
+    second = make_run(tmp_path / "arccse_10", all_results=scores, leave_out=("cosines_before", "cosines_after"))
     page = write_report([first, second, first], tmp_path / "out")
     text = page.read_text(encoding="utf-8")
     assert "simcse&lt;b&gt;" in text and "<b>" not in text and "arccse_10" in text
@@ -194,13 +195,13 @@ def test_what_is_missing_is_said(tmp_path):
     state = {"global_step": 1, "log_history": [{"step": 1, "loss": 1.0, "arccon_loss": 0.5}]}
     bare = make_run(
         tmp_path / "bare", trainer_state=state,
-        leave_out=("all_results", "run_settings", "snapshot_before", "snapshot_after"),
+        leave_out=("all_results", "run_settings", "cosines_before", "cosines_after"),
     )  # fmt: skip
     text = write_report([bare], tmp_path / "out").read_text(encoding="utf-8")
     for said in (
-        "all_results.json: no scores", "run_settings.json: no settings", "snapshot_before.json: no cosines",
-        "snapshot_after.json: no cosines", "No run has scores", "No run measured a score", "Not measured in bare",
-        "Margin unknown of bare", "bare has no snapshot of scored pairs", "bare has no snapshot of training rows",
+        "all_results.json: no scores", "run_settings.json: no settings", "cosines_before.json: no cosines",
+        "cosines_after.json: no cosines", "No run has scores", "No run measured a score", "Not measured in bare",
+        "Margin unknown of bare", "bare has no cosines of scored pairs", "bare has no cosines of training rows",
         "Share of violated triplets: not in the log of bare", "No run has a run_settings.json",
     ):  # fmt: skip
         assert said in text
@@ -215,7 +216,7 @@ def test_a_stopped_run_is_read_from_its_last_checkpoint(tmp_path):
         (checkpoint / "config.json").write_text(json.dumps({"model_type": "arccse", "angular_margin": step / 10}))
     (run,) = read_runs([tmp_path / "run"])
     assert (run.state["global_step"], run.margin) == (100, 10.0)
-    assert "the run has not ended; checkpoint-100" in run.missing[0]
+    assert "The run has not ended; checkpoint-100" in run.missing[0]
 
 
 def test_runs_of_one_name_are_told_apart(tmp_path):
@@ -229,10 +230,10 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     run = make_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output_dir .*file: cannot write there"):
-        write_report([make_run(tmp_path / "bare", trainer_state={}, snapshot_before={}, snapshot_after={},
+        write_report([make_run(tmp_path / "bare", trainer_state={}, cosines_before={}, cosines_after={},
                                run_settings={})], tmp_path / "file")  # fmt: skip
     (run / "all_results.json").write_text('{"half": ')
-    with pytest.raises(UserError, match="all_results.json: can't be read as JSON"):
+    with pytest.raises(UserError, match="all_results.json: cannot be read as JSON"):
         read_runs([run])
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + [
         f"arccse_hf.report.{name}" for name in ("figures", "sections", "page")
@@ -245,7 +246,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
 
 def test_the_command_prints_where_the_page_is(tmp_path, capsys):
     state = {"global_step": 0, "log_history": []}
-    run = make_run(tmp_path / "run", trainer_state=state, snapshot_before={}, snapshot_after={}, run_settings={})
+    run = make_run(tmp_path / "run", trainer_state=state, cosines_before={}, cosines_after={}, run_settings={})
     with pytest.raises(SystemExit) as done:
         main(["report", str(run), "--output_dir", str(tmp_path / "out")])
     assert done.value.code == 0 and "report.html" in capsys.readouterr().out

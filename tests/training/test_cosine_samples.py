@@ -137,9 +137,8 @@ def test_the_sts_pairs_get_the_cosines_of_inference(tmp_path, rows, tokenizer, s
 
 
 def test_the_report_reads_what_a_snapshot_writes(tmp_path, rows, tokenizer, suite):
-    assert report.SNAPSHOTS == {"before": snapshots.BEFORE_FILE, "after": snapshots.AFTER_FILE}
     found = snapshot_of(make_trainer(tmp_path, rows, tokenizer, suite), rows, suite, tmp_path / "snapshot.json")
-    run = report.Run("run", {}, snapshots={"after": found})
+    run = report.Run("run", {}, cosine_samples={"after": found})
     assert report.sts_points(run, "after") == (suite.tasks[1].pairs.scores, found["sts"]["cosines"])
     assert [len(report.cosines(run, "after", kind)) for kind in ("positives", "negatives")] == [48, 6 * 8 * 7]
     assert report.cosines(run, "after", "farther") == found["farther"] != []
@@ -184,6 +183,6 @@ def test_sharding_that_cannot_run_outside_training_is_said_not_crashed_on(
 ):
     trainer = make_trainer(tmp_path, rows, tokenizer)
     monkeypatch.setattr(snapshots, "is_deepspeed_zero3_enabled", lambda: True)
-    save_cosine_sample(trainer, rows, None, tmp_path / "snapshot_before.json")
-    assert not (tmp_path / "snapshot_before.json").exists()
-    assert "No snapshot_before.json: DeepSpeed ZeRO-3" in caplog.text
+    save_cosine_sample(trainer, rows, None, tmp_path / "cosines_before.json")
+    assert not (tmp_path / "cosines_before.json").exists()
+    assert "No cosines_before.json: DeepSpeed ZeRO-3" in caplog.text

@@ -18,6 +18,7 @@ from arccse_hf.data import installed_docs
 from arccse_hf.data.sentences import split_sentences
 from arccse_hf.errors import UserError
 from arccse_hf.inference.loading import resolve_model_path
+from arccse_hf.run_folder import is_done
 from arccse_hf.training import script
 
 ROOT = Path(__file__).parents[2]
@@ -70,15 +71,25 @@ def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, c
 
     results = json.loads((out / "all_results.json").read_text())
     measured = [line["eval_scored_spearman"] for line in state["log_history"] if "eval_scored_spearman" in line]
-    assert len(measured) == 3 + 1  # before, at steps 2 and 4, and after
+    assert len(measured) == 3  # before, and at steps 2 and 4: no weights are measured twice
     assert results["before_scored_spearman"] == measured[0]
-    assert results["eval_scored_spearman"] == max(measured[1:3]) == measured[-1]
-    assert "train_loss" in results
+    assert results["eval_scored_spearman"] == max(measured[1:])
+    assert "train_loss" in results and results["train_samples_per_second"] > 0
+    assert is_done(out)
     card = (out / "README.md").read_text()
     assert "ArcCon, 10 degrees + 0.1 x triplet" in card and f"{results['eval_scored_spearman']:.4f}" in card
     # 15 sentences are measured, one of them stands twice in the text: none is trained on.
     assert "Text: `text.txt`; 33 of 50 rows kept: 1 empty, " in card and "16 held out for evaluation" in card
     assert "SentenceTransformer(" in capsys.readouterr().out
+
+
+def test_weights_that_nobody_has_measured_are_measured_at_the_end(command, tmp_path, scored):
+    script.main([*command, "--eval_data", str(scored), "--eval_steps", "3", "--load_best_model_at_end", "False"])
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    lines = {line["step"]: line["eval_scored_spearman"] for line in state["log_history"] if "eval_runtime" in line}
+    assert list(lines) == [0, 3, 4]
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert results["eval_scored_spearman"] == lines[4]
 
 
 def test_an_interrupted_run_goes_on(command, tmp_path, capsys):
@@ -174,6 +185,7 @@ def test_mistakes_are_named_before_training_starts(mistake, command, tmp_path, m
     with pytest.raises(UserError, match=message) as error:
         script.main([*command, *given])
     assert "\n" not in str(error.value)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -225,7 +237,7 @@ def test_a_finished_model_is_not_replaced_unless_asked(command, tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_named(command, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UserError, match="--output_dir .*file/out: can't write there"):
+    with pytest.raises(UserError, match="--output_dir .*file/out: cannot be written"):
         script.main([*command, "--output_dir", str(tmp_path / "file" / "out")])
 
 

@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from ...data.files import UnreadableFile
 from ...errors import UserError
-from ...evaluation.tables import check_writable
+from ...run_folder import check_writable
 from ..open import Encoder, load_encoder
 from ..process_group import process_group, process_state
 from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows

@@ -1,0 +1,72 @@
+"""How fast training is, without what stands between its steps."""
+
+import math
+import time
+
+import torch
+from torch.utils.data import Dataset
+from transformers import TrainerCallback
+
+from .arguments import ArcCSETrainingArguments
+
+
+class TrainingClock(TrainerCallback):
+    """Measures the time that training itself takes: steps and their data, no evaluation, no checkpoint, no start-up.
+
+    Attributes:
+        seconds: Time of training so far.
+        steps: Optimizer steps in it. Those before a resumed checkpoint are not among them.
+    """
+
+    def __init__(self):
+        self.seconds, self.steps = 0.0, 0
+        self._since: float | None = None
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        """Starts with the first step; the data of the later ones is loaded before they begin."""
+        if self._since is None:
+            self._since = time.perf_counter()
+
+    def on_step_end(self, args, state, control, **kwargs):
+        """Stops where an evaluation or a checkpoint comes next."""
+        self.steps += 1
+        if control.should_evaluate or control.should_save:
+            self._stop()
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        """Goes on behind an evaluation within training."""
+        if self.steps:
+            self._since = time.perf_counter()
+
+    def on_save(self, args, state, control, **kwargs):
+        """Goes on behind a checkpoint."""
+        self._since = time.perf_counter()
+
+    def on_epoch_end(self, args, state, control, **kwargs):
+        """Stops, as Trainer may evaluate and save here too; the next step starts it again."""
+        self._stop()
+
+    def metrics(self, args: ArcCSETrainingArguments, rows: Dataset) -> dict[str, float]:
+        """Returns `train_steps_runtime` in seconds, and rows and steps per second of that time.
+
+        Args:
+            args: The run's.
+            rows: What it trained on.
+        """
+        if not self.seconds:
+            return {}
+        rows_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        if not args.dataloader_drop_last and hasattr(rows, "__len__"):
+            rows_per_step = len(rows) / math.ceil(len(rows) / rows_per_step)
+        return {
+            "train_steps_runtime": round(self.seconds, 4),
+            "train_samples_per_second": round(self.steps * rows_per_step / self.seconds, 3),
+            "train_steps_per_second": round(self.steps / self.seconds, 3),
+        }
+
+    def _stop(self) -> None:
+        if self._since is not None:
+            if torch.accelerator.is_available():
+                torch.accelerator.synchronize()  # what was launched belongs to training
+            self.seconds += time.perf_counter() - self._since
+            self._since = None
