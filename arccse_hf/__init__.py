@@ -21,7 +21,7 @@ Each name is imported when it is asked for: `import arccse_hf` itself takes no t
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import wrapt
 
@@ -87,7 +87,7 @@ def _import_model(module: object) -> None:
 
 
 @wrapt.when_imported(f"{__name__}.model.configuration_arccse")
-def _register_configuration(module: object) -> None:
+def _register_configuration(module: Any) -> None:
     from transformers import AutoConfig
 
     AutoConfig.register(module.ArcCSEConfig.model_type, module.ArcCSEConfig)
@@ -95,7 +95,7 @@ def _register_configuration(module: object) -> None:
 
 
 @wrapt.when_imported(f"{__name__}.model.modeling_arccse")
-def _register_model(module: object) -> None:
+def _register_model(module: Any) -> None:
     from transformers import AutoModel
 
     AutoModel.register(module.ArcCSEModel.config_class, module.ArcCSEModel)

@@ -9,7 +9,7 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from .errors import UserError, did_you_mean
 from .options import Option, Settings
@@ -39,7 +39,7 @@ class Command:
     noun: str = "option"
     suggestions: Mapping[str, str] = field(default_factory=dict)
 
-    def parser(self, *, add_help: bool = True) -> argparse.ArgumentParser:
+    def parser(self, *, add_help: bool = True) -> ArgumentParser:
         """Returns the parser of canonical spellings, which also writes the help."""
         parser = ArgumentParser(
             prog=f"arccse {self.name}",
@@ -59,7 +59,7 @@ class Command:
         for option in self.options:
             if option.group not in groups:
                 groups[option.group] = parser.add_argument_group(option.group) if option.group else parser
-            arguments = {"metavar": option.value_name}
+            arguments: dict[str, Any] = {"metavar": option.value_name}
             if option.type == "switch":
                 arguments = {"action": "store_const", "const": "true"}
             elif option.many:
@@ -107,7 +107,7 @@ class Command:
             return {name: values[0]}
         return {name: [*values, *given.get(name, [])]}
 
-    def read(self, given: Settings) -> dict[str, object]:
+    def read(self, given: Settings) -> dict[str, Any]:
         """Returns the value of every option: the one that was given, or its default.
 
         Raises:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .command_line import Command
 from .options import Option, Settings
@@ -31,7 +32,7 @@ _SET_BY_STUDY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 _RESUME = Option("resume", "switch", help="Go on: do what is not done yet.")
 
 
-def _output_dir(help: str, **settings: object) -> Option:
+def _output_dir(help: str, **settings: Any) -> Option:
     return Option("output_dir", metavar="FOLDER", help=help, old_names=("output",), **settings)
 
 
@@ -253,7 +254,7 @@ def reproduce(argv: Sequence[str]) -> int:
     return run(path, overrides=overrides, output=_path(values["output_dir"]), resume=bool(values["resume"]))
 
 
-def _own_and_fields(command: Command, argv: Sequence[str]) -> tuple[dict[str, object], Settings]:
+def _own_and_fields(command: Command, argv: Sequence[str]) -> tuple[dict[str, Any], Settings]:
     """Returns the values of a command's own options, and the fields of a run among what was given, as text."""
     given = command.parse(argv)
     values = command.read(given)

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from .errors import UserError
 
@@ -37,8 +37,10 @@ class Interval:
     text: str
 
     @cached_property
-    def _parts(self) -> dict[str, str | None]:
-        return _INTERVAL.fullmatch(self.text).groupdict()
+    def _parts(self) -> dict[str, Any]:
+        match = _INTERVAL.fullmatch(self.text)
+        assert match is not None, self.text
+        return match.groupdict()
 
     def __contains__(self, number: float) -> bool:
         parts = self._parts
@@ -177,7 +179,7 @@ class Option:
         return UserError(f"--{self.name} {shown}: {why}{f'; {self.reason}' if self.reason else ''}")
 
 
-def _typed(value: object) -> object:
+def _typed(value: Any) -> object:
     """Returns a mapping of texts with the values that they spell: 1e-6 as a number, true as a bool."""
     if isinstance(value, Mapping):
         return {name: _typed(item) for name, item in value.items()}

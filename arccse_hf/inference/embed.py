@@ -71,7 +71,7 @@ class TrainingEncoder:
     @torch.no_grad()
     def encode_batch(self, texts: Sequence[str]) -> Tensor:
         """Returns the embeddings `[len(texts), dim]` of texts whose tokens were counted before."""
-        batch = pad_views([[self._token_ids[text]] for text in texts], self.pad_token_id)
+        batch = pad_views([[self._token_ids[text].tolist()] for text in texts], self.pad_token_id)
         inputs = {name: values.squeeze(1).to(self.model.device) for name, values in batch.items()}
         return self.model(**inputs, sharded=self.sharded).sentence_embedding
 

@@ -13,7 +13,7 @@ import types
 from collections.abc import Sequence
 from enum import Enum
 from pathlib import Path
-from typing import Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..options import Option
 from .field_rules import ALIASES, CHOICES, COMMAS, COMMON_TRAINER_FIELDS, INTERVALS, OLD_NAMES, REASONS
@@ -62,7 +62,7 @@ def fields_of_dataclasses() -> tuple[Option, ...]:
         for item in dataclasses.fields(arguments):
             if not item.init or item.name in _NOT_TEXT:
                 continue
-            shown = group
+            shown: str | None = group
             if arguments is ArcCSETrainingArguments and item.name in inherited:
                 shown = GROUPS[3] if item.name in COMMON_TRAINER_FIELDS else None
             options.append(_option(item, hints[item.name], shown))
@@ -96,7 +96,7 @@ def _parts(hint: object) -> Sequence[object]:
     return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else [hint]
 
 
-def _kind(name: str, parts: Sequence[object]) -> str:
+def _kind(name: str, parts: Sequence[object]) -> Any:
     if any(part is dict or get_origin(part) is dict for part in parts):
         return "json file" if name in _FILES else "json"
     for kind, found in ((str, "text"), (bool, "bool"), (float, "float"), (int, "int")):
