@@ -254,6 +254,8 @@ class ArcCSETrainingArguments(TrainingArguments):
         super().__post_init__()
         refuse_unsupported(self)
         self.load_best_model_at_end, self.greater_is_better = load_best_model_at_end, greater_is_better
+        if self.device.type == "cpu":
+            self.dataloader_pin_memory = False  # torch would warn that there is nothing to pin for
         if self.deepspeed_plugin is not None:
             # DeepSpeed took its precision from the launch configuration; Trainer requires these two to match it.
             self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"

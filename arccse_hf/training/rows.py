@@ -7,12 +7,18 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedTokenizerBase
 from transformers.trainer_utils import has_length
 
-from ..data.columns import find_column
+from ..data.columns import (
+    CANONICAL_COLUMNS,
+    FIRST_COLUMNS,
+    SCORE_COLUMNS,
+    SECOND_COLUMNS,
+    choose_columns,
+    find_column,
+)
 from ..data.tokenization import tokenize_texts
-from ..data.training_texts import CANONICAL_COLUMNS, choose_columns, kinds_of, texts_as_dataset
+from ..data.training_texts import kinds_of, texts_as_dataset
 from ..errors import UserError
 from ..evaluation import ScoredPairs, STSTask, TaskSuite
-from ..evaluation.sts import FIRST_COLUMNS, SCORE_COLUMNS, SECOND_COLUMNS
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments

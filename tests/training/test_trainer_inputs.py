@@ -93,7 +93,9 @@ def test_scored_pairs_are_measured(as_suite, args, tokenizer, scored, sentences)
     for texts in (scored["sentence1"], scored["sentence2"]):
         batch = tokenizer(texts, padding=True, return_tensors="pt")
         with torch.no_grad():
-            embeddings.append(trainer.model.eval()(batch["input_ids"], batch["attention_mask"]).pooler_output.numpy())
+            embeddings.append(
+                trainer.model.eval()(batch["input_ids"], batch["attention_mask"]).sentence_embedding.numpy()
+            )
     expected = correlations(cosine_similarity(*embeddings), np.array(scored["score"]))["spearman"]
     assert trainer.evaluate()["eval_sts_spearman"] == pytest.approx(expected, abs=1e-6)
 
