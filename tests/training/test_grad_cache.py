@@ -103,7 +103,8 @@ def test_one_chunk_at_a_time_holds_activations(batch):
     model = spread_model(dropout=0.1)
     calls = []
 
-    def watch(_, args, kwargs, embeddings):
+    def watch(_, args, kwargs, output):
+        embeddings = output.training_embedding
         assert len(kwargs["input_ids"]) <= 16
         assert [number for number, held in enumerate(calls) if held is not None and held() is not None] == []
         calls.append(weakref.ref(embeddings) if embeddings.requires_grad else None)
@@ -160,5 +161,5 @@ def test_mixed_precision(tmp_path, rows, tokenizer, monkeypatch):
 
 @pytest.mark.parametrize("size", [0, -64])
 def test_a_chunk_holds_one_text_or_more(tmp_path, size):
-    with pytest.raises(UserError, match=f"--grad_cache_chunk_size {size}: must be 1 or more"):
+    with pytest.raises(UserError, match=f"--grad_cache_chunk_size {size}: must be a number from 1"):
         ArcCSETrainingArguments(output_dir=str(tmp_path), grad_cache_chunk_size=size)
