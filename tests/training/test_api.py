@@ -62,7 +62,7 @@ def test_pairs_and_datasets_train_too(kind, encoder, tmp_path, sentences):
         (None, {"pooling": "max"}, "--pooling max: must be one of cls"),
         (None, {"train_file": ["more.txt"]}, "--train_file: the texts .* are given already"),
         (None, {"streaming": True, "max_steps": 3}, "--streaming True: .*in memory"),
-        (None, {"text_columns": ["body"]}, "--text_columns body: there is no column body among anchor"),
+        (None, {"text_columns": ["body"]}, "--text_columns body: texts has no column body"),
         ("one sentence", {}, "texts: must be sentences, .*not one str"),
         ([], {}, "texts: is empty"),
         (["a sentence", 3], {}, r"texts\[1\]: 3 is not like the rest"),
