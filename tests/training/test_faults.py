@@ -292,7 +292,6 @@ def test_the_script_exports_nothing_of_a_run_that_was_not_good(tmp_path, rows, t
     from transformers import BertModel
 
     from arccse_hf.__main__ import main
-from arccse_hf.training import script
 
     BertModel(tiny_config("bert")).save_pretrained(tmp_path / "encoder")
     tokenizer.save_pretrained(tmp_path / "encoder")
