@@ -33,7 +33,8 @@ def test_every_backbone_trains_saves_and_reloads(family, tmp_path):
     sentences = {name: values[:, 0] for name, values in batch().items()}
     with torch.no_grad():
         expected = model(**sentences).sentence_embedding
-        assert torch.equal(AutoModel.from_pretrained(tmp_path)(**sentences).pooler_output, expected)
+        # Sub-batches of one length round otherwise than a padded batch does.
+        torch.testing.assert_close(AutoModel.from_pretrained(tmp_path)(**sentences).pooler_output, expected)
         again = ArcCSEForContrastiveLearning.from_pretrained(tmp_path)
         assert torch.equal(again(**sentences).sentence_embedding, expected)
     assert isinstance(AutoModel.from_pretrained(tmp_path), ArcCSEModel)
