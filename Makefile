@@ -1,6 +1,7 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
 # make test         the environment, then style, spelling and type checks and the test suite
 # make test-extras  the slow tests of optional extras
+# make soak         real faults done to real runs (docs/reliability.md); some five minutes
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
 # make fields       write the table of all fields of a run anew, after a change of the arguments
@@ -34,6 +35,9 @@ test: .venv/quickstart
 
 test-extras: .venv/quickstart
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras --numprocesses 2
+
+soak: .venv/quickstart
+	$(BIN)/python benchmarks/soak.py --output benchmarks/results/soak.json $(ARGS)
 
 reproduce: .venv/quickstart
 	$(BIN)/python -m arccse_hf reproduce $(CONFIG) $(ARGS)

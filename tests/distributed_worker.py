@@ -176,9 +176,12 @@ def gather():
 
 
 if __name__ == "__main__":
+    import distributed_faults
+
     folder = sys.argv[1]
     # Training arguments start the process group, which `gather` needs.
     results = {mode: train(folder, mode) for mode in MODES} | {"gather": gather(), "order": order(folder)}
+    results["faults"] = distributed_faults.run(folder)
     results["world_size"] = world_size()
     torch.save(results, Path(folder) / f"{torch.distributed.get_rank()}.pt")
     PartialState().wait_for_everyone()

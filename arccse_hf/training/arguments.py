@@ -2,9 +2,12 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import Literal
 
+from accelerate import PartialState
+from accelerate.utils import parse_flag_from_env
 from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
@@ -251,6 +254,9 @@ class ArcCSETrainingArguments(TrainingArguments):
         # knows, so `resolve_eval_settings` does both.
         load_best_model_at_end, greater_is_better = self.load_best_model_at_end, self.greater_is_better
         self.load_best_model_at_end = False
+        if self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"):
+            # transformers starts the process group, and leaves the timeout out where it trains on the CPU.
+            PartialState(cpu=True, backend=self.ddp_backend, timeout=timedelta(seconds=self.ddp_timeout))
         super().__post_init__()
         refuse_unsupported(self)
         self.load_best_model_at_end, self.greater_is_better = load_best_model_at_end, greater_is_better

@@ -311,7 +311,10 @@ class FaultTolerantTrainer(Trainer):
                 f"another process has ended, or has not answered for {self.args.ddp_timeout} s (--ddp_timeout): "
                 f"{one_line(error)[:200]}"
             )
-        no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "allocate memory" in text
+        # oneDNN says no more than that it could not make what it needed the memory for.
+        no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
+            part in text for part in ("allocate memory", "bad_alloc", "could not create a primitive")
+        )
         if not no_memory or self.args.auto_find_batch_size:
             return None
         if not self.model.training:

@@ -62,6 +62,19 @@ def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path
     assert first["reductions"] == second["reductions"] == distributed_worker.STEPS
 
 
+def test_processes_agree_on_faults_that_reach_one_of_them(results):
+    """A loss that is not finite and SIGTERM: all stop, or leave the step out, and go on exactly."""
+    first, second = (result["faults"] for result in results)
+    assert first["stop"] == second["stop"] and first["stop"].startswith("the loss is not finite at step 2: ")
+    assert first["skip"] == second["skip"] == (1, distributed_worker.STEPS)
+    assert first["stop finite"] and first["skip finite"] and second["skip finite"]
+    assert first["status"] == second["status"] == 143 and first["step"] == second["step"] == 2
+    assert first["damaged"] == second["damaged"] and "checkpoint-2: optimizer.pt is missing" in first["damaged"]
+    for name, weight in first["whole"].items():
+        torch.testing.assert_close(first["resumed"][name], weight, atol=1e-7, rtol=0, msg=name)
+        assert torch.equal(first["resumed"][name], second["resumed"][name])
+
+
 def test_processes_draw_dropout_masks_of_their_own(results):
     first, second = (result["pairs"]["random"] for result in results)
     assert first != second

@@ -184,7 +184,11 @@ def test_an_evaluation_that_is_no_number_chooses_no_checkpoint(tmp_path, rows, t
     [
         (signal.SIGTERM, 143, {}),
         (signal.SIGINT, 130, {"gradient_accumulation_steps": 2, "save_strategy": "no", "dataloader_num_workers": 1}),
-        (signal.SIGTERM, 143, {"save_strategy": "epoch", "max_steps": -1, "num_train_epochs": 2}),
+        (
+            signal.SIGTERM,
+            143,
+            {"save_strategy": "epoch", "logging_strategy": "epoch", "max_steps": -1, "num_train_epochs": 2},
+        ),
     ],
 )
 def test_a_signal_writes_a_checkpoint_and_ends_the_process(number, status, settings, trainer, tmp_path, caplog):
@@ -210,6 +214,8 @@ def test_a_signal_writes_a_checkpoint_and_ends_the_process(number, status, setti
     resumed = trainer("run", **settings)
     resumed.train(resume_from_checkpoint=True)
     assert_equal(weights_of(resumed), weights_of(whole))
+    logged = [[line["step"] for line in end.state.log_history if "loss" in line] for end in (resumed, whole)]
+    assert logged[0] == logged[1]
 
 
 def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(trainer, tmp_path, monkeypatch):
@@ -249,6 +255,7 @@ def no_space(*args, **kwargs):
 NO_MEMORY = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
     RuntimeError("[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: you tried"),
+    RuntimeError("could not create a primitive"),
     MemoryError(),
 ]
 
