@@ -1,5 +1,6 @@
 """The reader of files: every kind of file is read as it was written, by every user of the reader alike."""
 
+import json
 import logging
 import os
 
@@ -99,6 +100,9 @@ def test_any_bytes_are_read_or_refused_in_one_line(tmp_path, content, kind):
     ("name", "content", "columns", "rows"),
     [
         ("header.csv", "body\nthe body of it\nanother body\n", ["body"], [("the body of it",), ("another body",)]),
+        ("words.csv", "Guest review\nA quiet room above the old harbour.\n", ["Guest review"],
+         [("A quiet room above the old harbour.",)]),
+        ("short.csv", "Hello there\nHow are you\n", ["text"], [("Hello there",), ("How are you",)]),
         ("none.csv", "A first sentence here.\nAnother one.\n",
          ["text"], [("A first sentence here.",), ("Another one.",)]),
         ("comma.csv", '"The first, a sentence."\nAnother one.\n',
@@ -135,6 +139,14 @@ def test_how_columns_and_rows_are_told(tmp_path, name, content, columns, rows):
     assert list(file.columns) == columns
     assert [values for _, values in file.rows(columns)] == rows
     assert file.count() == len(rows)
+
+
+@pytest.mark.parametrize("characters", range(1, 12))
+def test_an_array_is_read_in_pieces_cut_anywhere(tmp_path, monkeypatch, characters):
+    monkeypatch.setattr("arccse_hf.data.files.json_rows._CHARACTERS_AT_ONCE", characters)
+    rows = [{"text": 'é"\\\U0001f600', "a": True, "b": [None, -1.5e-7, {}]}, {"text": "", "a": 10**20, "b": "\n"}] * 3
+    file = open_file(write(tmp_path / "x.json", json.dumps(rows, indent=characters % 3)), "--option")
+    assert [dict(zip("text a b".split(), values, strict=True)) for _, values in file.rows("text a b".split())] == rows
 
 
 def test_half_of_a_character_is_none(tmp_path):

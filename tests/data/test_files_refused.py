@@ -208,6 +208,8 @@ def test_an_empty_file_is_refused_but_for_encoding(tmp_path, name):
 
 
 def test_a_header_without_rows_is_empty_too(tmp_path):
+    with pytest.raises(UserError, match="its objects are empty"):
+        trained_on(write(tmp_path / "x.jsonl", "{}\n{}\n"), ())
     file = write(tmp_path / "x.csv", "text,n\n\n")
     with pytest.raises(UserError, match="has a header but no rows"):
         trained_on(file, ())

@@ -19,7 +19,6 @@ from datasets import (
     SplitGenerator,
     Value,
 )
-from datasets.builder import Key
 from datasets.exceptions import DatasetGenerationError
 
 from ...errors import UserError, one_line
@@ -50,10 +49,10 @@ class _RowsBuilder(ArrowBasedBuilder):
     def _split_generators(self, dl_manager: object) -> list[SplitGenerator]:
         return [SplitGenerator(name=Split.TRAIN, gen_kwargs={"files": self.files})]
 
-    def _generate_tables(self, files: Sequence[RowFile]) -> Iterator[tuple[Key, pa.Table]]:
+    def _generate_tables(self, files: Sequence[RowFile]) -> Iterator[tuple[str, pa.Table]]:
         for shard, file in enumerate(files):
             for index, table in enumerate(file.tables(self.config.columns)):
-                yield Key(shard, index), table
+                yield f"{shard}_{index}", table
 
 
 def load_rows(files: Sequence[RowFile], columns: Sequence[str], streaming: bool = False) -> Dataset | IterableDataset:

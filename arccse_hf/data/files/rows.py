@@ -60,9 +60,11 @@ class RowFile(ABC):
         return self.path, stat.st_size, stat.st_mtime_ns, tuple(self.columns)
 
     def require_rows(self) -> None:
-        """Raises UnreadableFile if there is no row."""
+        """Raises UnreadableFile if there is no row, or nothing in any."""
         if self.empty:
             raise self.source.fault("has a header but no rows" if self.columns else "is empty; give a file with text")
+        if not self.columns:
+            raise self.source.fault("its objects are empty; give a file with text")
 
     @abstractmethod
     def count(self) -> int:
@@ -93,21 +95,30 @@ class RowFile(ABC):
         Raises:
             UnreadableFile: At the first row that cannot be read, or is no text.
         """
-        rows: list[tuple[str | None, ...]] = []
+        rows: list[NumberedRow] = []
         characters = 0
-        for number, values in self.rows(columns):
-            texts = tuple([self.text(value, number, name) for value, name in zip(values, columns, strict=True)])
-            characters += sum([len(text or "") for text in texts])
-            rows.append(texts)
+        for row in self.rows(columns):
+            rows.append(row)
+            for value in row[1]:
+                if value.__class__ is str:
+                    characters += len(value)
             if characters >= _CHARACTERS_PER_TABLE or len(rows) == _ROWS_PER_TABLE:
-                yield _table(columns, rows)
+                yield self._table(columns, rows)
                 rows, characters = [], 0
         if rows:
-            yield _table(columns, rows)
+            yield self._table(columns, rows)
 
-
-def _table(columns: Sequence[str], rows: Sequence[tuple[str | None, ...]]) -> pa.Table:
-    return pa.table([pa.array(values, pa.string()) for values in zip(*rows, strict=True)], names=list(columns))
+    def _table(self, columns: Sequence[str], rows: Sequence[NumberedRow]) -> pa.Table:
+        numbers, values = zip(*rows, strict=True)
+        arrays = []
+        for name, column in zip(columns, zip(*values, strict=True), strict=True):
+            try:
+                array = pa.array(column, pa.string())
+            except (pa.ArrowException, TypeError, UnicodeEncodeError):  # Some value is no text, or must be mended.
+                checked = [self.text(value, number, name) for value, number in zip(column, numbers, strict=True)]
+                array = pa.array(checked, pa.string())
+            arrays.append(array)
+        return pa.table(arrays, names=list(columns))
 
 
 class ParsedFile(RowFile):
