@@ -56,7 +56,10 @@ def build_parser() -> argparse.ArgumentParser:
     for verb, (command, _) in VERBS.items():
         built = command()
         commands.add_parser(
-            verb, help=first_sentence(built.help), parents=[built.parser(add_help=False)], conflict_handler="resolve"
+            verb,
+            help=first_sentence(built.help),
+            parents=[built.parser(for_completion=True)],
+            conflict_handler="resolve",
         )
     return parser
 

@@ -39,8 +39,13 @@ class Command:
     noun: str = "option"
     suggestions: Mapping[str, str] = field(default_factory=dict)
 
-    def parser(self, *, add_help: bool = True) -> ArgumentParser:
-        """Returns the parser of canonical spellings, which also writes the help."""
+    def parser(self, *, for_completion: bool = False) -> ArgumentParser:
+        """Returns the parser of canonical spellings, which also writes the help.
+
+        Args:
+            for_completion: Whether it is to become a part of the parser that shells complete by. Such a parser knows
+                the choices of values, which `Option.read` checks otherwise, in words of its own.
+        """
         parser = ArgumentParser(
             prog=f"arccse {self.name}",
             usage=f"arccse {self.name} {f'{self.positional.metavar} ' if self.positional else ''}[--option value ...]",
@@ -48,7 +53,7 @@ class Command:
             epilog=textwrap.fill(self.notes, 118),
             formatter_class=help_format,
             allow_abbrev=False,
-            add_help=add_help,
+            add_help=not for_completion,
             argument_default=argparse.SUPPRESS,
         )
         if self.positional:
@@ -66,6 +71,8 @@ class Command:
                 arguments |= {"nargs": "+", "action": "extend" if option.adds else "store"}
             elif option.flag:
                 arguments |= {"nargs": "?", "const": "true"}
+            if for_completion and option.choices:
+                arguments["choices"] = option.choices
             shown = _help(option) if option.group else argparse.SUPPRESS
             groups[option.group].add_argument(f"--{option.name}", help=shown, **arguments)
         return parser

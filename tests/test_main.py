@@ -59,7 +59,7 @@ def test_the_first_help_and_the_version():
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_shells_complete_verbs_and_options(shell):
     status, script, _ = run("--print-completion", shell)
-    assert status == 0 and "evaluate" in script and "angular_margin" in script and "eval_tasks" in script
+    assert status == 0 and "evaluate" in script and "angular_margin" in script and "mean_first_last" in script
 
 
 MISTAKES = [

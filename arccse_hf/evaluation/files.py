@@ -25,9 +25,7 @@ def find_senteval_file(data: str | Path | None, relative: str) -> Path:
         UserError: There is no such file; the message names it and says how to get it.
     """
     if data is None:
-        raise UserError(
-            f"no evaluation data given (--data, in training --eval_data) to read {relative} from: {SENTEVAL_HELP}"
-        )
+        raise UserError(f"no evaluation data given (--eval_data) to read {relative} from: {SENTEVAL_HELP}")
     root = Path(data).expanduser()
     if not root.is_dir():
         raise UserError(f"evaluation data {data}: there is no such folder to read {relative} from: {SENTEVAL_HELP}")

@@ -242,7 +242,7 @@ def read_transfer(name: str, data: str | Path | None, *, seed: int = SENTEVAL_SE
     """
     if str(data).lower() == "hub":
         raise UserError(
-            f"evaluation data hub: the transfer task {name} is read from a SentEval folder only: give --data FOLDER"
+            f"--eval_data hub: the transfer task {name} is read from a SentEval folder only: give --eval_data FOLDER"
         )
     if name in BINARY:
         merged = Split([], [])
