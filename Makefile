@@ -1,5 +1,6 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
 # make test         the environment, then style, spelling and type checks and the test suite
+# make coverage     the test suite with line coverage, which must not fall below its floor
 # make test-extras  the slow tests of optional extras
 # make soak         real faults done to real runs (docs/reliability.md); some five minutes
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
@@ -18,7 +19,7 @@ STS := $(if $(SENTEVAL),--eval_tasks retrieval stsb_dev --eval_data $(SENTEVAL))
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test test-extras reproduce fields clean
+.PHONY: quickstart test coverage test-extras reproduce fields clean
 
 quickstart: .venv/quickstart
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
@@ -32,6 +33,10 @@ test: .venv/quickstart
 	$(BIN)/typos .
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+coverage: .venv/quickstart
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
+		--cov=arccse_hf --cov-report=term:skip-covered
 
 test-extras: .venv/quickstart
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras --numprocesses 2
