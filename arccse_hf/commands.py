@@ -103,6 +103,30 @@ ENCODE = Command(
     ),
 )
 
+EXPORT = Command(
+    name="export",
+    help="Write an encoder, or the checkpoint of a run that was stopped, as a finished folder or as an ONNX graph.",
+    example="arccse export out/checkpoint-125 --output_dir finished",
+    positional=Option("model", metavar="MODEL", required=True, help="Folder, hub id, checkpoint or package:NAME/PATH."),
+    options=(
+        _output_dir("A folder that does not exist or is empty.", required=True),
+        Option(
+            "to",
+            choices=("sentence-transformers", "onnx"),
+            default="sentence-transformers",
+            help="onnx: one graph with pooling and normalisation inside, compared with PyTorch before it is written.",
+        ),
+        Option("quantize", choices=("int8",), help="With --to onnx: a second graph with int8 weights."),
+        _POOLING,
+        Option(
+            "eval_tasks", many=True, commas=True, metavar="TASK", help="With --to onnx: what each graph is scored on."
+        ),
+        Option(
+            "eval_data", metavar="SOURCE", help="A SentEval folder, the word hub, or your own file of scored pairs."
+        ),
+    ),
+)
+
 REPORT = Command(
     name="report",
     help="Draw what happened in runs: one page with curves, geometry, cosines and scores, and its pictures.",
@@ -215,6 +239,22 @@ def encode(argv: Sequence[str]) -> int:
     )
 
 
+def export(argv: Sequence[str]) -> int:
+    """Writes a finished folder or a graph."""
+    values = EXPORT.read(EXPORT.parse(argv))
+    from .inference.export_command import run
+
+    return run(
+        values["model"],
+        Path(values["output_dir"]),
+        to=values["to"],
+        quantize=values["quantize"] is not None,
+        pooling=values["pooling"],
+        eval_tasks=values["eval_tasks"] or (),
+        eval_data=values["eval_data"],
+    )
+
+
 def report(argv: Sequence[str]) -> int:
     """Draws the report of runs."""
     values = REPORT.read(REPORT.parse(argv))
@@ -270,6 +310,7 @@ VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] =
     "train": (lambda: train_command(load_fields()), train),
     "evaluate": (lambda: EVALUATE, evaluate),
     "encode": (lambda: ENCODE, encode),
+    "export": (lambda: EXPORT, export),
     "report": (lambda: REPORT, report),
     "study": (study_command, study),
     "reproduce": (reproduce_command, reproduce),

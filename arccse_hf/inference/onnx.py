@@ -127,6 +127,11 @@ class OnnxEncoder:
         return self.dimension
 
 
+def is_graph(path: str | os.PathLike) -> bool:
+    """Returns whether `path` is an .onnx file, or a folder with a graph that was exported here."""
+    return Path(path).suffix == ".onnx" or (Path(path) / SETTINGS).is_file()
+
+
 def export_onnx(
     model: SentenceTransformer, output_dir: str | os.PathLike, sentences: Sequence[str], *, quantize: bool = False
 ) -> list[GraphCheck]:

@@ -12,6 +12,7 @@ import torch
 
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
+from .onnx import OnnxEncoder, is_graph
 from .process_group import process_state
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ class Encoder:
     """
 
     name: str
-    model: SentenceTransformer
+    model: SentenceTransformer | OnnxEncoder
     pooling: str
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -79,6 +80,8 @@ def load_encoder(
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: choose from {', '.join(DTYPES)}")
     path = resolve_model_path(name)
+    if is_graph(path):
+        return _open_graph(name, path, pooling, dtype, max_seq_length)
     model, how = _open(name, path, pooling)
     if len(model.tokenizer.get_vocab()) <= len(model.tokenizer.all_special_tokens):
         # transformers makes up a tokenizer without words where it finds none, and everything becomes [UNK].
@@ -92,6 +95,19 @@ def load_encoder(
         model.max_seq_length = max_seq_length
     model.to(device=process_state().device, dtype=getattr(torch, dtype)).eval()
     return Encoder(name, model, how)
+
+
+def _open_graph(name: str, path: str, pooling: str | None, dtype: str, max_seq_length: int | None) -> Encoder:
+    if pooling is not None or dtype != "float32":
+        raise UserError(
+            f"MODEL {name}: an ONNX graph has its pooling and its dtype inside; leave --pooling and --dtype out"
+        )
+    graph = OnnxEncoder(path)
+    if max_seq_length is not None:
+        if not 3 <= max_seq_length <= graph.max_seq_length:
+            raise UserError(f"--max_seq_length {max_seq_length}: {name} reads from 3 to {graph.max_seq_length} tokens")
+        graph.max_seq_length = max_seq_length
+    return Encoder(name, graph, "inside the graph")
 
 
 def _open(name: str, path: str, pooling: str | None) -> tuple[SentenceTransformer, str]:

@@ -1,0 +1,41 @@
+"""`arccse export`: a checkpoint becomes the folder that its run would have left."""
+
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+from tiny import tiny_model
+
+from arccse_hf.commands import export
+from arccse_hf.errors import UserError
+from arccse_hf.inference.export import export as export_model
+
+
+@pytest.fixture
+def checkpoint(tmp_path, tokenizer):
+    model = tiny_model(pooling="cls", projection="mlp", normalize=True)
+    model.save_pretrained(tmp_path / "checkpoint-2")
+    tokenizer.save_pretrained(tmp_path / "checkpoint-2")
+    export_model(model, tokenizer, tmp_path / "expected")
+    return tmp_path / "checkpoint-2"
+
+
+def test_a_checkpoint_becomes_what_its_run_would_have_left(checkpoint, tmp_path, sentences, capsys):
+    assert export([str(checkpoint), "--output_dir", str(tmp_path / "out")]) == 0
+    assert f"written: {tmp_path / 'out'}" in capsys.readouterr().out
+    expected, found = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("expected", "out"))
+    np.testing.assert_array_equal(found.encode(sentences), expected.encode(sentences))
+    assert [type(module) for module in found] == [type(module) for module in expected]
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--output_dir", "checkpoint-2"], "--output_dir checkpoint-2: is in use"),
+        (["--output_dir", "new", "--quantize", "int8"], "go with --to onnx"),
+    ],
+)
+def test_mistakes_are_named_and_leave_nothing(more, message, checkpoint, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=message):
+        export([str(checkpoint), *more])
+    assert not (tmp_path / "new").exists()
