@@ -17,7 +17,6 @@ COMMANDS = {verb: build() for verb, (build, _) in VERBS.items()}
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACEHOLDERS = {"field", "option", "with_underscores"}
-UNFINISHED = {"export"}  # verbs that are described before they are there
 FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
@@ -56,7 +55,7 @@ def our_command(words: list[str]) -> tuple[Command, list[str]] | None:
         return COMMANDS["train"], words[words.index("run_arccse.py") + 1 :]
     if words[0] == "arccse" or "arccse_hf" in words:
         start = 1 if words[0] == "arccse" else words.index("arccse_hf") + 1
-        if words[start:] and not words[start].startswith("-") and words[start] not in UNFINISHED:
+        if words[start:] and not words[start].startswith("-"):
             return COMMANDS[words[start]], words[start + 1 :]
     return None
 

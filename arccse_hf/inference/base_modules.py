@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from ..errors import UserError, one_line
 from ..model.configuration_arccse import POOLINGS
 from .export import LAYER_WEIGHTS
+from .loading import model_type
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def read_base_modules(path: str, *, revision: str | None = None, trust_remote_co
     Raises:
         UserError: It has modules, but cannot be opened.
     """
-    if not is_sentence_transformer_model(path, revision=revision):
+    # A checkpoint of ours has such files too; what it is must be told by whoever opens it as an encoder.
+    if model_type(path) == "arccse" or not is_sentence_transformer_model(path, revision=revision):
         return None
     try:
         model = SentenceTransformer(path, device="cpu", revision=revision, trust_remote_code=trust_remote_code)

@@ -46,7 +46,7 @@ def export(
         to_sentence_transformer(model, tokenizer).save(staging, create_model_card=False)
         if model_card is not None:
             (Path(staging) / CARD).write_text(model_card, encoding="utf-8")
-        _share_weights(Path(staging))
+        share_weights(Path(staging))
         (output_dir / MODULES).unlink(missing_ok=True)
         for source in sorted(Path(staging).iterdir(), key=lambda path: path.name == MODULES):
             target = output_dir / source.name
@@ -55,7 +55,7 @@ def export(
             source.replace(target)
 
 
-def _share_weights(folder: Path) -> None:
+def share_weights(folder: Path) -> None:
     """Lets everyone read the weights who may read the other files; safetensors writes them for their owner alone."""
     mode = (folder / MODULES).stat().st_mode
     for weights in folder.rglob("*.safetensors"):

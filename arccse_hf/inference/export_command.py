@@ -13,6 +13,7 @@ from ..data.installed_docs import docstring_corpus
 from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from .embed import embed
+from .export import share_weights
 from .onnx import GRAPH, QUANTIZED_GRAPH, GraphCheck, export_onnx
 from .open import Encoder, load_encoder
 
@@ -61,6 +62,7 @@ def run(
         with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".export-") as temporary:
             staging = Path(temporary, "model")
             encoder.model.save(str(staging), create_model_card=False)
+            share_weights(staging)
             if output_dir.exists():
                 output_dir.rmdir()
             staging.rename(output_dir)

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import importlib.util
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,12 @@ from ..errors import UserError
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 
 _PACKAGE = re.compile(r"package:(?P<package>\w+)/(?P<path>[^#]+)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?$")
+
+
+def model_type(path: str) -> str | None:
+    """Returns the `model_type` of the configuration in a folder; None where `path` is none, or has none."""
+    config = Path(path, "config.json")
+    return json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
 
 
 def resolve_model_path(name_or_path: str) -> str:

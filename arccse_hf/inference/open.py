@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
 
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
+from .loading import model_type, resolve_model_path
 from .onnx import OnnxEncoder, is_graph
 from .process_group import process_state
 
@@ -75,8 +74,6 @@ def load_encoder(
     Raises:
         UserError: There is no such model, it has no tokenizer, or can't be used with these options.
     """
-    from .loading import resolve_model_path
-
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: choose from {', '.join(DTYPES)}")
     path = resolve_model_path(name)
@@ -116,7 +113,7 @@ def _open(name: str, path: str, pooling: str | None) -> tuple[SentenceTransforme
     from sentence_transformers.util import is_sentence_transformer_model
 
     try:
-        if _model_type(path) == "arccse":
+        if model_type(path) == "arccse":
             return _open_arccse(path, pooling)
         own = is_sentence_transformer_model(path)
         if not own and pooling in POOLING_FUNCTIONS and pooling not in Pooling.POOLING_MODES:
@@ -131,11 +128,6 @@ def _open(name: str, path: str, pooling: str | None) -> tuple[SentenceTransforme
     if pooling is not None:
         return _pooled(name, model, pooling)
     return model, f"{_own_pooling(model)} (its own)" if own else "mean (default)"
-
-
-def _model_type(path: str) -> str | None:
-    config = Path(path, "config.json")
-    return json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
 
 
 def _open_arccse(path: str, pooling: str | None, plain: bool = False) -> tuple[SentenceTransformer, str]:

@@ -61,6 +61,8 @@ INTERVALS = {
 CHOICES = {
     "remove_unused_columns": ("false",),
     "batch_eval_metrics": ("false",),
+    "bf16_full_eval": ("false",),
+    "fp16_full_eval": ("false",),
     "eval_do_concat_batches": ("true",),
     "use_liger_kernel": ("false",),
     "do_train": ("true",),
@@ -72,6 +74,8 @@ CHOICES = {
 REASONS = {
     "label_smoothing_factor": "ArcCon's labels are positions, which are not smoothed",
     "remove_unused_columns": "the collator reads columns that the model's forward has not",
+    "bf16_full_eval": "evaluation has the precision of training; arccse evaluate --dtype measures in another",
+    "fp16_full_eval": "evaluation has the precision of training; arccse evaluate --dtype measures in another",
     "batch_eval_metrics": "a correlation is one of all pairs, not of a batch",
     "eval_do_concat_batches": "a correlation is one of all pairs, not of a batch",
     "use_liger_kernel": "it replaces losses and layers of language models",

@@ -71,6 +71,14 @@ def test_what_the_user_sets_differently_is_obeyed_and_said(base, tmp_path, sente
     np.testing.assert_allclose(SentenceTransformer(str(tmp_path / "out")).encode(sentences), expected, atol=1e-6)
 
 
+def test_a_checkpoint_is_no_encoder_to_start_from(base, tmp_path):
+    model, tokenizer = load_backbone(ModelArguments(base(Pooling(16, "mean"))))
+    model.save_pretrained(tmp_path / "checkpoint")
+    tokenizer.save_pretrained(tmp_path / "checkpoint")
+    with pytest.raises(UserError, match="holds an ArcCSE model, not a plain encoder"):
+        load_backbone(ModelArguments(str(tmp_path / "checkpoint")))
+
+
 @pytest.mark.parametrize("pooling", ["mean_first_last", "mean_top2"])
 def test_a_folder_that_was_exported_here_can_be_trained_again(pooling, base, tmp_path):
     model, tokenizer = load_backbone(ModelArguments(base(Pooling(16, "mean")), pooling=pooling))

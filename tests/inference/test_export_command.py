@@ -25,6 +25,8 @@ def test_a_checkpoint_becomes_what_its_run_would_have_left(checkpoint, tmp_path,
     expected, found = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("expected", "out"))
     np.testing.assert_array_equal(found.encode(sentences), expected.encode(sentences))
     assert [type(module) for module in found] == [type(module) for module in expected]
+    modes = {path.stat().st_mode for path in (tmp_path / "out").rglob("*") if path.is_file()}
+    assert len(modes) == 1  # who may read the folder may read the weights
 
 
 @pytest.mark.parametrize(

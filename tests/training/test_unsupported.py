@@ -11,6 +11,7 @@ REFUSED = [
     ({"remove_unused_columns": True}, "--remove_unused_columns True"),
     ({"label_smoothing_factor": 0.1}, "--label_smoothing_factor 0.1: must be a number 0; ArcCon.s labels"),
     ({"batch_eval_metrics": True}, "--batch_eval_metrics True"),
+    ({"bf16_full_eval": True}, "--bf16_full_eval True: must be false; evaluation has the precision of training"),
     ({"eval_do_concat_batches": False}, "--eval_do_concat_batches False"),
     ({"use_liger_kernel": True}, "--use_liger_kernel True"),
     ({"enable_jit_checkpoint": True}, "--enable_jit_checkpoint True: .*SIGTERM"),
