@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from datasets import Dataset
 from transformers import PreTrainedTokenizerBase
+
+from .tokenization import token_ids
 
 SAMPLE_ROWS = 10_000
 MAX_LOST_TOKENS = 0.05
@@ -20,7 +22,7 @@ class TextHealth:
 
     Args:
         rows: Number of rows of the text.
-        sampled: Number of texts that were looked at.
+        sampled: Number of rows that were looked at.
         max_seq_length: Tokens that a text is cut to, special tokens included.
         cut: Share of the texts that are cut.
         lost: Share of the tokens that are cut off.
@@ -46,7 +48,7 @@ class TextHealth:
 
     def __str__(self) -> str:
         words = [
-            f"{self.rows:,} rows" + (f" ({self.sampled:,} texts looked at)" if self.sampled < self.rows else ""),
+            f"{self.rows:,} rows" + (f" ({self.sampled:,} rows looked at)" if self.sampled < self.rows else ""),
             f"{self.cut:.1%} cut at {self.max_seq_length} tokens ({self.lost:.1%} of tokens lost)",
             f"{self.unknown:.1%} unknown tokens",
             f"median {self.median:.0f} tokens",
@@ -85,53 +87,46 @@ class TextHealth:
 
 
 def text_health(
-    texts: Sequence[str],
+    texts: Dataset,
     tokenizer: PreTrainedTokenizerBase,
     max_seq_length: int,
     *,
-    rows: int | None = None,
     triplet_min_tokens: int | None = None,
     duplicates: int = 0,
     seed: int = 0,
 ) -> TextHealth:
-    """Looks at up to `SAMPLE_ROWS` of `texts`, drawn at random, in whole length.
+    """Looks at up to `SAMPLE_ROWS` rows of `texts`, drawn at random, in whole length.
 
     Args:
-        texts: At least one text.
+        texts: One or more rows; all columns are text, and triplets are drawn from the first.
         tokenizer: Of the encoder.
         max_seq_length: Tokens that a text will be cut to, special tokens included.
-        rows: Number of rows that the texts come from; by default as many as there are texts.
         triplet_min_tokens: Tokens that a triplet needs; None where there are no triplets.
         duplicates: Number of rows that were left out before.
         seed: Of the draw.
 
     Example:
-        >>> print(text_health(["a short text"], tokenizer, 32))
+        >>> print(text_health(Dataset.from_dict({"anchor": ["a short text"]}), tokenizer, 32))
         1 rows · 0.0% cut at 32 tokens (0.0% of tokens lost) · 0.0% unknown tokens · median 5 tokens · 0 duplicates
     """
     size = min(len(texts), SAMPLE_ROWS)
-    chosen = np.sort(np.random.default_rng(seed).choice(len(texts), size, replace=False))
-    ids = tokenizer(
-        [texts[int(index)] for index in chosen],
-        truncation=False,
-        padding=False,
-        return_attention_mask=False,
-        return_token_type_ids=False,
-        verbose=False,
-    )["input_ids"]
+    sample = texts.select(np.sort(np.random.default_rng(seed).choice(len(texts), size, replace=False)))
+    columns = [token_ids(tokenizer, sample[column]) for column in sample.column_names]
+    ids = [tokens for column in columns for tokens in column]
     lengths = np.array([len(tokens) for tokens in ids])
+    first = np.minimum(lengths[:size], max_seq_length)
     unknown = sum(tokens.count(tokenizer.unk_token_id) for tokens in ids) if tokenizer.unk_token_id is not None else 0
     special = tokenizer.num_special_tokens_to_add()
     kept = np.minimum(lengths, max_seq_length)
     return TextHealth(
-        rows=len(texts) if rows is None else rows,
+        rows=len(texts),
         sampled=size,
         max_seq_length=max_seq_length,
         cut=float((lengths > max_seq_length).mean()),
         lost=float(1 - kept.sum() / lengths.sum()),
         unknown=unknown / max(1, int(np.maximum(lengths - special, 0).sum())),
         median=float(np.median(kept)),
-        triplets=None if triplet_min_tokens is None else float((kept - special >= triplet_min_tokens).mean()),
+        triplets=None if triplet_min_tokens is None else float((first - special >= triplet_min_tokens).mean()),
         triplet_min_tokens=triplet_min_tokens or 0,
         fitting_length=_fitting_length(lengths),
         duplicates=duplicates,

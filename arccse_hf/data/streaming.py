@@ -97,15 +97,15 @@ class TextStream(IterableDataset):
         self._counts = _shared_counts(1)
 
     def head(self, count: int) -> tuple[datasets.Dataset, CleaningCounts]:
-        """The first `count` rows of all processes together, the same in each, and what became of those read for them.
+        """Returns the first `count` rows of all processes together, as texts, and what became of those read for them.
 
         Raises:
-            UserError: nothing is left of the text.
+            UserError: Nothing is left of the text.
         """
         cleaner = self._new_cleaner()
-        rows: list[dict[str, list[int]]] = []
-        for some in self._tokenized(self._texts, cleaner):
-            rows += some
+        rows: list[dict[str, str]] = []
+        for kept in self._kept(self._texts, cleaner):
+            rows += (dict(zip(self._columns, row, strict=True)) for row in kept)
             if len(rows) >= count:
                 break
         if not rows:
@@ -159,12 +159,16 @@ class TextStream(IterableDataset):
         return replace(totals[0], **dict(zip(_COUNTED, each.sum(0).tolist(), strict=True)))
 
     def _tokenized(self, texts: datasets.IterableDataset, cleaner: RowCleaner) -> Iterator[list[dict[str, list[int]]]]:
-        """Some rows at once."""
-        for table in self._tables(texts):
-            rows = list(rows_of(table))
-            kept = [rows[index] for index in cleaner.keep(rows)]
+        """Yields token ids, some rows at once."""
+        for kept in self._kept(texts, cleaner):
             token_ids = self._tokenize(dict(zip(self._columns, map(list, zip(*kept, strict=True)), strict=False)))
             yield [dict(zip(self._columns, row, strict=True)) for row in zip(*token_ids.values(), strict=True)]
+
+    def _kept(self, texts: datasets.IterableDataset, cleaner: RowCleaner) -> Iterator[list[tuple[str, ...]]]:
+        """Yields the rows that cleaning leaves, some at once."""
+        for table in self._tables(texts):
+            rows = list(rows_of(table))
+            yield [rows[index] for index in cleaner.keep(rows)]
 
     def _tables(self, texts: datasets.IterableDataset) -> Iterator[pa.Table]:
         try:

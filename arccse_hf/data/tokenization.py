@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 
 from datasets import Dataset, Features, List, Value
 from datasets.fingerprint import Hasher
@@ -68,16 +69,30 @@ def tokenize_batch(
 ) -> dict[str, list[list[int]]]:
     """Token ids in place of each column's texts, as `tokenize_texts` makes them."""
     return {
-        column: tokenizer(
-            [_beginning(text, tokenizer, max_seq_length) for text in texts],
-            truncation=True,
-            max_length=max_seq_length,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-        )["input_ids"]
+        column: token_ids(tokenizer, [_beginning(text, tokenizer, max_seq_length) for text in texts], max_seq_length)
         for column, texts in batch.items()
     }
+
+
+def token_ids(
+    tokenizer: PreTrainedTokenizerBase, texts: Sequence[str], max_seq_length: int | None = None
+) -> list[list[int]]:
+    """Returns the token ids of each text, with special tokens and without padding.
+
+    Args:
+        tokenizer: Of the encoder.
+        texts: Any number of them.
+        max_seq_length: Tokens that a text is cut to, special tokens included; None: it stays whole.
+    """
+    return tokenizer(
+        list(texts),
+        truncation=max_seq_length is not None,
+        max_length=max_seq_length,
+        padding=False,
+        return_attention_mask=False,
+        return_token_type_ids=False,
+        verbose=False,
+    )["input_ids"]
 
 
 def _beginning(text: str, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> str:

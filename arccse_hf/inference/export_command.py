@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from .embed import embed
 from .export import share_weights
-from .onnx import GRAPH, QUANTIZED_GRAPH, GraphCheck, export_onnx
+from .onnx import GRAPH, QUANTIZED_GRAPH, GraphCheck, OnnxEncoder, export_onnx
 from .open import Encoder, load_encoder
 
 _CHECKED_SENTENCES = 200
@@ -50,6 +50,8 @@ def run(
         raise UserError("--quantize and --eval_tasks: go with --to onnx")
     suite = TaskSuite(load_tasks(list(eval_tasks), eval_data)) if eval_tasks else None
     encoder = load_encoder(name, pooling=pooling)
+    if isinstance(encoder.model, OnnxEncoder):
+        raise UserError(f"MODEL {name}: is an ONNX graph already; give the folder that it was made from")
     encoder.model.to("cpu")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if to == "onnx":

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
 from .loading import model_type, resolve_model_path
@@ -36,15 +37,7 @@ class Encoder:
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Returns the tokens of each text, special tokens included, before any is cut off."""
-        token_ids = self.model.tokenizer(
-            list(texts),
-            truncation=False,
-            padding=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return [len(tokens) for tokens in token_ids]
+        return [len(tokens) for tokens in token_ids(self.model.tokenizer, texts)]
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Returns sentence-transformers' embeddings `[len(texts), dim]`, in the model's dtype."""

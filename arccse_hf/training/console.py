@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import time
+import sys
 import warnings
 from collections.abc import Iterator, Mapping
 
@@ -16,6 +16,7 @@ from transformers.utils import logging as transformers_logging
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import metrics_of
 from .arguments import ArcCSETrainingArguments
+from .throughput import TrainingClock
 
 COLUMNS = {
     "loss": "loss",
@@ -38,17 +39,17 @@ class ConsoleCallback(TrainerCallback):
     come without control characters.
 
     Args:
+        clock: The time of training alone; the trainer calls it before this.
         rows: Number of training rows; None where a stream does not know it.
     """
 
-    def __init__(self, rows: int | None = None):
-        self.rows = rows
+    def __init__(self, clock: TrainingClock, rows: int | None = None):
+        self.clock, self.rows = clock, rows
         self._console: Console | None = None
         self._progress: Progress | None = None
         self._columns: list[str] = []
         self._last_scores: dict[str, float] = {}
-        self._mark = self._seconds = 0.0
-        self._steps = 0
+        self._seconds, self._steps = 0.0, 0  # of the clock, at the last row
 
     def on_train_begin(
         self,
@@ -71,18 +72,11 @@ class ConsoleCallback(TrainerCallback):
             )  # fmt: skip
             self._progress.add_task("training", total=state.max_steps, completed=state.global_step)
             self._progress.start()
-        self._mark, self._seconds, self._steps = time.perf_counter(), 0.0, 0
 
     def on_step_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Moves the live line on, and counts the time that training alone took."""
-        now = time.perf_counter()
-        self._seconds, self._steps, self._mark = self._seconds + now - self._mark, self._steps + 1, now
+        """Moves the live line on."""
         if self._progress is not None:
             self._progress.update(self._progress.task_ids[0], completed=state.global_step)
-
-    def on_save(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Leaves the time of saving out of the rows per second."""
-        self._mark = time.perf_counter()
 
     def on_log(
         self,
@@ -101,10 +95,11 @@ class ConsoleCallback(TrainerCallback):
             self._print("".join(f"{text:>{_WIDTH}}" for text in ["step", *headings, "rows/s"]))
         cells = [str(state.global_step)]
         cells += [f"{logs[name]:.4f}" if name in logs else "-" for name in self._columns]
-        rows = self._steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        cells.append(f"{rows / self._seconds:,.0f}" if self._seconds else "-")
+        seconds, steps = self.clock.elapsed() - self._seconds, self.clock.steps - self._steps
+        rows = steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        cells.append(f"{rows / seconds:,.0f}" if seconds else "-")
         self._print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
-        self._seconds, self._steps = 0.0, 0
+        self._seconds, self._steps = self._seconds + seconds, self._steps + steps
 
     def on_evaluate(
         self,
@@ -115,7 +110,6 @@ class ConsoleCallback(TrainerCallback):
         **kwargs,
     ) -> None:
         """Prints the line of an evaluation: each metric, its change, and whether it is the best so far."""
-        self._mark = time.perf_counter()
         if self._console is None or not metrics:
             return
         scores = metrics_of(metrics)
@@ -158,7 +152,8 @@ def header(
     words = []
     if model is not None:
         name = getattr(model.config.backbone_config, "_name_or_path", "") or model.config.backbone_config.model_type
-        words.append(f"{name.rstrip('/').rpartition('/')[2]} ({model.config.pooling})")
+        # The last two parts: "model" alone, as some packages call the folder, says nothing.
+        words.append(f"{'/'.join(name.rstrip('/').split('/')[-2:])} ({model.config.pooling})")
     words.append("a stream of rows" if rows is None else f"{rows:,} rows")
     factors = [f"{args.train_batch_size}"]
     factors += [f"{args.world_size} processes"] if args.world_size > 1 else []
@@ -176,10 +171,12 @@ def header(
 
 @contextlib.contextmanager
 def quiet_libraries(log_level: str) -> Iterator[None]:
-    """Silences progress bars and warnings of the libraries underneath, unless `log_level` asks for them.
+    """Silences what the libraries underneath say of loading and writing weights, and their warnings.
+
+    Deprecations stay, and in a terminal the bars of long work on text.
 
     Args:
-        log_level: Of the run: "passive" and "error" silence, any other leaves everything as it is.
+        log_level: Of the run: "passive", "error" and "critical" silence, any other leaves everything as it is.
     """
     if log_level not in ("passive", "error", "critical"):
         yield
@@ -188,10 +185,11 @@ def quiet_libraries(log_level: str) -> Iterator[None]:
     dataset_bars = datasets.are_progress_bars_disabled()
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()  # in a file each of their steps is a line
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=_LIBRARIES)
+            warnings.filterwarnings("ignore", category=UserWarning, module=_LIBRARIES)
             yield
     finally:
         transformers_logging.set_verbosity(verbosity)

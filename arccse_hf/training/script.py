@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
-import pyarrow.compute as pc
 import torch
 from datasets import Dataset
 from rich.console import Console
@@ -15,12 +14,14 @@ from transformers import PreTrainedTokenizerBase, set_seed
 
 from ..compat import without_zero3_init
 from ..data.cleaning import CleaningCounts, held_out_texts
+from ..data.health import text_health
 from ..data.streaming import TextStream
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from ..inference.export import export
+from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import (
     COSINES,
@@ -39,12 +40,12 @@ from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .backbone import load_backbone
 from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import parse_arguments
+from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
 from .distributed import on_first_process
 from .model_card import model_card
 from .provenance import hardware, package_versions
 from .rows import input_length
-from .throughput import TrainingClock
 from .trainer import ArcCSETrainer
 
 logger = logging.getLogger("arccse_hf")
@@ -113,7 +114,7 @@ def run(
     """
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
-    with no_empty_folder(args.output_dir):
+    with quiet_libraries(args.log_level), no_empty_folder(args.output_dir):
         resume = check_start(data_args, args)
         set_seed(args.seed)
         model, tokenizer = load_backbone(model_args)
@@ -150,7 +151,9 @@ def prepare(
     input_length(model, tokenizer, args.max_seq_length)  # wrong settings are told before the data is read
     with args.main_process_first(desc="data"):
         suite, held_out = load_evaluation(data_args)
-        rows, sample, counts = load_rows(data_args, args, tokenizer, held_out, texts)
+        rows, texts, counts = load_rows(data_args, args, tokenizer, held_out, texts)
+    log_health(texts, tokenizer, args, max_input_length(model, tokenizer), counts)
+    sample = rows if isinstance(rows, Dataset) else tokenize_texts(texts, tokenizer, args.max_seq_length)
     trainer = ArcCSETrainer(
         model=model,
         args=args,
@@ -158,8 +161,6 @@ def prepare(
         processing_class=tokenizer,
         eval_suite=suite,
     )
-    if args.triplet_weight > 0:
-        log_triplets(sample, args.triplet_min_tokens, tokenizer.num_special_tokens_to_add(), sample is rows)
     return Setup(trainer, tokenizer, rows, sample, counts, suite)
 
 
@@ -174,8 +175,7 @@ def fit(setup: Setup, resume: str | bool | None) -> dict[str, float]:
     if trainer.is_world_process_zero():
         facts = {"versions": package_versions(), "hardware": hardware(args)}
         begin_run(folder, resume=bool(resume), overwrite=args.overwrite_output_dir, facts=facts)
-    clock = TrainingClock()
-    trainer.add_callback(clock)
+    clock = trainer.clock
     if args.cosine_samples:
         save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["before"])
     metrics = trainer.train(resume_from_checkpoint=resume).metrics
@@ -267,7 +267,7 @@ def load_rows(
     held_out: set[str],
     texts: Dataset | None = None,
 ) -> tuple[Dataset | TextStream, Dataset, CleaningCounts]:
-    """What to train on; rows of it that can be looked at; and what became of those that were read for it."""
+    """Returns what to train on, texts of it that can be looked at, and what became of the rows that were read."""
     if texts is not None and data_args.streaming:
         raise UserError("--streaming True: reads files; texts that are in memory already are trained on as they are")
     given = {
@@ -284,7 +284,7 @@ def load_rows(
             **given, texts=texts, max_samples=data_args.max_train_samples, seed=args.seed
         )
         rows = tokenize_texts(cleaned, tokenizer, args.max_seq_length, data_args.preprocessing_num_workers)
-        return rows, rows, counts
+        return rows, cleaned, counts
     stream = TextStream(
         tokenizer,
         args.max_seq_length,
@@ -300,13 +300,35 @@ def load_rows(
     return stream, sample, counts
 
 
-def log_triplets(rows: Dataset, min_tokens: int, special_tokens: int, all_rows: bool) -> None:
-    """Says how many sentences are long enough for a triplet; warns where none is."""
-    lengths = pc.list_value_length(rows.with_format("arrow")[:]["anchor"])
-    triplets = pc.sum(pc.greater_equal(lengths, min_tokens + special_tokens)).as_py()
-    log = logger.info if triplets else logger.warning
-    rows_seen = f"{'' if all_rows else 'the first '}{len(rows):,} rows"
-    log(f"{triplets:,} of {rows_seen} have the {min_tokens} tokens (--triplet_min_tokens) that a triplet needs")
+def log_health(
+    texts: Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    args: ArcCSETrainingArguments,
+    longest: int,
+    counts: CleaningCounts,
+) -> None:
+    """Says in one line what the encoder will see of the texts, and warns where that is much less than there is.
+
+    Args:
+        texts: All rows, or the first ones of a stream.
+        tokenizer: Of the encoder.
+        args: The run's.
+        longest: Tokens that the encoder reads at most.
+        counts: What became of the rows that were read.
+    """
+    if not args.should_log:
+        return
+    health = text_health(
+        texts,
+        tokenizer,
+        args.max_seq_length,
+        triplet_min_tokens=args.triplet_min_tokens if args.triplet_weight > 0 else None,
+        duplicates=counts.duplicate,
+        seed=args.seed,
+    )
+    logger.info("%s%s", "the first rows: " if counts.duplicate_window else "", health)
+    for warning in health.warnings(longest):
+        logger.warning("%s", warning)
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
@@ -337,6 +359,8 @@ def show_results(result: TrainResult) -> None:
         for name, value in after.items():
             table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
         console.print(table)
-    console.print(f"The model is in {output_dir}. To use it:\n", highlight=False)
-    console.print("    from sentence_transformers import SentenceTransformer", highlight=False)
-    console.print(f'    embeddings = SentenceTransformer("{output_dir}").encode(["your text"])\n', highlight=False)
+    # Not wrapped, so that it can be copied at any width; no markup, since a folder may be called [red].
+    plain = {"highlight": False, "markup": False, "soft_wrap": True}
+    console.print(f"The model is in {output_dir}. To use it:\n", **plain)
+    console.print("    from sentence_transformers import SentenceTransformer", **plain)
+    console.print(f'    embeddings = SentenceTransformer("{output_dir}").encode(["your text"])\n', **plain)

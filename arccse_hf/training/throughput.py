@@ -46,6 +46,10 @@ class TrainingClock(TrainerCallback):
         """Stops, as Trainer may evaluate and save here too; the next step starts it again."""
         self._stop()
 
+    def elapsed(self) -> float:
+        """Returns the seconds of training until now."""
+        return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
+
     def metrics(self, args: ArcCSETrainingArguments, rows: Dataset) -> dict[str, float]:
         """Returns `train_steps_runtime` in seconds, and rows and steps per second of that time.
 

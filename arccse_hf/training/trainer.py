@@ -17,7 +17,7 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import speed_metrics
+from transformers.trainer_utils import TrainOutput, speed_metrics
 
 from ..compat import train_batch_size, train_sampler
 from ..data.collator import ArcCSECollator
@@ -37,6 +37,7 @@ from .distributed import EvenlySplitBatchSampler, gather_keys, world_size
 from .fault_tolerance import FaultTolerantTrainer
 from .grad_cache import GradCache
 from .rows import choose_suite, input_length, train_rows
+from .throughput import TrainingClock
 
 
 class ArcCSETrainer(FaultTolerantTrainer):
@@ -113,7 +114,10 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
         rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
-        self.add_callback(ConsoleCallback(rows))
+        self.clock = TrainingClock()
+        self._console = ConsoleCallback(self.clock, rows)
+        self.add_callback(self.clock)
+        self.add_callback(self._console)
         self.add_callback(SeedPerProcessCallback())
         if isinstance(self.data_collator, ArcCSECollator):
             self.add_callback(SetCollatorEpochCallback(self.data_collator))
@@ -212,6 +216,13 @@ class ArcCSETrainer(FaultTolerantTrainer):
             data_seed=self.args.data_seed,
             non_blocking=self.accelerator.non_blocking,
         )
+
+    def train(self, *args, **kwargs) -> TrainOutput:
+        """Trains; see `transformers.Trainer`. The terminal is as it was, also where training ends with an error."""
+        try:
+            return super().train(*args, **kwargs)
+        finally:
+            self._console.close()
 
     def end(self) -> None:
         # Threads of gloo may hold tensors of the last collective: where its group is destroyed meanwhile, both can wait

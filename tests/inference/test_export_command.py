@@ -7,7 +7,10 @@ from tiny import tiny_model
 
 from arccse_hf.commands import export
 from arccse_hf.errors import UserError
+from arccse_hf.inference import export_command
 from arccse_hf.inference.export import export as export_model
+from arccse_hf.inference.onnx import OnnxEncoder
+from arccse_hf.inference.open import Encoder
 
 
 @pytest.fixture
@@ -27,6 +30,13 @@ def test_a_checkpoint_becomes_what_its_run_would_have_left(checkpoint, tmp_path,
     assert [type(module) for module in found] == [type(module) for module in expected]
     modes = {path.stat().st_mode for path in (tmp_path / "out").rglob("*") if path.is_file()}
     assert len(modes) == 1  # who may read the folder may read the weights
+
+
+def test_a_graph_is_no_model_to_export(tmp_path, monkeypatch):
+    monkeypatch.setattr(export_command, "load_encoder", lambda *_, **__: Encoder("g", object.__new__(OnnxEncoder), ""))
+    with pytest.raises(UserError, match="MODEL graph: is an ONNX graph already"):
+        export_command.run("graph", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

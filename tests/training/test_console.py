@@ -6,6 +6,7 @@ import os
 import pty
 import re
 import time
+import warnings
 
 import pytest
 from datasets import Dataset
@@ -16,7 +17,8 @@ from transformers import TrainerControl, TrainerState
 from arccse_hf.evaluation import TaskSuite
 from arccse_hf.training import console
 from arccse_hf.training.arguments import ArcCSETrainingArguments
-from arccse_hf.training.console import ConsoleCallback
+from arccse_hf.training.console import ConsoleCallback, quiet_libraries
+from arccse_hf.training.throughput import TrainingClock
 
 
 class Scripted:
@@ -83,19 +85,23 @@ def test_a_terminal_has_a_live_line_that_is_gone_at_the_end(trainer, monkeypatch
 
 
 def test_rows_per_second_leave_evaluation_and_saving_out(monkeypatch, capsys, tmp_path):
-    clock = iter([0, 1, 11, 12, 32, 33])
-    monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
+    now = 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now)
     args = ArcCSETrainingArguments(str(tmp_path), per_device_train_batch_size=4, use_cpu=True, disable_tqdm=True)
-    state = TrainerState(max_steps=3, is_world_process_zero=True)
-    callback, control = ConsoleCallback(rows=10), TrainerControl()
-    callback.on_train_begin(args, state, control)  # 0
-    callback.on_step_end(args, state, control)  # 1: one second
-    callback.on_evaluate(args, state, control, metrics={"eval_x": 1.0})  # 11
-    callback.on_step_end(args, state, control)  # 12: one second
-    callback.on_save(args, state, control)  # 32
-    callback.on_step_end(args, state, control)  # 33: one second
-    callback.on_log(args, state, control, logs={"loss": 1.0})
-    assert capsys.readouterr().out.splitlines()[-1].split()[-1] == "4"  # 3 steps of 4 rows in 3 seconds
+    state, control = TrainerState(max_steps=3, is_world_process_zero=True), TrainerControl()
+    clock = TrainingClock()
+    callback = ConsoleCallback(clock, rows=10)
+    callback.on_train_begin(args, state, control)
+    for step, (seconds, pause) in enumerate([(1, 10), (2, 20), (3, 0)]):  # an evaluation of 10 s, a checkpoint of 20 s
+        control.should_evaluate, control.should_save = step == 0, step == 1
+        clock.on_step_begin(args, state, control)
+        now += seconds
+        clock.on_step_end(args, state, control)
+        callback.on_log(args, state, control, logs={"loss": 1.0})
+        now += pause
+        clock.on_evaluate(args, state, control) if step == 0 else clock.on_save(args, state, control)
+    shown = [line.split()[-1] for line in capsys.readouterr().out.splitlines()[2:]]
+    assert shown == ["4", "2", "1"]  # 4 rows in 1, 2 and 3 seconds
 
 
 @pytest.mark.parametrize(
@@ -105,8 +111,30 @@ def test_rows_per_second_leave_evaluation_and_saving_out(monkeypatch, capsys, tm
 def test_only_what_trainer_will_keep_is_called_best(score, best, greater, expected, tmp_path, capsys):
     args = ArcCSETrainingArguments(str(tmp_path), metric_for_best_model="x", greater_is_better=greater, use_cpu=True)
     state = TrainerState(max_steps=3, global_step=2, best_metric=best, is_world_process_zero=True)
-    callback = ConsoleCallback(rows=10)
+    callback = ConsoleCallback(TrainingClock(), rows=10)
     callback.on_train_begin(args, state, TrainerControl())
     callback.on_evaluate(args, state, TrainerControl(), metrics={"eval_x": score})
     callback.close()
     assert ("best" in capsys.readouterr().out) == expected
+
+
+def test_the_live_line_is_taken_away_where_training_fails(trainer, monkeypatch):
+    def fails(*_, **__):
+        raise RuntimeError("in the middle")
+
+    closed = []
+    monkeypatch.setattr(trainer, "compute_loss", fails)
+    monkeypatch.setattr(trainer._console, "close", lambda: closed.append(True))
+    with pytest.raises(RuntimeError, match="in the middle"):
+        trainer.train()
+    assert closed == [True]
+
+
+@pytest.mark.parametrize(("level", "kept"), [("passive", [FutureWarning]), ("info", [FutureWarning, UserWarning])])
+def test_warnings_of_libraries_are_quiet_but_deprecations_are_not(level, kept):
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with quiet_libraries(level):
+            for category in (FutureWarning, UserWarning):
+                warnings.warn_explicit("said", category, "file.py", 1, module="torch.optim")
+    assert [warning.category for warning in seen] == kept
