@@ -114,21 +114,22 @@ def run(
     """
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
-    with quiet_libraries(args.log_level), no_empty_folder(args.output_dir):
-        resume = check_start(data_args, args)
-        set_seed(args.seed)
-        model, tokenizer = load_backbone(model_args)
-        # What was left open is settled now: the card and the settings say what it became.
-        model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
-        setup = prepare(model, tokenizer, data_args, args, texts)
-        args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
-        trained = fit(setup, resume)
-    before, after = measure(setup)
-    write_records(setup, trained, before, after, model_args, data_args)
-    card = model_card(model_args, data_args, args, counts=setup.counts, before=before, after=after)
-    export_trained(setup, card)
-    setup.trainer.end()
-    return TrainResult(args.output_dir, before, after)
+    with quiet_libraries(args.log_level):
+        with no_empty_folder(args.output_dir):
+            resume = check_start(data_args, args)
+            set_seed(args.seed)
+            model, tokenizer = load_backbone(model_args)
+            # What was left open is settled now: the card and the settings say what it became.
+            model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
+            setup = prepare(model, tokenizer, data_args, args, texts)
+            args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
+            trained = fit(setup, resume)
+        before, after = measure(setup)
+        write_records(setup, trained, before, after, model_args, data_args)
+        card = model_card(model_args, data_args, args, counts=setup.counts, before=before, after=after)
+        export_trained(setup, card)
+        setup.trainer.end()
+        return TrainResult(args.output_dir, before, after)
 
 
 def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str | bool | None:
