@@ -266,11 +266,11 @@ def report(argv: Sequence[str]) -> int:
 
 def study(argv: Sequence[str]) -> int:
     """Trains variants of a recipe over seeds."""
-    from .study.plan import read_plan
+    from .study.plan import read_study
 
     values, overrides = _own_and_fields(study_command(), argv)
     path, output = find_recipe(values["config"], "studies"), _path(values["output_dir"])
-    read_plan(path, output, overrides, values["seeds"]).check_fields()  # before anything is imported
+    read_study(path, output, overrides, values["seeds"]).check_fields()  # before anything is imported
     from .study.command import run_study
 
     return run_study(

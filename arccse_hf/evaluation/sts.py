@@ -62,8 +62,8 @@ class ScoredPairs:
 class STSTask:
     """Correlation of the cosine of each pair with its gold score.
 
-    The headline `spearman` is SentEval's "all" setting, which the papers of the field print: the pairs of all subsets
-    in one ranking. `spearman_mean` and `spearman_wmean` average the subsets' own correlations, the latter by size.
+    The main metric, `spearman`, is SentEval's "all" setting, which the papers of the field print: the pairs of all
+    subsets in one ranking. `spearman_mean` and `spearman_wmean` average the subsets' own correlations, the latter by size.
 
     Args:
         name: Begins the metrics' names.

@@ -65,18 +65,18 @@ def format_value(value: float | None, metric: str, signed: bool = False) -> str:
     return f"{value:{sign}.3f}" if metric in LOWER_IS_BETTER else f"{100 * value:{sign}.2f}"
 
 
-def score_grids(results: Sequence[ModelResult], suite: TaskSuite) -> list[ResultTable]:
+def score_tables(results: Sequence[ModelResult], suite: TaskSuite) -> list[ResultTable]:
     """The models, then one table a group of tasks with one row a model, the best of each column bold."""
     names = short_names([result.name for result in results], parts=2)
-    grids = [_model_grid(names, results)] if suite.sentences else []
+    tables = [_model_table(names, results)] if suite.sentences else []
     for group, columns in _columns(results, suite).items():
         values = [[column.value(result) for column in columns] for result in results]
         texts = [[format_value(v, c.metric) for v, c in zip(row, columns, strict=True)] for row in values]
         bold = _best(values, texts, columns) if len(results) > 1 else set()
         header = ["model", *(column.title for column in columns)]
         rows = [[name, *row] for name, row in zip(names, texts, strict=True)]
-        grids.append(ResultTable(GROUP_TITLES.get(group, f"{group}: x 100"), header, rows, bold))
-    return grids
+        tables.append(ResultTable(GROUP_TITLES.get(group, f"{group}: x 100"), header, rows, bold))
+    return tables
 
 
 @dataclass
@@ -112,13 +112,13 @@ def _columns(results: Sequence[ModelResult], suite: TaskSuite) -> dict[str, list
     return columns
 
 
-def _model_grid(names: Sequence[str], results: Sequence[ModelResult]) -> ResultTable:
+def _model_table(names: Sequence[str], results: Sequence[ModelResult]) -> ResultTable:
     header = ["model", "pooling", "dimension", "max. tokens", "sentences", "truncated", "embedded in"]
-    grid = ResultTable("Models", header, [], set())
+    table = ResultTable("Models", header, [], set())
     for name, result in zip(names, results, strict=True):
         counts = [result.dimension, result.max_seq_length or "-", result.sentences, result.truncated]
-        grid.rows.append([name, result.pooling, *map(str, counts), f"{result.seconds:.1f} s"])
-    return grid
+        table.rows.append([name, result.pooling, *map(str, counts), f"{result.seconds:.1f} s"])
+    return table
 
 
 def _best(values: list[list[float | None]], texts: list[list[str]], columns: list[_Column]) -> set[tuple[int, int]]:
@@ -133,14 +133,14 @@ def _best(values: list[list[float | None]], texts: list[list[str]], columns: lis
     return places
 
 
-def difference_grid(differences: Sequence[Difference], results: Sequence[ModelResult]) -> ResultTable:
+def difference_table(differences: Sequence[Difference], results: Sequence[ModelResult]) -> ResultTable:
     """One row a metric, one column a model after the first; bold where the interval leaves 0 out."""
     names = dict(zip([r.name for r in results], short_names([r.name for r in results], parts=2), strict=True))
     others = list(dict.fromkeys(d.model for d in differences))
     rows = list(dict.fromkeys((d.task, d.metric) for d in differences))
     cells = {(d.model, d.task, d.metric): d for d in differences}
     title = f"Difference from {names[results[0].name]}: x 100, with the 95 % interval of a paired bootstrap"
-    grid = ResultTable(title, ["task", "metric", *(names[other] for other in others)], [], set())
+    table = ResultTable(title, ["task", "metric", *(names[other] for other in others)], [], set())
     for number, (task, metric) in enumerate(rows):
         row = [label(task), label(metric)]
         for column, other in enumerate(others, start=2):
@@ -151,9 +151,9 @@ def difference_grid(differences: Sequence[Difference], results: Sequence[ModelRe
             value, low, high = (format_value(v, metric, signed=True) for v in (found.value, found.low, found.high))
             row.append(f"{value} [{low}, {high}]")
             if found.low > 0 or found.high < 0:
-                grid.bold.add((number, column))
-        grid.rows.append(row)
-    return grid
+                table.bold.add((number, column))
+        table.rows.append(row)
+    return table
 
 
 def table_console() -> Console:
@@ -162,25 +162,29 @@ def table_console() -> Console:
     return console if console.is_terminal else Console(width=200)
 
 
-def print_grid(grid: ResultTable, console: Console) -> None:
-    """Print `grid` as an aligned table on a rich console."""
-    console.print(f"\n{escape(grid.title)}", style="bold")  # a table's own title would be wrapped to its width
-    table = Table()
-    for number, name in enumerate(grid.header):
-        table.add_column(escape(name), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0)
-    for i, row in enumerate(grid.rows):
-        table.add_row(*(f"[bold]{escape(t)}[/bold]" if (i, j) in grid.bold else escape(t) for j, t in enumerate(row)))
-    console.print(table)
+def print_table(table: ResultTable, console: Console) -> None:
+    """Print `table` as an aligned table on a rich console."""
+    console.print(f"\n{escape(table.title)}", style="bold")  # a table's own title would be wrapped to its width
+    rich_table = Table()
+    for number, name in enumerate(table.header):
+        rich_table.add_column(
+            escape(name), justify="left" if number == 0 else "right", overflow="fold", no_wrap=number > 0
+        )
+    for i, row in enumerate(table.rows):
+        rich_table.add_row(
+            *(f"[bold]{escape(t)}[/bold]" if (i, j) in table.bold else escape(t) for j, t in enumerate(row))
+        )
+    console.print(rich_table)
 
 
-def to_markdown(grids: Sequence[ResultTable]) -> str:
+def to_markdown(tables: Sequence[ResultTable]) -> str:
     """The tables as GitHub's Markdown."""
     parts = []
-    for grid in grids:
-        lines = [f"### {grid.title}", "", _markdown_row(grid.header)]
-        lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(grid.header) - 1)]) + "|")
-        for i, row in enumerate(grid.rows):
-            lines.append(_markdown_row([f"**{t}**" if (i, j) in grid.bold else t for j, t in enumerate(row)]))
+    for table in tables:
+        lines = [f"### {table.title}", "", _markdown_row(table.header)]
+        lines.append("|" + "|".join([" --- ", *[" ---: "] * (len(table.header) - 1)]) + "|")
+        for i, row in enumerate(table.rows):
+            lines.append(_markdown_row([f"**{t}**" if (i, j) in table.bold else t for j, t in enumerate(row)]))
         parts.append("\n".join(lines))
     return "\n\n".join(parts) + "\n"
 
@@ -193,7 +197,7 @@ def write_report(
     folder: Path,
     results: Sequence[ModelResult],
     differences: Sequence[Difference],
-    grids: Sequence[ResultTable],
+    tables: Sequence[ResultTable],
     settings: dict[str, object],
 ) -> None:
     """Write evaluation.json (everything, subsets too), evaluation.md (tables) and evaluation.csv (one score a row)."""
@@ -205,7 +209,7 @@ def write_report(
     text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "evaluation.md").write_text(to_markdown(grids), encoding="utf-8")
+    (folder / "evaluation.md").write_text(to_markdown(tables), encoding="utf-8")
     with (folder / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["model", "pooling", "task", "metric", "value"])

@@ -18,9 +18,9 @@ from ..evaluation.compare import Difference, ModelResult, compare, score_suite
 from ..evaluation.suite import TaskSuite
 from ..evaluation.tables import (
     ResultTable,
-    difference_grid,
-    print_grid,
-    score_grids,
+    difference_table,
+    print_table,
+    score_tables,
     table_console,
     write_report,
 )
@@ -57,13 +57,13 @@ class Evaluation:
 
     @property
     def scores(self) -> dict[str, dict[str, float]]:
-        """The headline metrics, `{model: {"stsb_dev_spearman": 0.86, ...}}`; raw, not x 100."""
+        """The main metrics, `{model: {"stsb_dev_spearman": 0.86, ...}}`; raw, not x 100."""
         return {result.name: self.suite.flatten(result.scores) | _mteb_scores(result) for result in self.results}
 
     def tables(self) -> list[ResultTable]:
         """Returns the tables that the command line prints."""
-        tables = score_grids(self.results, self.suite)
-        return [*tables, difference_grid(self.differences, self.results)] if self.differences else tables
+        tables = score_tables(self.results, self.suite)
+        return [*tables, difference_table(self.differences, self.results)] if self.differences else tables
 
     def write(self, folder: Path) -> None:
         """Writes evaluation.json, evaluation.md and evaluation.csv into `folder`."""
@@ -177,7 +177,7 @@ def run(models: Sequence[str], tasks: Sequence[str], *, output: Path | None = No
 def _print(evaluation: Evaluation) -> None:
     console = table_console()
     for table in evaluation.tables():
-        print_grid(table, console)
+        print_table(table, console)
     for result in evaluation.results:
         if result.truncated:
             console.print(

@@ -123,7 +123,7 @@ def evaluation_series(run: Run, metric: str) -> Series:
     return [step for step, _ in points], [value for _, value in points]
 
 
-def headline(run: Run) -> str | None:
+def main_metric(run: Run) -> str | None:
     """What the run is judged by: the metric that chooses its checkpoint, else the first Spearman, else the first."""
     measured = list(dict.fromkeys(name for _, metrics in evaluations(run) for name in metrics))
     chosen = str(run.settings.get("training", {}).get("metric_for_best_model")).removeprefix("eval_")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from . import figures
 from .figures import Figure, Style
-from .runs import Run, Series, cosines, evaluation_series, geometry_path, headline, sts_points, training_series
+from .runs import Run, Series, cosines, evaluation_series, geometry_path, main_metric, sts_points, training_series
 
 _LOG = {
     "arccon_loss": "ArcCon loss",
@@ -39,7 +39,7 @@ def _curves(styled: Sequence[tuple[Run, Style]]) -> Section:
     section = Section("Over the steps", "What the log says of training, and the measured score.")
     for key, title in _LOG.items():
         _add_curve(section, styled, key, title, lambda run, key=key: training_series(run, key))
-    metrics = list(dict.fromkeys(metric for run, _ in styled if (metric := headline(run))))
+    metrics = list(dict.fromkeys(metric for run, _ in styled if (metric := main_metric(run))))
     for metric in metrics:
         _add_curve(section, styled, metric, metric, lambda run, metric=metric: evaluation_series(run, metric))
     if not metrics:

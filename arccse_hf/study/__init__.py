@@ -1,1 +1,1 @@
-"""Studies: variants of a recipe over several seeds, compared with intervals."""
+"""A study is an ablation: variants of a recipe x seeds, compared with intervals."""

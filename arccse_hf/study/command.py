@@ -1,4 +1,4 @@
-"""`arccse study` and `reproduce`: do the runs that are not done, then say what they show."""
+"""`arccse study` and `reproduce`: ablations, variants x seeds. The runs that are not done, then what they show."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ import yaml
 
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
-from ..evaluation.tables import print_grid, table_console
+from ..evaluation.tables import print_table, table_console
 from ..options import Settings
 from ..recipes import RECIPES, find_recipe
 from ..report import needing_matplotlib
 from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments
 from ..training.config_file import read_config
-from .execute import SCORES, describe, execute, read_outcome
-from .output import RESULTS_JSON, RESULTS_MARKDOWN, grids, write_results
-from .plan import StudyConfig, read_plan
-from .summary import AVERAGE, Row, headline_metrics, summarise
+from .execute import SCORES, describe, execute, read_result
+from .output import RESULTS_JSON, RESULTS_MARKDOWN, result_tables, write_results
+from .plan import StudyConfig, read_study
+from .summary import AVERAGE, Row, main_metrics, summarise
 
 if TYPE_CHECKING:
     from ..report.figures import Figure
@@ -34,12 +34,12 @@ def run_study(
     *,
     overrides: Settings | None = None,
     output: Path | None = None,
-    seeds: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
     resume: bool = False,
     only: int | None = None,
     list_runs: bool = False,
 ) -> int:
-    """Do every run of the study that is not done, one after the other; then write and print the results.
+    """Does every run of the study that is not done, one after the other; then writes and prints the results.
 
     Args:
         path: The study file.
@@ -47,7 +47,7 @@ def run_study(
         output: Instead of the study's `output_dir`.
         seeds: Instead of the study's.
         resume: Go on in an output folder that holds runs already; those that are done are not repeated.
-        only: The number of a single run to do, as `list_runs` prints them: for the array jobs of a cluster.
+        only: The number of a single run to do, as `list_runs` prints it: for the array jobs of a cluster.
         list_runs: Print the runs and whether they are done, and do none.
 
     Returns:
@@ -56,59 +56,66 @@ def run_study(
     Raises:
         UserError: The study or a field of it is wrong; nothing has been trained then.
     """
-    plan = read_plan(find_recipe(str(path), "studies"), output, overrides, seeds)
-    plan.check()
+    study = read_study(find_recipe(str(path), "studies"), output, overrides, seeds)
+    study.check()
     if list_runs:
-        for number, run in enumerate(plan.runs()):
-            done = (plan.output_dir / run.name / SCORES).is_file()
+        for number, run in enumerate(study.runs()):
+            done = (study.output_dir / run.name / SCORES).is_file()
             print(f"{number:4d}  {'done' if done else '-':4}  {run.name}")
         return 0
-    return do(plan, resume=resume, only=only)
+    return run_all(study, resume=resume, only=only)
 
 
 def reproduce(
     config: Path, *, overrides: Settings | None = None, output: Path | None = None, resume: bool = False
 ) -> int:
-    """Train one recipe, score it on the seven STS sets, and print the published row above ours.
+    """Trains one recipe, scores it on the seven STS sets, and prints the published row above ours.
 
     Args:
         config: A recipe of `configs/`, or one of your own; the published row is that of its file name.
         overrides: Fields and their values, over the recipe.
         output: Instead of `runs/reproduce/RECIPE`.
         resume: See `run_study`.
+
+    Returns:
+        The exit status: 0, or 1 where the run failed.
+
+    Raises:
+        UserError: The recipe or a field of it is wrong; nothing has been trained then.
     """
     config = find_recipe(str(config))
     name, settings = config.stem, overrides or {}
-    _, _, training = parse_arguments(merge_settings(read_config(config), settings))
-    plan = StudyConfig(
+    base = read_config(config)
+    _, _, training = parse_arguments(merge_settings(base, settings))
+    study = StudyConfig(
         output_dir=output or Path("runs", "reproduce", name),
-        base=read_config(config),
+        base=base,
         settings=settings,
         variants={name: {}},
         seeds=[training.seed],
-        baseline=name,
         published=name,
         keep_models=True,
+        source=str(config),
     )
-    return do(plan, resume=resume)
+    return run_all(study, resume=resume)
 
 
-def do(plan: StudyConfig, *, resume: bool = False, only: int | None = None) -> int:
-    """See `run_study`."""
+def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None) -> int:
+    """Does the runs of a study; its arguments, exit status and errors are those of `run_study`."""
     with needing_matplotlib("study"):  # now, and not when everything is trained
         from .figures import draw
-    runs = plan.runs()
+    runs = study.runs()
     if only is not None and not 0 <= only < len(runs):
         raise UserError(f"--run {only}: the study has runs 0 to {len(runs) - 1}; --list shows them")
-    check_writable(plan.output_dir)
-    begun = any(plan.output_dir.iterdir())
+    check_writable(study.output_dir)
+    begun = any(study.output_dir.iterdir())
     if begun and not resume and only is None:
-        raise UserError(f"{plan.output_dir}: holds a study; --resume goes on with it, --output_dir starts another")
-    _, data, _ = parse_arguments(plan.config(runs[0]))
-    suite = TaskSuite(load_tasks(plan.test_tasks, data.eval_data))
-    published = _published(plan, suite)
+        raise UserError(f"{study.output_dir}: holds a study; --resume goes on with it, --output_dir starts another")
+    _, data, _ = parse_arguments(study.run_settings(runs[0]))
+    suite = TaskSuite(load_tasks(study.test_tasks, data.eval_data))
+    published = _published(study, suite)
 
-    done = {run.name for run in runs if read_outcome(plan, run) is not None}
+    done = {run.name for run in runs if read_result(study, run) is not None}
     failures: dict[str, str] = {}
     for number, run in enumerate(runs):
         if only not in (None, number):
@@ -118,45 +125,54 @@ def do(plan: StudyConfig, *, resume: bool = False, only: int | None = None) -> i
         if state:
             continue
         try:
-            execute(plan, run, suite)
+            execute(study, run, suite)
         except Exception as error:  # one run that fails must not lose the others
             failures[run.name] = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
             print(f"error: {run.name}: {failures[run.name]}", file=sys.stderr, flush=True)
     if only is None:
-        write_and_print(plan, suite, published, failures, draw)
+        write_and_print(study, suite, published, failures, draw)
     return 1 if failures else 0
 
 
 def write_and_print(
-    plan: StudyConfig,
+    study: StudyConfig,
     suite: TaskSuite,
     published: dict[str, float] | None,
     failures: dict[str, str],
     draw: Callable[[StudyConfig, Sequence[Row]], list[Figure]],
 ) -> None:
-    rows = summarise(plan, suite)
+    """Writes the tables and pictures of the runs that are done into the study's folder, and prints the tables.
+
+    Args:
+        study: The study.
+        suite: Its test tasks.
+        published: Published scores x 100 by test task, for a row of their own.
+        failures: Why runs failed, by their names.
+        draw: `figures.draw`, which needs matplotlib.
+    """
+    rows = summarise(study, suite)
     if not rows:
         return
-    tables = grids(plan, suite, rows, published)
-    write_results(plan, suite, rows, tables, failures)
-    for figure in draw(plan, rows):
+    tables = result_tables(study, suite, rows, published)
+    write_results(study, suite, rows, tables, failures)
+    for figure in draw(study, rows):
         for file, png in figure.files.items():
-            (plan.output_dir / file).write_bytes(png)
+            (study.output_dir / file).write_bytes(png)
     console = table_console()
-    for grid in tables:
-        print_grid(grid, console)
+    for table in tables:
+        print_table(table, console)
     for name, message in failures.items():
         console.print(f"{name} failed: {message}", style="red", markup=False)
-    console.print(f"written: {plan.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON} and pictures", markup=False)
+    console.print(f"written: {study.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON} and pictures", markup=False)
 
 
-def _published(plan: StudyConfig, suite: TaskSuite) -> dict[str, float] | None:
-    """The published scores x 100 of the test tasks and their average, where the plan names a row that has them all."""
-    if plan.published is None:
+def _published(study: StudyConfig, suite: TaskSuite) -> dict[str, float] | None:
+    """Returns the published row of scores x 100 that the study names, if it has all test tasks and their average."""
+    if study.published is None:
         return None
     known = yaml.safe_load(PUBLISHED.read_text(encoding="utf-8"))
-    row = known.get(plan.published, {})
-    if not {AVERAGE, *headline_metrics(suite)} <= row.keys():
-        print(f"{plan.published}: no published scores of these test tasks are known ({PUBLISHED.name})", flush=True)
+    row = known.get(study.published, {})
+    if not {AVERAGE, *main_metrics(suite)} <= row.keys():
+        print(f"{study.published}: no published scores of these test tasks are known ({PUBLISHED.name})", flush=True)
         return None
     return row

@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import yaml
@@ -33,15 +34,15 @@ _KEPT = {CONFIG, SCORES, SAMPLES, *RECORDS}
 
 
 @dataclass
-class Outcome:
-    """What a finished run left.
+class RunResult:
+    """What a finished run left; `study_scores.json` holds it under these names.
 
     Args:
-        fields: every field that it was run with.
-        metric: what chose its checkpoint, and what trials are compared by; None for the untrained encoder.
-        value: that metric's, of the kept weights, on data that is no test data.
-        scores: `{test task: {metric: value}}`; empty for trials.
-        seconds: of training, evaluation in between included.
+        fields: Every field that it was run with.
+        metric: What chose its checkpoint, and what trials are compared by; None for the untrained encoder.
+        value: That metric's, of the kept weights, on data that is no test data.
+        scores: `{test task: {metric: value}}`, not multiplied by 100; empty for trials.
+        seconds: Of training, evaluation in between included.
     """
 
     fields: Settings
@@ -50,34 +51,41 @@ class Outcome:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
 
+    @property
+    def rank(self) -> float:
+        """What the best trial has the most of. Embeddings that all fell together have no correlation: -inf."""
+        if self.metric is None or self.value is None or math.isnan(self.value):
+            return -math.inf
+        return self.value if greater_is_better(self.metric) else -self.value
 
-def read_outcome(plan: StudyConfig, run: PlannedRun) -> Outcome | None:
-    """What `run` left; None if it is not done.
+
+def read_result(study: StudyConfig, run: PlannedRun) -> RunResult | None:
+    """Reads what `run` left; None if it is not done.
 
     Raises:
-        UserError: it was done with other fields than the plan has now.
+        UserError: It was done with other fields than the study has now.
     """
-    folder = plan.output_dir / run.name
+    folder = study.output_dir / run.name
     if not (folder / SCORES).is_file():
         return None
-    outcome = Outcome(**read_json(folder / SCORES))
-    chosen = chosen_fields(plan, run.variant) if run.kind == "run" else {}
-    wanted = plan.config(run, chosen)
-    # What trials will choose that are not there (any more) can't be compared yet.
-    compared = {*outcome.fields, *wanted} - {"output_dir", *(plan.trials[0] if chosen is None else ())}
-    names = sorted(name for name in compared if outcome.fields.get(name) != wanted.get(name))
-    if names:
-        changes = ", ".join(f"{name} {outcome.fields.get(name)} -> {wanted.get(name)}" for name in names)
+    result = RunResult(**read_json(folder / SCORES))
+    chosen = chosen_fields(study, run.variant) if run.kind == "run" else {}
+    wanted = study.run_settings(run, chosen)
+    # Tuned fields are skipped until all trials have finished.
+    not_compared = {"output_dir", *(study.trials[0] if chosen is None else ())}
+    names = sorted({*result.fields, *wanted} - not_compared)
+    if names := [name for name in names if result.fields.get(name) != wanted.get(name)]:
+        changes = ", ".join(f"{name} {result.fields.get(name)} -> {wanted.get(name)}" for name in names)
         raise UserError(
             f"{folder}: was done with other fields than the study has now ({changes}); choose another output, or "
             "delete that folder to have it done again"
         )
-    return outcome
+    return result
 
 
-def read_samples(plan: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores]:
-    """By test task, what the headline of `run`, which is done, is computed from; some tasks have none."""
-    path = plan.output_dir / run.name / SAMPLES
+def read_samples(study: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores]:
+    """Reads, by test task, what the main metric of `run`, which is done, is computed from; some tasks have none."""
+    path = study.output_dir / run.name / SAMPLES
     if not path.is_file():
         return {}
     with np.load(path) as arrays:
@@ -90,42 +98,40 @@ def read_samples(plan: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores]
         }
 
 
-def chosen_fields(plan: StudyConfig, variant: str) -> Settings | None:
-    """The values of the variant's best trial: empty where the study does not tune, None while trials are missing."""
-    if not plan.trials:
+def chosen_fields(study: StudyConfig, variant: str) -> Settings | None:
+    """Returns the values of the variant's best trial: empty without tuning, None while trials are missing."""
+    if not study.trials:
         return {}
-    trials = [run for run in plan.runs() if run.kind == "trial" and run.variant == variant]
-    outcomes = [read_outcome(plan, trial) for trial in trials]
-    if None in outcomes:
+    trials = [run for run in study.runs() if run.kind == "trial" and run.variant == variant]
+    results = [result for trial in trials if (result := read_result(study, trial)) is not None]
+    if len(results) < len(trials):
         return None
-    sign = 1 if greater_is_better(outcomes[0].metric) else -1
-    # A trial whose embeddings all fell together has no correlation.
-    values = [-math.inf if math.isnan(outcome.value) else sign * outcome.value for outcome in outcomes]
-    return trials[values.index(max(values))].choice
+    ranks = [result.rank for result in results]
+    return trials[ranks.index(max(ranks))].choice
 
 
-def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
+def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
     """Trains and scores `run`, taking up its last checkpoint if it was stopped halfway.
 
     Args:
-        plan: the study.
-        run: one of `plan.runs()`.
-        suite: the test tasks.
+        study: The study.
+        run: One of `study.runs()`.
+        suite: The test tasks.
 
     Raises:
-        UserError: the script refused its input, its launcher failed, or the trials that choose its values are missing.
+        UserError: The script refused its input, its launcher failed, or the trials that choose its values are missing.
     """
-    folder = plan.output_dir / run.name
-    chosen = chosen_fields(plan, run.variant) if run.kind == "run" else {}
+    folder = study.output_dir / run.name
+    chosen = chosen_fields(study, run.variant) if run.kind == "run" else {}
     if chosen is None:
-        trials = [other for other in plan.runs() if other.kind == "trial" and other.variant == run.variant]
-        missing = sum(read_outcome(plan, trial) is None for trial in trials)
+        trials = [other for other in study.runs() if other.kind == "trial" and other.variant == run.variant]
+        missing = sum(read_result(study, trial) is None for trial in trials)
         raise UserError(
             f"{run.variant}: {missing} of its {len(trials)} trials are not done, which choose "
-            f"{', '.join(plan.trials[0])}; do them first"
+            f"{', '.join(study.trials[0])}; do them first"
         )
-    fields = plan.config(run, chosen)
-    outcome = Outcome(fields)
+    fields = study.run_settings(run, chosen)
+    result = RunResult(fields)
     samples: dict[str, PerItemScores] = {}
     config = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     if (folder / CONFIG).is_file() and (folder / CONFIG).read_text(encoding="utf-8") != config:
@@ -136,38 +142,37 @@ def execute(plan: StudyConfig, run: PlannedRun, suite: TaskSuite) -> Outcome:
         (folder / CONFIG).write_text(config, encoding="utf-8")
         start = time.perf_counter()
         if not is_done(folder):
-            _train(plan, folder)
-        outcome.seconds = time.perf_counter() - start
+            _train(study, folder)
+        result.seconds = time.perf_counter() - start
         settings = read_json(folder / SETTINGS)
-        outcome.metric = settings["training"]["metric_for_best_model"]
-        if outcome.metric is None:
+        result.metric = settings["training"]["metric_for_best_model"]
+        if result.metric is None:
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
-        results = read_json(folder / RESULTS)
-        outcome.value = results[f"eval_{outcome.metric.removeprefix('eval_')}"]
+        result.value = read_json(folder / RESULTS)[f"eval_{result.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
         model = parse_arguments(fields)[0]
-        outcome.scores, samples = _score(load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
+        result.scores, samples = _score(load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
     elif run.kind == "run":
-        outcome.scores, samples = _score(load_encoder(str(folder)), suite)
-    _write(folder, outcome, samples)
-    if run.kind != "untrained" and not plan.keep_models:
+        result.scores, samples = _score(load_encoder(str(folder)), suite)
+    _write(folder, result, samples)
+    if run.kind != "untrained" and not study.keep_models:
         for path in folder.iterdir():
             if path.name not in _KEPT:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         print("scored; its weights are not kept (keep_models: true keeps them)", flush=True)
-    return outcome
+    return result
 
 
-def _train(plan: StudyConfig, folder: Path) -> None:
+def _train(study: StudyConfig, folder: Path) -> None:
     arguments = [str(folder / CONFIG)]
     if any(folder.glob("checkpoint-*")):
         arguments += ["--resume_from_checkpoint", "True"]
-    if not plan.launcher:
+    if not study.launcher:
         from ..training.script import main
 
         main(arguments)
         return
-    command = [*plan.launcher, "-m", "arccse_hf", "train", *arguments]
+    command = [*study.launcher, "-m", "arccse_hf", "train", *arguments]
     # The launcher may be `accelerate` of the environment that this Python belongs to.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     status = subprocess.run(command, env=os.environ | {"PATH": path}).returncode
@@ -182,20 +187,20 @@ def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, floa
     return result.scores, result.samples
 
 
-def _write(folder: Path, outcome: Outcome, samples: Mapping[str, PerItemScores]) -> None:
-    """The scores last, and in one move: they are the mark that the run is done."""
-    arrays: dict[str, np.ndarray] = {}
+def _write(folder: Path, result: RunResult, samples: Mapping[str, PerItemScores]) -> None:
+    """Writes the scores last, and in one move: they are the mark that the run is done."""
+    arrays: dict[str, Any] = {}  # arrays; numpy's types take every name for an option of savez too
     for task, sample in samples.items():
         arrays |= {f"{task}/metric": np.array(sample.metric), f"{task}/values": sample.values}
         if sample.references is not None:
             arrays[f"{task}/references"] = sample.references
     if arrays:
         np.savez_compressed(folder / SAMPLES, **arrays)
-    write_json(folder / SCORES, asdict(outcome))
+    write_json(folder / SCORES, asdict(result))
 
 
 def describe(run: PlannedRun) -> str:
-    """`ArcCSE, seed 2`, `trial of ArcCSE: temperature=0.1`"""
+    """Returns a run in words: `ArcCSE, seed 2`, `trial of ArcCSE: temperature=0.1`."""
     if run.kind == "trial":
         return f"trial of {run.variant}: {format_choice(run.choice)}"
     return f"{run.variant}, seed {run.seed}" if run.kind == "run" else "the untrained encoder"

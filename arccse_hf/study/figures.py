@@ -8,20 +8,20 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from ..report.figures import Figure, Style, plane, render
-from ..report.runs import Run, Series, evaluation_series, geometry_path, headline, read_runs
-from .plan import UNTRAINED, StudyConfig
-from .summary import AVERAGE, Row
+from ..report.runs import Run, Series, evaluation_series, geometry_path, main_metric, read_runs
+from .plan import UNTRAINED, StudyConfig, format_choice
+from .summary import AVERAGE, Row, Statistic
 
 Band = tuple[list[float], np.ndarray]
 """Steps, and values `[seeds, steps]`."""
 
 
-def draw(plan: StudyConfig, rows: Sequence[Row]) -> list[Figure]:
-    """Every picture that the finished runs have the numbers for, one colour a variant."""
+def draw(study: StudyConfig, rows: Sequence[Row]) -> list[Figure]:
+    """Draws every picture that the finished runs have the numbers for, one colour per variant."""
     trained = [row for row in rows if row.variant != UNTRAINED]
-    styled = [(row.variant, Style.of(index), _runs_of(plan, row)) for index, row in enumerate(trained)]
+    styled = [(row.variant, Style.of(index), _runs_of(study, row)) for index, row in enumerate(trained)]
     figures = []
-    metrics = dict.fromkeys(metric for _, _, runs in styled for run in runs if (metric := headline(run)))
+    metrics = dict.fromkeys(metric for _, _, runs in styled for run in runs if (metric := main_metric(run)))
     for metric in metrics:
         bands = [(name, style, _band([evaluation_series(run, metric) for run in runs])) for name, style, runs in styled]
         bands = [(name, style, band) for name, style, band in bands if len(band[0]) > 1]
@@ -34,18 +34,18 @@ def draw(plan: StudyConfig, rows: Sequence[Row]) -> list[Figure]:
         text = "Alignment against uniformity: the path of each variant, mean over its seeds"
         figures.append(render("geometry", text, plane(paths)))
     if len(trained) > 1:
-        figures.append(render("scores", "Average test score of each variant, every seed a point", _scores(plan, rows)))
+        figures.append(render("scores", "Average test score of each variant, every seed a point", _scores(study, rows)))
     return figures
 
 
-def _runs_of(plan: StudyConfig, row: Row) -> list[Run]:
-    names = {run.seed: run.name for run in plan.runs() if run.kind == "run" and run.variant == row.variant}
-    return read_runs([plan.output_dir / names[seed] for seed in row.seeds])
+def _runs_of(study: StudyConfig, row: Row) -> list[Run]:
+    names = {run.seed: run.name for run in study.runs() if run.kind == "run" and run.variant == row.variant}
+    return read_runs([study.output_dir / names[seed] for seed in row.seeds])
 
 
 def _band(series: Sequence[Series]) -> Band:
     """The steps that all seeds have, and each seed's values there."""
-    by_seed = [dict(zip(*one, strict=True)) for one in series]
+    by_seed = [dict(zip(steps, values, strict=True)) for steps, values in series]
     steps = sorted(set.intersection(*map(set, by_seed)))
     return steps, np.array([[values[step] for step in steps] for values in by_seed])
 
@@ -68,36 +68,50 @@ def _bands(title: str, bands: Sequence[tuple[str, Style, Band]]) -> Callable[[Ax
     return draw
 
 
-def _scores(plan: StudyConfig, rows: Sequence[Row]) -> Callable[[Axes], None]:
-    """Points over the variants; over a grid of two fields, the first along the axis, a line for each second value."""
+def _scores(study: StudyConfig, rows: Sequence[Row]) -> Callable[[Axes], None]:
+    """Returns what draws points over the variants; of a grid, its first field along the axis, one line per other."""
     by_name = {row.variant: row for row in rows}
-    names = [name for name in plan.variants if name in by_name]
-    lines = {"": names}
-    if len(plan.axes) > 1:
-        _, *others = plan.axes
-        lines = {}
-        for name in names:
-            rest = ", ".join(f"{other}={plan.variants[name][other]}" for other in others)
-            lines.setdefault(rest, []).append(name)
-    labels = {name: plan.variants[name][next(iter(plan.axes))] if plan.axes else name for name in names}
-    ticks = list(dict.fromkeys(labels.values()))
+    names = [name for name in study.variants if name in by_name]
+    lines, ticks = _lines(study, names), _ticks(study, names)
+    positions = list(dict.fromkeys(ticks.values()))
 
     def draw(axes: Axes) -> None:
-        for index, (rest, members) in enumerate(lines.items()):
-            style = Style.of(index)
-            places = [ticks.index(labels[name]) for name in members]
+        for index, (line, members) in enumerate(lines.items()):
+            x = [positions.index(ticks[name]) for name in members]
             scores = [by_name[name].scores[AVERAGE] for name in members]
-            means = [100 * score.mean for score in scores]
-            errors = [0 if np.isnan(score.deviation) else 100 * score.deviation for score in scores]
-            axes.errorbar(
-                places, means, errors, color=style.colour, marker=style.marker, capsize=4, label=rest or None,
-                linestyle=style.line if plan.axes else "none",
-            )  # fmt: skip
-            for place, score in zip(places, scores, strict=True):
-                values = [100 * value for value in score.values.values()]
-                axes.scatter([place] * len(values), values, s=9, color=style.colour, alpha=0.5)
-        axes.set_xticks(range(len(ticks)), ticks, rotation=20 if max(map(len, ticks)) > 8 else 0)
-        axes.set(title="Average test score", ylabel="x 100", xlabel=next(iter(plan.axes), ""))
+            _score_line(axes, line, Style.of(index), x, scores, connected=bool(study.axes))
+        axes.set_xticks(range(len(positions)), positions, rotation=20 if max(map(len, positions)) > 8 else 0)
+        axes.set(title="Average test score", ylabel="x 100", xlabel=next(iter(study.axes), ""))
         axes.margins(x=0.12)
 
     return draw
+
+
+def _lines(study: StudyConfig, names: Sequence[str]) -> dict[str, list[str]]:
+    """Returns the variants of each line by its label: those that differ in the grid's first field alone."""
+    lines: dict[str, list[str]] = {}
+    for name in names:
+        rest = {field: study.variants[name][field] for field in list(study.axes)[1:]}
+        lines.setdefault(format_choice(rest), []).append(name)
+    return lines
+
+
+def _ticks(study: StudyConfig, names: Sequence[str]) -> dict[str, str]:
+    """Returns the tick of each variant: the value of the grid's first field, or else its name."""
+    field = next(iter(study.axes), None)
+    return {name: name if field is None else str(study.variants[name][field]) for name in names}
+
+
+def _score_line(
+    axes: Axes, label: str, style: Style, x: Sequence[int], scores: Sequence[Statistic], *, connected: bool
+) -> None:
+    """Draws means and deviations x 100, and every seed a point."""
+    means = [100 * score.mean for score in scores]
+    errors = [0 if np.isnan(score.deviation) else 100 * score.deviation for score in scores]
+    axes.errorbar(
+        x, means, errors, color=style.colour, marker=style.marker, capsize=4, label=label or None,
+        linestyle=style.line if connected else "none",
+    )  # fmt: skip
+    for position, score in zip(x, scores, strict=True):
+        values = [100 * value for value in score.values.values()]
+        axes.scatter([position] * len(values), values, s=9, color=style.colour, alpha=0.5)

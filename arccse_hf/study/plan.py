@@ -1,4 +1,4 @@
-"""A study as a YAML file: a base recipe, variants of it, seeds; and the runs that it stands for."""
+"""An ablation as a YAML file: a base recipe, variants of it, seeds; and the runs that it stands for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..errors import UserError
-from ..options import Settings
+from ..options import Option, Settings
 from ..training.config import merge_settings, parse_arguments, read_values
 from ..training.config_file import read_config
 
@@ -26,12 +26,12 @@ class PlannedRun:
     """One training (or, for `untrained`, none) and the scores of what came out.
 
     Args:
-        name: its folder within the study's: `untrained`, `trials/VARIANT/VALUES` or `runs/VARIANT/seed-N`.
-        kind: a trial of the tuning is measured on the selection metric alone; the others on the test tasks.
-        variant: the row of the table that it belongs to.
-        fields: what is set over the base recipe, without the tuned values of a `run`.
-        seed: of initialisation, dropout, order of the data and span masks.
-        choice: the values that a trial tries.
+        name: Its folder within the study's: `untrained`, `trials/VARIANT/VALUES` or `runs/VARIANT/seed-N`.
+        kind: A trial of the tuning is measured on the selection metric alone; the others on the test tasks.
+        variant: The row of the table that it belongs to.
+        fields: What is set over the base recipe, without the tuned values of a `run`.
+        seed: Of initialisation, dropout, order of the data and span masks.
+        choice: The values that a trial tries.
     """
 
     name: str
@@ -44,59 +44,79 @@ class PlannedRun:
 
 @dataclass
 class StudyConfig:
-    """What a study file says.
+    """An ablation: variants x seeds, as a study file or `reproduce` states it.
 
     Args:
-        output_dir: where everything goes.
-        base: the fields of the recipe that every run starts from.
-        settings: fields set over the recipe in every run.
-        variants: the rows of the table, each with the fields that make it.
-        axes: the grid's fields and their values, where the variants come from a grid; empty otherwise.
-        seeds: each variant is trained once a seed.
-        baseline: the variant that the others are compared with.
-        untrained: whether the encoder is scored as it comes too.
-        trials: choices of fields that each variant tries before it is trained; none without tuning.
-        trial_fields: fields set in trials only.
-        trial_seed: the seed of the trials.
-        test_tasks: what the trained models are scored on.
-        published: a row of `configs/published/spearman.yaml` that the table shows beside ours.
-        keep_models: whether the weights stay once they are scored.
-        launcher: the command that starts a run's script, `accelerate launch ...`; without one, runs share this process.
+        output_dir: The folder of all runs and of the results.
+        base: The fields of the recipe that every run starts from.
+        variants: The rows of the table, each with the fields that make it.
+        settings: Fields set over the recipe in every run.
+        axes: The grid's fields and their values, where the variants come from a grid; empty otherwise.
+        seeds: Each variant is trained once per seed.
+        baseline: The variant that the others are compared with; the first by default.
+        untrained: Whether the encoder is scored as it comes too.
+        trials: Choices of fields that each variant tries before it is trained; none without tuning.
+        trial_fields: Fields set in trials only.
+        trial_seed: The seed of the trials.
+        test_tasks: What the trained models are scored on.
+        published: A row of `configs/published/spearman.yaml` that the table shows beside ours.
+        keep_models: Whether the weights stay once they are scored.
+        launcher: The command that starts a run's script, `accelerate launch ...`; without one, runs share this process.
+        source: What errors begin with: the path of the file.
+
+    Raises:
+        UserError: Variants of one name, a baseline that is none of them, or no seed or one that repeats.
     """
 
     output_dir: Path
     base: Settings
-    settings: Settings
-    variants: dict[str, Settings]
-    axes: dict[str, list[str]] = field(default_factory=dict)
-    seeds: list[int] = field(default_factory=lambda: [42])
+    variants: Mapping[str, Settings]
+    settings: Settings = field(default_factory=dict)
+    axes: Mapping[str, list[str]] = field(default_factory=dict)
+    seeds: Sequence[int] = (42,)
     baseline: str = ""
     untrained: bool = False
-    trials: list[Settings] = field(default_factory=list)
+    trials: Sequence[Settings] = ()
     trial_fields: Settings = field(default_factory=dict)
     trial_seed: int = 0
-    test_tasks: list[str] = field(default_factory=lambda: ["sts"])
+    test_tasks: Sequence[str] = ("sts",)
     published: str | None = None
     keep_models: bool = False
-    launcher: list[str] = field(default_factory=list)
+    launcher: Sequence[str] = ()
+    source: str = "study"
+
+    def __post_init__(self):
+        folders = {folder_name(variant) for variant in self.variants}
+        if len(folders) < len(self.variants) or UNTRAINED in self.variants:
+            raise UserError(f"{self.source}: the variants need different names, and none may be {UNTRAINED}")
+        self.baseline = self.baseline or next(iter(self.variants))
+        if self.baseline not in self.variants:
+            names = ", ".join(self.variants)
+            raise UserError(f"{self.source}: baseline {self.baseline}: is no variant; choose from {names}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise UserError(f"{self.source}: seeds: give one or more, each once")
 
     def runs(self) -> list[PlannedRun]:
-        """All runs in the order in which they are done: the untrained encoder, the trials, then seed after seed."""
+        """Returns all runs in the order in which they are done: the untrained encoder, the trials, seed after seed."""
         runs = [PlannedRun(UNTRAINED, "untrained", UNTRAINED, {}, 0)] if self.untrained else []
         for choice in self.trials:
             for variant, fields in self.variants.items():
                 name = f"trials/{folder_name(variant)}/{folder_name(format_choice(choice))}"
-                tried = merge_settings(fields, self.trial_fields, choice)
-                runs.append(PlannedRun(name, "trial", variant, tried, self.trial_seed, choice))
+                trial_fields = merge_settings(fields, self.trial_fields, choice)
+                runs.append(PlannedRun(name, "trial", variant, trial_fields, self.trial_seed, choice))
         for seed in self.seeds:
             for variant, fields in self.variants.items():
                 runs.append(PlannedRun(f"runs/{folder_name(variant)}/seed-{seed}", "run", variant, fields, seed))
         return runs
 
-    def config(self, run: PlannedRun, tuned: Settings | None = None) -> Settings:
-        """Every field that `run` sets, the recipe's own included; `tuned` are the values that its trials chose."""
-        own = {"seed": str(run.seed), "output_dir": str(self.output_dir / run.name), "overwrite_output_dir": "true"}
-        return merge_settings(self.base, self.settings, run.fields, tuned or {}, own)
+    def run_settings(self, run: PlannedRun, tuned: Settings | None = None) -> Settings:
+        """Returns every field that `run` sets, the recipe's own included; `tuned` are the values its trials chose."""
+        identity: Settings = {
+            "seed": str(run.seed),
+            "output_dir": str(self.output_dir / run.name),
+            "overwrite_output_dir": "true",
+        }
+        return merge_settings(self.base, self.settings, run.fields, tuned or {}, identity)
 
     def check_fields(self) -> None:
         """Raises UserError, with the run's name, where a run has a field or a value that `arccse train` has not."""
@@ -109,112 +129,129 @@ class StudyConfig:
     def _check(self, parse: Callable[[Settings], object]) -> None:
         for run in self.runs():
             try:
-                parse(self.config(run))
+                parse(self.run_settings(run))
             except UserError as error:
                 raise UserError(f"{run.name}: {error}") from error
 
 
-def read_plan(
+def read_study(
     path: Path,
     output_dir: Path | None = None,
     overrides: Settings | None = None,
-    seeds: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
 ) -> StudyConfig:
     """Reads a study file.
 
     Args:
         path: YAML; see `configs/studies/`.
-        output_dir: instead of the file's.
-        overrides: fields that go over the file's `settings`, and under its variants.
-        seeds: instead of the file's.
+        output_dir: Instead of the file's.
+        overrides: Fields that go over the file's `settings`, and under its variants.
+        seeds: Instead of the file's.
 
     Raises:
-        UserError: an unreadable file, a key that does not exist, or values that make no study.
+        UserError: An unreadable file, a key that does not exist, or values that make no study.
     """
-    content = read_config(path)
-    _check_keys(path, content, _KEYS)
-    axes = {name: as_list(value) for name, value in _mapping(path, content, "grid").items()}
-    variants = {name: _fields(path, name, value) for name, value in _mapping(path, content, "variants").items()}
+    file = _Section(str(path), read_config(path), _KEYS)
+    axes, variants = file.choices("grid"), file.groups("variants")
     if bool(axes) == bool(variants):
         raise UserError(f"{path}: give either variants (a name and its fields each) or a grid (a field and its values)")
-    if axes:
-        variants = {format_choice(choice): choice for choice in _products(axes)}
-    folders = [folder_name(variant) for variant in variants]
-    if len(set(folders)) < len(folders) or UNTRAINED in variants:
-        raise UserError(f"{path}: the variants need different names, and none may be {UNTRAINED}")
-    baseline = content.get("baseline", next(iter(variants)))
-    if baseline not in variants:
-        raise UserError(f"{path}: baseline {baseline}: is no variant; choose from {', '.join(variants)}")
-    tuning = _mapping(path, content, "tuning")
-    _check_keys(path, tuning, _TUNING_KEYS)
-    if tuning and not tuning.get("grid"):
+    tuning = _Section(f"{path}: tuning", file.settings("tuning"), _TUNING_KEYS)
+    trials = all_choices(tuning.choices("grid"))
+    if tuning.content and not trials:
         raise UserError(f"{path}: tuning: needs a grid, a field and the values to try")
-    tried = {name: as_list(value) for name, value in _mapping(path, tuning, "grid").items()}
-    numbers = [_integer(path, "seeds", value) for value in seeds or as_list(content.get("seeds", ["42"]))]
-    if not numbers or len(set(numbers)) < len(numbers):
-        raise UserError(f"{path}: seeds: give one or more, each once")
-    if output_dir is None and "output_dir" not in content:
+    if output_dir is None and "output_dir" not in file.content:
         raise UserError(f"{path}: has no output_dir; give --output_dir")
-    if "base" not in content:
+    if "base" not in file.content:
         raise UserError(f"{path}: has no base, the recipe that every run starts from")
     return StudyConfig(
-        output_dir=output_dir or Path(content["output_dir"]),
-        base=read_config(path.parent / content["base"]),
-        settings=merge_settings(_mapping(path, content, "settings"), overrides or {}),
-        variants=variants,
+        source=str(path),
+        output_dir=output_dir or Path(file.text("output_dir")),
+        base=read_config(path.parent / file.text("base")),
+        settings=merge_settings(file.settings("settings"), overrides or {}),
+        variants={format_choice(choice): choice for choice in all_choices(axes)} if axes else variants,
         axes=axes,
-        seeds=numbers,
-        baseline=baseline,
-        untrained=content.get("untrained", "false").lower() == "true",
-        trials=_products(tried) if tried else [],
-        trial_fields=_mapping(path, tuning, "settings"),
-        trial_seed=_integer(path, "tuning: seed", tuning.get("seed", "0")),
-        test_tasks=as_list(content.get("test_tasks", ["sts"])),
-        published=content.get("published"),
-        keep_models=content.get("keep_models", "false").lower() == "true",
-        launcher=content.get("launcher", "").split(),
+        seeds=seeds or [file.integer("seeds", text) for text in file.texts("seeds", "42")],
+        baseline=file.text("baseline"),
+        untrained=file.flag("untrained"),
+        trials=trials,
+        trial_fields=tuning.settings("settings"),
+        trial_seed=tuning.integer("seed", tuning.text("seed", "0")),
+        test_tasks=file.texts("test_tasks", "sts"),
+        published=file.text("published") or None,
+        keep_models=file.flag("keep_models"),
+        launcher=file.text("launcher").split(),
     )
 
 
 def format_choice(choice: Settings) -> str:
-    """`learning_rate=3e-5, temperature=0.05`"""
+    """Returns a choice of values as a name: `learning_rate=3e-5, temperature=0.05`."""
     return ", ".join(f"{name}={' '.join(as_list(value))}" for name, value in choice.items())
 
 
 def folder_name(name: str) -> str:
-    """A name as one part of a path."""
+    """Returns a name as one part of a path."""
     return "".join(letter if letter.isalnum() or letter in "-_=.+" else "_" for letter in name)
 
 
-def _products(axes: Mapping[str, Sequence[str]]) -> list[Settings]:
-    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+def all_choices(axes: Mapping[str, Sequence[str]]) -> list[Settings]:
+    """Returns every combination of one value per field; none where there are no fields.
+
+    Example:
+        >>> all_choices({"seed": ["1", "2"], "temperature": ["0.1"]})
+        [{'seed': '1', 'temperature': '0.1'}, {'seed': '2', 'temperature': '0.1'}]
+    """
+    return [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())] if axes else []
 
 
 def as_list(value: object) -> list[str]:
+    """Returns a value of a recipe as a list: of several texts, or of one."""
     return list(value) if isinstance(value, list) else [str(value)]
 
 
-def _mapping(path: Path, content: Settings, key: str) -> dict:
-    value = content.get(key, {})
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: {key}: must hold lines of `name: value`")
-    return value
+class _Section:
+    """A study file or a part of it, of which every key is read as one type; errors begin with `where`."""
 
+    def __init__(self, where: str, content: Settings, known: Sequence[str]):
+        self.where, self.content = where, content
+        for key in content:
+            if key not in known:
+                raise UserError(f"{where}: {key}: there is no such key; choose from {', '.join(known)}")
 
-def _fields(path: Path, variant: str, value: object) -> Settings:
-    if not isinstance(value, dict):
-        raise UserError(f"{path}: variants: {variant}: must hold its fields as `name: value` ({{}} for none)")
-    return value
+    def text(self, key: str, default: str = "") -> str:
+        value = self.content.get(key, default)
+        if not isinstance(value, str):
+            raise UserError(f"{self.where}: {key}: takes one value")
+        return value
 
+    def texts(self, key: str, default: str) -> list[str]:
+        return as_list(self.content.get(key, default))
 
-def _integer(path: Path, key: str, value: object) -> int:
-    try:
-        return int(str(value))
-    except ValueError:
-        raise UserError(f"{path}: {key}: {value} is not a whole number") from None
+    def flag(self, key: str) -> bool:
+        text = self.text(key, "false")
+        try:
+            return bool(Option(key, "bool").read(text))
+        except UserError:
+            raise UserError(f"{self.where}: {key}: {text} is neither true nor false") from None
 
+    def integer(self, key: str, text: str) -> int:
+        try:
+            return int(text)
+        except ValueError:
+            raise UserError(f"{self.where}: {key}: {text} is not a whole number") from None
 
-def _check_keys(path: Path, content: Mapping, known: Sequence[str]) -> None:
-    for key in content:
-        if key not in known:
-            raise UserError(f"{path}: {key}: there is no such key; choose from {', '.join(known)}")
+    def settings(self, key: str) -> Settings:
+        value = self.content.get(key, {})
+        if not isinstance(value, dict):
+            raise UserError(f"{self.where}: {key}: must hold lines of `name: value`")
+        return value
+
+    def choices(self, key: str) -> dict[str, list[str]]:
+        return {name: as_list(value) for name, value in self.settings(key).items()}
+
+    def groups(self, key: str) -> dict[str, Settings]:
+        groups: dict[str, Settings] = {}
+        for name, value in self.settings(key).items():
+            if not isinstance(value, dict):
+                raise UserError(f"{self.where}: {key}: {name}: must hold its fields as `name: value` ({{}} for none)")
+            groups[name] = value
+        return groups

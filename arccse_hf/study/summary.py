@@ -11,7 +11,7 @@ import numpy as np
 from ..evaluation import TaskSuite
 from ..evaluation.bootstrap import RESAMPLES, PerItemScores, bootstrap_differences, interval
 from ..options import Settings
-from .execute import Outcome, chosen_fields, read_outcome, read_samples
+from .execute import RunResult, chosen_fields, read_result, read_samples
 from .plan import UNTRAINED, PlannedRun, StudyConfig
 
 AVERAGE = "average"
@@ -19,7 +19,7 @@ AVERAGE = "average"
 
 @dataclass
 class Statistic:
-    """A score over seeds: its mean, and its standard deviation (n - 1 below the line; NaN for one seed)."""
+    """A score over seeds: its mean, and its standard deviation (divided by n - 1; NaN for one seed)."""
 
     mean: float
     deviation: float
@@ -31,11 +31,11 @@ class Row:
     """One variant.
 
     Args:
-        variant: its name.
-        seeds: those that are done.
-        scores: by test task, and their average, the headline metric.
-        chosen: the values that its trials chose.
-        difference: mean average minus the baseline's over the seeds that both have; None for the baseline itself.
+        variant: Its name.
+        seeds: Those that are done.
+        scores: The main metric of each test task, and their average; not multiplied by 100.
+        chosen: The values that its trials chose.
+        difference: Mean average minus the baseline's over the seeds that both have; None for the baseline itself.
         interval: 95 % interval of that difference, from a bootstrap over seeds and sentence pairs.
     """
 
@@ -47,31 +47,31 @@ class Row:
     interval: tuple[float, float] | None = None
 
 
-def headline_metrics(suite: TaskSuite) -> dict[str, str]:
-    """By test task, the metric that goes into the table and the average."""
+def main_metrics(suite: TaskSuite) -> dict[str, str]:
+    """Returns, by test task, the metric that goes into the table and the average."""
     return {task.name: task.main_metrics[0] for task in suite.tasks}
 
 
-def summarise(plan: StudyConfig, suite: TaskSuite) -> list[Row]:
-    """A row for the untrained encoder and each variant, of which at least one run is done."""
-    metrics = headline_metrics(suite)
-    outcomes: dict[str, dict[int, Outcome]] = {}
+def summarise(study: StudyConfig, suite: TaskSuite) -> list[Row]:
+    """Returns a row for the untrained encoder and each variant, of which at least one run is done."""
+    metrics = main_metrics(suite)
+    results: dict[str, dict[int, RunResult]] = {}
     runs: dict[tuple[str, int], PlannedRun] = {}
-    for run in plan.runs():
-        if run.kind != "trial" and (outcome := read_outcome(plan, run)) is not None:
-            outcomes.setdefault(run.variant, {})[run.seed] = outcome
+    for run in study.runs():
+        if run.kind != "trial" and (result := read_result(study, run)) is not None:
+            results.setdefault(run.variant, {})[run.seed] = result
             runs[run.variant, run.seed] = run
-    rows = {name: Row(name, sorted(by_seed), _statistics(by_seed, metrics)) for name, by_seed in outcomes.items()}
+    rows = {name: Row(name, sorted(by_seed), _statistics(by_seed, metrics)) for name, by_seed in results.items()}
     for variant, row in rows.items():
         if variant == UNTRAINED:
             continue
-        row.chosen = chosen_fields(plan, variant) or {}
-        common = sorted(outcomes[variant].keys() & outcomes.get(plan.baseline, {}).keys())
-        if variant != plan.baseline and common:
-            own, base = row.scores[AVERAGE].values, rows[plan.baseline].scores[AVERAGE].values
-            row.difference = float(np.mean([own[seed] - base[seed] for seed in common]))
-            ours = [read_samples(plan, runs[variant, seed]) for seed in common]
-            theirs = [read_samples(plan, runs[plan.baseline, seed]) for seed in common]
+        row.chosen = chosen_fields(study, variant) or {}
+        common = sorted(results[variant].keys() & results.get(study.baseline, {}).keys())
+        if variant != study.baseline and common:
+            averages, baseline = row.scores[AVERAGE].values, rows[study.baseline].scores[AVERAGE].values
+            row.difference = float(np.mean([averages[seed] - baseline[seed] for seed in common]))
+            ours = [read_samples(study, runs[variant, seed]) for seed in common]
+            theirs = [read_samples(study, runs[study.baseline, seed]) for seed in common]
             if all(samples.keys() == metrics.keys() for samples in (*ours, *theirs)):
                 row.interval = seed_and_pair_interval(ours, theirs)
     return list(rows.values())
@@ -83,16 +83,16 @@ def seed_and_pair_interval(
     resamples: int = RESAMPLES,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % interval of the mean difference in the average score, both over the seeds and over the test tasks' units.
+    """Returns the 95 % interval of the mean difference in the average score, over seeds and the test tasks' units.
 
     Every resample draws seeds, and sentence pairs of each task, with replacement: the same seeds and pairs on both
     sides, and the same pairs for all seeds, so that what is hard for both cancels.
 
     Args:
-        ours: of each seed of a variant, what the headlines of the test tasks are computed from.
-        theirs: the same of the baseline, for the same seeds.
-        resamples: how many are drawn.
-        seed: of the drawing.
+        ours: For each seed of a variant, what the main metrics of the test tasks are computed from.
+        theirs: The same of the baseline, for the same seeds.
+        resamples: How many are drawn.
+        seed: Of the drawing.
     """
     by_seed = np.empty((len(ours), resamples))
     for index, (our, their) in enumerate(zip(ours, theirs, strict=True)):
@@ -105,9 +105,9 @@ def seed_and_pair_interval(
     return interval(np.take_along_axis(by_seed, seeds, axis=0).mean(axis=0))
 
 
-def _statistics(by_seed: Mapping[int, Outcome], metrics: Mapping[str, str]) -> dict[str, Statistic]:
+def _statistics(by_seed: Mapping[int, RunResult], metrics: Mapping[str, str]) -> dict[str, Statistic]:
     columns = {
-        task: {seed: outcome.scores[task][metric] for seed, outcome in by_seed.items()}
+        task: {seed: result.scores[task][metric] for seed, result in by_seed.items()}
         for task, metric in metrics.items()
     }
     columns[AVERAGE] = {seed: float(np.mean([columns[task][seed] for task in metrics])) for seed in by_seed}

@@ -112,7 +112,7 @@ class TestSuite:
         assert scores["one"] == one.score(fake_embeddings(one.sentences))
         assert scores["two"] == two.score(fake_embeddings(two.sentences))
 
-    def test_flat_names_are_known_beforehand_and_hold_headlines_only(self):
+    def test_flat_names_are_known_beforehand_and_hold_main_metrics_only(self):
         task = STSTask("own", ScoredPairs(["a", "b", "c"], ["b", "c", "a"], [1, 2, 3], ["x", "x", "y"]))
         suite = TaskSuite([task])
         flat = suite.flatten(suite.score(fake_embeddings(suite.sentences)))

@@ -77,7 +77,7 @@ def test_the_series_are_those_of_the_log(tmp_path):
     assert reading.training_series(run, "arccon_loss") == ([1, 2, 3, 4, 5], [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5])
     assert reading.training_series(run, "triplets_violated") == ([2, 3], [0.25, 0.5])
     assert reading.training_series(run, "nothing") == ([], [])
-    assert reading.headline(run) == "dev_spearman"
+    assert reading.main_metric(run) == "dev_spearman"
     assert reading.evaluation_series(run, "dev_spearman") == ([0, 2, 4], [0.5, 0.7, 0.6])
     assert reading.geometry_path(run) == ([-1.0, -1.5, -2.0], [0.4, 0.3, 0.25])
     assert reading.sts_points(run, "before") == ([0.0, 5.0], [0.1, 0.9])
@@ -99,13 +99,13 @@ def test_the_last_evaluation_stands_where_the_kept_weights_come_from():
     assert reading.evaluation_series(Run("a", best, settings=kept_last), "mrr") == ([0, 9], [0.1, 0.4])
 
 
-def test_the_headline_is_what_the_run_chose_by():
+def test_the_main_metric_is_what_the_run_chose_by():
     state = {"log_history": [{"step": 0, "eval_mr_accuracy": 0.5, "eval_dev_spearman": 0.6, "eval_runtime": 1.0}]}
     chosen = {"training": {"metric_for_best_model": "eval_mr_accuracy"}}
     gone = {"training": {"metric_for_best_model": "cr_accuracy"}}
-    assert reading.headline(Run("a", state, settings=chosen)) == "mr_accuracy"
-    assert reading.headline(Run("a", state, settings=gone)) == reading.headline(Run("a", state)) == "dev_spearman"
-    assert reading.headline(Run("a", {"log_history": [{"step": 1, "loss": 1.0}]})) is None
+    assert reading.main_metric(Run("a", state, settings=chosen)) == "mr_accuracy"
+    assert reading.main_metric(Run("a", state, settings=gone)) == reading.main_metric(Run("a", state)) == "dev_spearman"
+    assert reading.main_metric(Run("a", {"log_history": [{"step": 1, "loss": 1.0}]})) is None
 
 
 @pytest.mark.parametrize("margin", [0.0, 10.0, 45.0])

@@ -14,7 +14,7 @@ from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import PerItemScores
 from arccse_hf.inference.evaluate import run as evaluate
 from arccse_hf.study import command, execute, figures
-from arccse_hf.study.plan import read_plan
+from arccse_hf.study.plan import read_study
 from arccse_hf.study.summary import AVERAGE, Row, Statistic, seed_and_pair_interval
 from arccse_hf.training import script
 
@@ -62,23 +62,23 @@ def test_a_grid_and_seeds_and_trials_become_runs(study_file):
         grid={"angular_margin": [0, 10], "temperature": [0.05, 0.1, 0.2]}, seeds=[3, 4], untrained=True,
         tuning={"grid": {"learning_rate": ["1e-5", "3e-5"]}},
     )  # fmt: skip
-    plan = read_plan(path)
-    runs = plan.runs()
+    study = read_study(path)
+    runs = study.runs()
     assert [sum(run.kind == kind for run in runs) for kind in ("untrained", "trial", "run")] == [1, 6 * 2, 6 * 2]
     assert len({run.name for run in runs}) == len(runs)
     last = runs[-1]
     assert (last.variant, last.seed) == ("angular_margin=10, temperature=0.2", 4)
-    config = plan.config(last, {"learning_rate": "1e-5"})
+    config = study.run_settings(last, {"learning_rate": "1e-5"})
     assert (config["angular_margin"], config["temperature"], config["seed"]) == ("10", "0.2", "4")
     assert config["learning_rate"] == "1e-5"
-    assert plan.baseline == "angular_margin=0, temperature=0.05"
+    assert study.baseline == "angular_margin=0, temperature=0.05"
 
 
 def test_what_is_nearer_to_the_run_wins(study_file, base):
     path = study_file(settings={"max_steps": 5, "temperature": 0.1, "max_grad_norm": 2}, variants=OBJECTIVES)
     given = {"max_steps": "7", "angular_margin": "5", "dataset_name": "installed-docs"}
-    plan = read_plan(path, overrides=given)
-    config = plan.config(plan.runs()[0])
+    study = read_study(path, overrides=given)
+    config = study.run_settings(study.runs()[0])
     assert config["max_steps"] == "7"  # command line over settings
     assert config["angular_margin"] == "0"  # variant over command line
     assert config["temperature"] == "0.1" and config["max_grad_norm"] == "2"  # settings over the recipe
@@ -134,8 +134,8 @@ def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, 
     out = base.parent / "out"
     train = execute._train
 
-    def stopped(plan, folder):
-        train(plan, folder)
+    def stopped(study, folder):
+        train(study, folder)
         if "SimCSE" in str(folder):
             raise RuntimeError("the machine is on fire")
 
@@ -149,7 +149,7 @@ def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, 
         command.run_study(path)
 
     # The model was there when it failed: only the scoring is left to do, and nothing at all of the other run.
-    monkeypatch.setattr(execute, "_train", lambda plan, folder: pytest.fail(f"{folder} is trained again"))
+    monkeypatch.setattr(execute, "_train", lambda study, folder: pytest.fail(f"{folder} is trained again"))
     before = (out / "runs" / "Arc___CSE" / "seed-1" / "study_scores.json").stat().st_mtime_ns
     assert command.run_study(path, resume=True) == 0
     assert (out / "runs" / "Arc___CSE" / "seed-1" / "study_scores.json").stat().st_mtime_ns == before
@@ -165,9 +165,9 @@ def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch)
     assert command.run_study(whole, output=base.parent / "whole") == 0
     train = execute._train
 
-    def killed(plan, folder):
+    def killed(study, folder):
         """What a run that was killed after its second checkpoint leaves."""
-        train(plan, folder)
+        train(study, folder)
         for path in folder.iterdir():
             if path.name not in ("config.yaml", "checkpoint-2"):
                 execute.shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -213,22 +213,22 @@ def test_runs_go_through_the_launcher_that_the_study_names(study_file, base, cap
 @pytest.mark.parametrize("metric", ["eval_scored_spearman", "eval_geometry_alignment"])
 def test_the_best_trial_is_chosen_and_one_without_a_score_never(study_file, metric):
     """By whether the metric is the better the larger; the trial that has no number is not done where it is missing."""
-    plan = read_plan(study_file(variants={"x": {}}, tuning={"grid": {"temperature": [1, 2, 3, 4]}}))
-    trials = [run for run in plan.runs() if run.kind == "trial"]
+    study = read_study(study_file(variants={"x": {}}, tuning={"grid": {"temperature": [1, 2, 3, 4]}}))
+    trials = [run for run in study.runs() if run.kind == "trial"]
     for trial, value in zip(trials, [float("nan"), 0.2, 0.7, 0.5], strict=True):
-        assert execute.chosen_fields(plan, "x") is None
-        (plan.output_dir / trial.name).mkdir(parents=True)
-        execute._write(plan.output_dir / trial.name, execute.Outcome(plan.config(trial), metric, value), {})
-    assert execute.chosen_fields(plan, "x") == {"temperature": "3" if "spearman" in metric else "2"}
+        assert execute.chosen_fields(study, "x") is None
+        (study.output_dir / trial.name).mkdir(parents=True)
+        execute._write(study.output_dir / trial.name, execute.RunResult(study.run_settings(trial), metric, value), {})
+    assert execute.chosen_fields(study, "x") == {"temperature": "3" if "spearman" in metric else "2"}
 
 
 def test_a_grid_of_two_fields_becomes_a_line_for_each_value_of_the_second(study_file):
     path = study_file(grid={"angular_margin": [0, 10, 20], "temperature": [0.05, 0.1]})
-    plan = read_plan(path)
-    means = {name: index / 100 for index, name in enumerate(plan.variants)}
+    study = read_study(path)
+    means = {name: index / 100 for index, name in enumerate(study.variants)}
     rows = [Row(name, [1], {AVERAGE: Statistic(mean, float("nan"), {1: mean})}) for name, mean in means.items()]
     axes = Figure().add_subplot()
-    figures._scores(plan, rows)(axes)
+    figures._scores(study, rows)(axes)
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "10", "20"]
     lines, labels = axes.get_legend_handles_labels()
     assert labels == ["temperature=0.05", "temperature=0.1"]
@@ -271,6 +271,10 @@ def test_one_run_alone_for_array_jobs(study_file, base, capsys):
         ({"variants": OBJECTIVES, "seeds": [1, 1]}, "give one or more, each once"),
         ({"variants": OBJECTIVES, "seeds": ["one"]}, "one is not a whole number"),
         ({"variants": OBJECTIVES, "tuning": {"seed": 1}}, "tuning: needs a grid"),
+        ({"variants": OBJECTIVES, "tuning": {"seeds": 1}}, "yaml: tuning: seeds: there is no such key; .* grid, seed"),
+        ({"variants": OBJECTIVES, "untrained": "maybe"}, "yaml: untrained: maybe is neither true nor false"),
+        ({"variants": OBJECTIVES, "baseline": ["SimCSE"]}, "yaml: baseline: takes one value"),
+        ({"variants": {"untrained": {}}}, "yaml: the variants need different names, and none may be untrained"),
         ({"variants": {"x": {"angular_margn": 1}}}, "seed-42: --angular_margn: .* did you mean"),
         ({"variants": {"x": {"temperature": "warm"}}}, "runs/x/seed-42: --temperature"),
         ({"variants": {"x": 5}}, "x: must hold its fields"),
@@ -285,9 +289,9 @@ def test_mistakes_are_found_before_anything_is_trained(study_file, base, content
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_studies_are_valid(path):
-    plan = read_plan(path)
-    plan.check()
-    assert len(plan.seeds) == 5 and len(plan.variants) >= 4
+    study = read_study(path)
+    study.check()
+    assert len(study.seeds) == 5 and len(study.variants) >= 4
 
 
 def samples(values):
