@@ -110,6 +110,16 @@ class RowCleaner:
 
 
 def clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[Dataset, CleaningCounts]:
+    """Strips the texts of a dataset and drops the rows that a `RowCleaner` drops.
+
+    Args:
+        dataset: Columns of text.
+        min_chars: Rows with a text of fewer characters are dropped.
+        exclude: Texts that must not be trained on.
+
+    Returns:
+        The rows kept, in their order, and how many were dropped for which reason.
+    """
     dataset = dataset.with_format("arrow").map(
         strip_texts,
         batched=True,
@@ -125,12 +135,12 @@ def clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[D
 
 
 def rows_of(table: pa.Table) -> Iterator[tuple[str, ...]]:
-    """The rows of a table as tuples."""
+    """Yields the rows of a table as tuples."""
     return zip(*(column.to_pylist() for column in table.columns), strict=True)
 
 
 def strip_texts(table: pa.Table) -> pa.Table:
-    """The table as text without surrounding whitespace."""
+    """Returns the table as text without surrounding whitespace."""
     columns = [pc.cast(column, pa.string()) for column in table.columns]
     # Some editors put a byte order mark first; it would make an otherwise equal line another one.
     columns = [pc.utf8_trim_whitespace(pc.utf8_ltrim(column, "\ufeff")) for column in columns]

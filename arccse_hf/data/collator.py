@@ -1,7 +1,8 @@
 """From rows of token ids to padded batches: the views of each sentence, and its masked versions."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from typing import NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -23,6 +24,15 @@ TRIPLET_MIN_TOKENS = 25
 """Sentences with fewer tokens get no triplet. Recalled (about 25 words), not confirmed by a text."""
 
 
+class TrainingRow(TypedDict):
+    """Token ids of a sentence, of its positive and of its hard negative, with special tokens; a stream adds `epoch`."""
+
+    anchor: list[int]
+    positive: NotRequired[list[int]]
+    negative: NotRequired[list[int]]
+    epoch: NotRequired[int]
+
+
 class ArcCSECollator:
     """Makes one training batch of rows with token ids in `anchor` [, `positive` [, `negative`]].
 
@@ -36,17 +46,22 @@ class ArcCSECollator:
     workers, and after a resume.
 
     Args:
-        tokenizer: gives the padding, mask and special tokens.
-        triplets: whether to make triplets at all.
-        small_span_ratio: share of a sentence's tokens in the small span.
-        large_span_ratio: the same for the large span around it.
-        triplet_min_tokens: anchors with fewer tokens (special tokens not counted) get no triplet.
+        tokenizer: Gives the padding, mask and special tokens.
+        triplets: Whether to make triplets at all.
+        small_span_ratio: The share of a sentence's tokens in the small span.
+        large_span_ratio: The same for the large span around it.
+        triplet_min_tokens: Anchors with fewer tokens (special tokens not counted) get no triplet.
         span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
-        seed: of the spans.
-        pad_to_multiple_of: what the length of a batch is a multiple of.
+        seed: Of the spans.
+        pad_to_multiple_of: What the length of a batch is a multiple of.
 
     Raises:
-        ValueError: the tokenizer has no padding token, or the ratios are outside 0 < small < large < 1.
+        ValueError: The tokenizer has no padding token, or the ratios are outside 0 < small < large < 1.
+
+    Example:
+        >>> batch = ArcCSECollator(tokenizer, triplet_min_tokens=3)([{"anchor": [101, 7, 8, 9, 102]}])
+        >>> {name: tuple(part["input_ids"].shape) for name, part in batch.items()}
+        {'pair': (1, 2, 5), 'triplet': (1, 3, 5)}
     """
 
     def __init__(
@@ -67,8 +82,8 @@ class ArcCSECollator:
         if triplets and span_corruption == "mask" and self.mask_token_id is None:
             logger.warning("The tokenizer has no mask token: spans are deleted instead of masked.")
             span_corruption = "delete"
-        # An unknown or masked word is part of the sentence; the other special tokens are its frame.
-        self.frame = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        # An unknown or masked word is part of the sentence; the other special tokens are not.
+        self.special_ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
         self.triplets = triplets
         self.ratios = (small_span_ratio, large_span_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
@@ -83,18 +98,17 @@ class ArcCSECollator:
         """Starts an epoch: the same rows get new spans."""
         self._epoch.fill_(epoch)
 
-    def __call__(self, rows: Sequence[Mapping[str, list[int]]]) -> dict[str, dict[str, Tensor]]:
-        others = [name for name in ("positive", "negative") if name in rows[0]] or ["anchor"]
-        batch = {"pair": self._pad([[row[name] for name in ("anchor", *others)] for row in rows])}
+    def __call__(self, rows: Sequence[TrainingRow]) -> dict[str, dict[str, Tensor]]:
+        """Returns `pair` of all rows and `triplet` of those that have one; all rows have the same columns."""
+        batch = {"pair": self._pad([_pair_views(row) for row in rows])}
         if self.triplets:
-            triplets = [self._triplet(row["anchor"], row.get("epoch")) for row in rows]
-            triplets = [triplet for triplet in triplets if triplet is not None]
+            triplets = [views for row in rows if (views := self._triplet(row["anchor"], row.get("epoch"))) is not None]
             if triplets:
                 batch["triplet"] = self._pad(triplets)
         return batch
 
     def _triplet(self, token_ids: list[int], epoch: int | None = None) -> list[list[int]] | None:
-        content = [position for position, token in enumerate(token_ids) if token not in self.frame]
+        content = [position for position, token in enumerate(token_ids) if token not in self.special_ids]
         if len(content) < self.triplet_min_tokens:
             return None
         epoch = int(self._epoch) if epoch is None else epoch
@@ -108,16 +122,29 @@ class ArcCSECollator:
         return pad_views(rows, self.pad_token_id, self.pad_to_multiple_of)
 
 
+def _pair_views(row: TrainingRow) -> list[list[int]]:
+    views = [row["anchor"], row.get("positive", row["anchor"])]
+    return [*views, row["negative"]] if "negative" in row else views
+
+
 def require_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
-    """The id of the tokenizer's padding token; ValueError if it has none."""
+    """Returns the id of the tokenizer's padding token; raises ValueError if it has none."""
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token and save it with the model")
     return tokenizer.pad_token_id
 
 
 def pad_views(rows: Sequence[Sequence[Sequence[int]]], pad_token_id: int, multiple_of: int = 1) -> dict[str, Tensor]:
-    """`input_ids` and `attention_mask` `[rows, views, length]` of `rows` that all have the same number of views, padded
-    on the right to the longest, or to the next multiple."""
+    """Pads rows of views on the right, to the longest view of all.
+
+    Args:
+        rows: Token ids `[rows, views, tokens]`; all rows have the same number of views.
+        pad_token_id: What fills the rest.
+        multiple_of: What the length is rounded up to a multiple of.
+
+    Returns:
+        `input_ids` and `attention_mask` `[rows, views, length]`.
+    """
     longest = -(-max(len(view) for row in rows for view in row) // multiple_of) * multiple_of
     input_ids = np.full((len(rows), len(rows[0]), longest), pad_token_id, dtype=np.int64)
     attention_mask = np.zeros_like(input_ids)

@@ -78,6 +78,9 @@ def corrupt(
         how: "mask" replaces them by `mask_token_id`, "delete" removes them.
         mask_token_id: Needed for "mask".
 
+    Raises:
+        ValueError: It is missing there.
+
     Example:
         >>> corrupt([101, 7, 8, 9, 102], content=[1, 2, 3], span=range(1, 2), how="mask", mask_token_id=103)
         [101, 7, 103, 9, 102]
@@ -85,6 +88,8 @@ def corrupt(
     lost = {content[index] for index in span}
     if how == "delete":
         return [token for position, token in enumerate(token_ids) if position not in lost]
+    if mask_token_id is None:
+        raise ValueError("masking needs a mask_token_id; without one, delete")
     return [mask_token_id if position in lost else token for position, token in enumerate(token_ids)]
 
 

@@ -63,7 +63,7 @@ def load_training_texts(
         The dataset, memory-mapped from the datasets cache, and the counts of the cleaning.
 
     Raises:
-        UserError: for every input that can't be read as text, or of which nothing is left.
+        UserError: for every input that cannot be read as text, or of which nothing is left.
     """
     if max_samples is not None and max_samples <= 0:
         raise UserError(f"--max_train_samples {max_samples}: give a positive number, or leave it out to use every row")

@@ -45,12 +45,12 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """The lines of a text file without their ends. Only newlines end one: latin-1 files hold other separators as text.
 
     Raises:
-        UserError: The file can't be read in that encoding.
+        UserError: The file cannot be read in that encoding.
     """
     try:
         text = path.read_bytes().decode(encoding)
     except OSError as error:
-        raise UserError(f"{path} can't be read: {error.strerror}") from None
+        raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise UserError(f"{path} isn't {encoding} text (byte {error.start}): save it as {encoding}") from None
     lines = text.replace("\r\n", "\n").split("\n")
@@ -77,7 +77,7 @@ def parse_score(text: object, where: str, low: float = float("-inf"), high: floa
 
 
 def check_count(what: str, found: int, official: int, path: Path | str) -> None:
-    """Refuse a set of another size than the official one: its score couldn't be compared with anybody's."""
+    """Refuses a set of another size than the official one: its score could not be compared with anybody's."""
     if found != official:
         raise UserError(f"{what} has {found} scored rows in {path}, the official set has {official}: fetch it again")
 

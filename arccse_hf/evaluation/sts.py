@@ -63,7 +63,8 @@ class STSTask:
     """Correlation of the cosine of each pair with its gold score.
 
     The main metric, `spearman`, is SentEval's "all" setting, which the papers of the field print: the pairs of all
-    subsets in one ranking. `spearman_mean` and `spearman_wmean` average the subsets' own correlations, the latter by size.
+    subsets in one ranking. `spearman_mean` and `spearman_wmean` average the subsets' own correlations, the latter by
+    size.
 
     Args:
         name: Begins the metrics' names.
@@ -98,7 +99,7 @@ class STSTask:
         return self.score(embeddings), PerItemScores("spearman", self.cosines(embeddings), self.references)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
-        """`spearman` and `pearson` in [-1, 1]; with subsets also `..._mean`, `..._wmean` and `.../<subset>`."""
+        """Returns `spearman` and `pearson` in [-1, 1]; with subsets also `..._mean`, `..._wmean` and `.../<subset>`."""
         from .similarity_correlation import similarity_correlation  # takes a second to import
 
         cosines = self.cosines(embeddings)
@@ -119,7 +120,7 @@ class STSTask:
 
 
 def read_sts(name: str, data: str | Path | None) -> ScoredPairs:
-    """Read one of `STS_NAMES` from a SentEval folder, or from the hub where `data` is the word "hub".
+    """Reads one of `STS_NAMES` from a SentEval folder, or from the hub where `data` is the word "hub".
 
     Args:
         name: A key such as "sts12" or "stsb_dev".
@@ -136,7 +137,8 @@ def read_sts(name: str, data: str | Path | None) -> ScoredPairs:
     if name in STSB_FILES:
         file, count = STSB_FILES[name]
         return _read_stsb(name, find_senteval_file(data, f"STS/STSBenchmark/{file}"), count)
-    merged = ScoredPairs([], [], [], [])
+    subsets: list[str] = []
+    merged = ScoredPairs([], [], [], subsets)
     for subset, count in STS_SUBSETS[name].items():
         folder = f"STS/{name.upper()}-en-test"
         texts = find_senteval_file(data, f"{folder}/STS.input.{subset}.txt")
@@ -145,7 +147,7 @@ def read_sts(name: str, data: str | Path | None) -> ScoredPairs:
         merged.first += part.first
         merged.second += part.second
         merged.scores += part.scores
-        merged.subsets += [subset] * len(part)
+        subsets += [subset] * len(part)
     return merged
 
 
@@ -163,9 +165,9 @@ def read_scored_pairs(path: Path) -> ScoredPairs:
 def scored_pairs(path: Path, columns: Sequence[str], rows: Iterable[tuple[str, dict[str, object]]]) -> ScoredPairs:
     """Returns the pairs of what `read_table` has found in a file, as `read_scored_pairs` does."""
     first, second, score = (find_column(columns, names) for names in (FIRST_COLUMNS, SECOND_COLUMNS, SCORE_COLUMNS))
-    named = {"sentence1": first, "sentence2": second, "score": score}
-    missing = [name for name, column in named.items() if column is None]
-    if missing:
+    if first is None or second is None or score is None:
+        columns_by_name = {"sentence1": first, "sentence2": second, "score": score}
+        missing = [name for name, column in columns_by_name.items() if column is None]
         raise UserError(
             f"{OPTION} {path}: has no column {', '.join(missing)}; it has {', '.join(columns)}; name the columns "
             "sentence1, sentence2 and score"
@@ -248,7 +250,7 @@ def _read_hub(name: str) -> ScoredPairs:
         rows = datasets.load_dataset(repository, split=split)
     except Exception as error:  # datasets raises many kinds: no network, no such set, a broken cache
         raise UserError(
-            f"evaluation data hub: {repository} can't be loaded ({type(error).__name__}): "
+            f"evaluation data hub: {repository} cannot be loaded ({type(error).__name__}): "
             "check the network, or give a SentEval folder"
         ) from error
     check_count(name, len(rows), count, repository)

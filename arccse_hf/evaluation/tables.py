@@ -41,7 +41,7 @@ LABELS = {
 
 @dataclass
 class ResultTable:
-    """A table of text: `bold` holds the (row, column) places of the best values."""
+    """A table of text: `bold` holds the (row, column) positions of the best values."""
 
     title: str
     header: list[str]
@@ -50,13 +50,13 @@ class ResultTable:
 
 
 def label(name: str) -> str:
-    """How a table calls a task or a metric."""
+    """Returns what a table calls a task or a metric."""
     known_upper = name.startswith("sts1") or name in TRANSFER_AVERAGE
     return LABELS.get(name, name.upper() if known_upper else name.replace("_", " "))
 
 
 def format_value(value: float | None, metric: str, signed: bool = False) -> str:
-    """A raw value as printed: x 100 with two decimals, the geometry's with three; a dash for a missing one."""
+    """Returns a raw value as printed: x 100 with two decimals, the geometry's with three, a dash for a missing one."""
     if value is None:
         return "-"
     if math.isnan(value):
@@ -66,7 +66,7 @@ def format_value(value: float | None, metric: str, signed: bool = False) -> str:
 
 
 def score_tables(results: Sequence[ModelResult], suite: TaskSuite) -> list[ResultTable]:
-    """The models, then one table a group of tasks with one row a model, the best of each column bold."""
+    """Returns the table of the models, then one per group of tasks: one row per model, each column's best bold."""
     names = short_names([result.name for result in results], parts=2)
     tables = [_model_table(names, results)] if suite.sentences else []
     for group, columns in _columns(results, suite).items():
@@ -122,19 +122,22 @@ def _model_table(names: Sequence[str], results: Sequence[ModelResult]) -> Result
 
 
 def _best(values: list[list[float | None]], texts: list[list[str]], columns: list[_Column]) -> set[tuple[int, int]]:
-    places = set()
+    positions = set()
     for column, shown in enumerate(columns):
-        defined = {row: values[row][column] for row in range(len(values)) if values[row][column] is not None}
-        defined = {row: value for row, value in defined.items() if not math.isnan(value)}
+        defined = {
+            row: value
+            for row, cells in enumerate(values)
+            if (value := cells[column]) is not None and not math.isnan(value)
+        }
         if defined:
-            best = (max if greater_is_better(shown.metric) else min)(defined, key=defined.get)
+            best = (max if greater_is_better(shown.metric) else min)(defined, key=defined.__getitem__)
             # What prints alike is alike best.
-            places |= {(row, column + 1) for row in defined if texts[row][column] == texts[best][column]}
-    return places
+            positions |= {(row, column + 1) for row in defined if texts[row][column] == texts[best][column]}
+    return positions
 
 
 def difference_table(differences: Sequence[Difference], results: Sequence[ModelResult]) -> ResultTable:
-    """One row a metric, one column a model after the first; bold where the interval leaves 0 out."""
+    """Returns one row per metric and one column per model after the first; bold where the interval leaves 0 out."""
     names = dict(zip([r.name for r in results], short_names([r.name for r in results], parts=2), strict=True))
     others = list(dict.fromkeys(d.model for d in differences))
     rows = list(dict.fromkeys((d.task, d.metric) for d in differences))
@@ -157,13 +160,13 @@ def difference_table(differences: Sequence[Difference], results: Sequence[ModelR
 
 
 def table_console() -> Console:
-    """Where tables are printed: as wide as the terminal, or wide enough, as a log file has no width to fit into."""
+    """Returns the console that tables are printed on: as wide as the terminal, or wide enough for a log file."""
     console = Console()
     return console if console.is_terminal else Console(width=200)
 
 
 def print_table(table: ResultTable, console: Console) -> None:
-    """Print `table` as an aligned table on a rich console."""
+    """Prints `table` as an aligned table on a rich console."""
     console.print(f"\n{escape(table.title)}", style="bold")  # a table's own title would be wrapped to its width
     rich_table = Table()
     for number, name in enumerate(table.header):
@@ -178,7 +181,7 @@ def print_table(table: ResultTable, console: Console) -> None:
 
 
 def to_markdown(tables: Sequence[ResultTable]) -> str:
-    """The tables as GitHub's Markdown."""
+    """Returns the tables as GitHub's Markdown."""
     parts = []
     for table in tables:
         lines = [f"### {table.title}", "", _markdown_row(table.header)]
@@ -200,7 +203,7 @@ def write_report(
     tables: Sequence[ResultTable],
     settings: dict[str, object],
 ) -> None:
-    """Write evaluation.json (everything, subsets too), evaluation.md (tables) and evaluation.csv (one score a row)."""
+    """Writes evaluation.json (everything, subsets too), evaluation.md (tables), evaluation.csv (one score per row)."""
     models = []
     for result in results:
         entry = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "samples"}
@@ -219,7 +222,7 @@ def write_report(
 
 
 def without_nan(value):
-    """JSON has no NaN: an undefined score is null."""
+    """Returns `value` with null for every number that is not finite, of which JSON has none."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
     if isinstance(value, list):

@@ -1,6 +1,7 @@
 """Configuration of an ArcCSE sentence encoder: its backbone, how it pools, and what its heads are set to."""
 
 import math
+from collections.abc import Callable
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
@@ -63,12 +64,23 @@ class ArcCSEConfig(PreTrainedConfig):
     @property
     def hidden_size(self) -> int:
         """Width of the sentence embedding."""
-        return self.backbone_config.hidden_size
+        return self._backbone.hidden_size
+
+    @property
+    def num_hidden_layers(self) -> int:
+        """Number of the backbone's layers, the embeddings not counted."""
+        return self._backbone.num_hidden_layers
 
     @property
     def vocab_size(self) -> int:
         """Number of token ids that the backbone knows."""
-        return self.backbone_config.vocab_size
+        return self._backbone.vocab_size
+
+    @property
+    def _backbone(self) -> PreTrainedConfig:
+        # What was given as a dict, or not at all, `PreTrainedConfig.__post_init__` has made a config of.
+        assert isinstance(self.backbone_config, PreTrainedConfig)
+        return self.backbone_config
 
 
 def _require_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
@@ -76,7 +88,6 @@ def _require_choice(field: str, value: object, choices: tuple[str, ...]) -> None
         raise ValueError(f"{field} must be one of {', '.join(choices)}, not {value!r}")
 
 
-def _require_number(field: str, value: object, allowed: str, holds) -> None:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if not is_number or not math.isfinite(value) or not holds(value):
+def _require_number(field: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) and math.isfinite(value) and holds(value)):
         raise ValueError(f"{field} must be a number {allowed}, not {value!r}")

@@ -19,6 +19,7 @@ class Projection(nn.Module):
         self.activation = nn.Tanh()
 
     def forward(self, pooled: Tensor) -> Tensor:
+        """Returns the projections `[..., dim]` of pooled vectors `[..., dim]`, every value within (-1, 1)."""
         return self.activation(self.dense(pooled))
 
 

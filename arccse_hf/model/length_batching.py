@@ -110,7 +110,8 @@ def split_by_length(lengths: Sequence[int], limit: int, overhead: int) -> tuple[
         before[last] = costs.argmin()
         least[last] = costs[before[last]]
 
-    sizes, last = [], len(distinct)
+    sizes: list[int] = []
+    last = len(distinct)
     while last:
         texts = ends[last] - ends[before[last]]
         pieces = np.array_split(np.arange(texts), -(-texts // texts_per_batch[last - 1]))

@@ -158,9 +158,11 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the backbone's table of token embeddings."""
         return self.encoder.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces that table, as `resize_token_embeddings` does."""
         self.encoder.set_input_embeddings(value)
 
     def forward(
@@ -231,9 +233,11 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
+        """Returns the backbone's table of token embeddings."""
         return self.arccse.get_input_embeddings()
 
     def set_input_embeddings(self, value: nn.Module) -> None:
+        """Replaces that table, as `resize_token_embeddings` does."""
         self.arccse.set_input_embeddings(value)
 
     def forward(
@@ -264,7 +268,7 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         """
         if (input_ids is None) == (pair is None):
             raise ValueError("Give either input_ids, to embed sentences, or pair, to train.")
-        if input_ids is not None:
+        if pair is None:
             attention_mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
             pooled = self._pool(input_ids, attention_mask, sharded)
             return ArcCSEOutput(sentence_embedding=pooled, training_embedding=self.projection(pooled))

@@ -25,7 +25,7 @@ def needing_matplotlib(command: str) -> Iterator[None]:
 
 
 def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:
-    """Write `report.html`, which needs no other file, and its pictures as PNG beside it, light and dark.
+    """Writes `report.html`, which needs no other file, and its pictures as PNG beside it, light and dark.
 
     Args:
         folders: Output folders of `run_arccse.py`, finished or not. What a run has not left is said on the page.
@@ -35,7 +35,7 @@ def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike
         The path of the page.
 
     Raises:
-        UserError: A folder that is no run, a broken file, an `output` that can't be written, or no matplotlib.
+        UserError: A folder that is no run, a broken file, an `output` that cannot be written, or no matplotlib.
     """
     runs = read_runs(folders)
     with needing_matplotlib("report"):

@@ -69,7 +69,7 @@ class Figure:
 
 
 def render(name: str, text: str, draw: Callable[[Axes], None]) -> Figure:
-    """Draw on empty axes, once a theme; what `draw` labels goes into a legend below them."""
+    """Draws on empty axes, once per theme; what `draw` labels goes into a legend below them."""
     files = {}
     for theme in THEMES:
         with matplotlib.rc_context(_settings(theme)):
@@ -85,7 +85,8 @@ def render(name: str, text: str, draw: Callable[[Axes], None]) -> Figure:
             file = io.BytesIO()
             canvas.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
             files[f"{name}{theme.suffix}.png"] = file.getvalue()
-    return Figure(name, text, files, tuple(int(side * _DPI) for side in canvas.get_size_inches()))
+    width, height = (int(side * _DPI) for side in canvas.get_size_inches())
+    return Figure(name, text, files, (width, height))
 
 
 def _settings(theme: Theme) -> dict[str, object]:
@@ -114,7 +115,7 @@ def curves(title: str, series: Sequence[tuple[str, Style, Series]], *, percent: 
     def draw(axes: Axes) -> None:
         for position, (name, style, (steps, values)) in enumerate(series):
             marker = {"marker": style.marker, "markersize": 4.5} if len(steps) <= 30 else {}
-            # Learning rates are often the same: what a later line would hide looks out beside it.
+            # Learning rates are often the same: hidden lines are drawn wider, so that they show at the edges.
             hidden = sum(other == (steps, values) for _, _, other in series[position + 1 :])
             width = 1.8 + 2.2 * hidden
             axes.plot(steps, values, color=style.colour, linestyle=style.line, linewidth=width, label=name, **marker)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..evaluation import greater_is_better
@@ -24,17 +24,29 @@ _NAMES_OF_THE_RUN = ("output_dir", "logging_dir", "run_name")
 
 
 def settings_in_words(runs: Sequence[Run]) -> dict[str, list[str]]:
-    """The settings that matter or differ, each with every run's value in words; empty where no run has any."""
-    flat = [{name: value for group in run.settings.values() for name, value in group.items()} for run in runs]
-    names = [name for name in _SETTINGS if any(settings.get(name) not in (None, [], -1) for settings in flat)]
-    known = [settings for settings in flat if settings]
-    others = dict.fromkeys(name for settings in known for name in settings if name not in _SETTINGS)
-    names += [
+    """Returns the settings that matter or differ, each with every run's value in words.
+
+    Args:
+        runs: Those of the page. A run without settings gets dashes; the result is empty where none has any.
+    """
+    by_run = [{name: value for group in run.settings.values() for name, value in group.items()} for run in runs]
+    names = _names_in_use(by_run) + _other_names_that_differ([settings for settings in by_run if settings])
+    return {name: [_in_words(settings[name]) if name in settings else _NONE for settings in by_run] for name in names}
+
+
+def _names_in_use(by_run: Sequence[Mapping[str, object]]) -> list[str]:
+    """Returns those of `_SETTINGS` that some run has a value of."""
+    return [name for name in _SETTINGS if any(settings.get(name) not in (None, [], -1) for settings in by_run)]
+
+
+def _other_names_that_differ(by_run: Sequence[Mapping[str, object]]) -> list[str]:
+    others = dict.fromkeys(name for settings in by_run for name in settings)
+    return [
         name
         for name in others
-        if name not in _NAMES_OF_THE_RUN and any(settings.get(name) != known[0].get(name) for settings in known)
+        if name not in (*_SETTINGS, *_NAMES_OF_THE_RUN)
+        and any(settings.get(name) != by_run[0].get(name) for settings in by_run)
     ]
-    return {name: [_in_words(settings[name]) if name in settings else _NONE for settings in flat] for name in names}
 
 
 def _in_words(value: object) -> str:
@@ -44,7 +56,7 @@ def _in_words(value: object) -> str:
 
 
 def build_page(runs: Sequence[Run], sections: Sequence[Section]) -> str:
-    """The page: runs, scores, every section, settings."""
+    """Returns the page: runs, scores, every section, settings."""
     names = ", ".join(run.name for run in runs)
     body = ["<h1>Training report</h1>", _runs_list(runs), "<h2>Scores</h2>", _scores_table(runs)]
     for section in sections:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeGuard
 
 from ..errors import UserError
 from ..run_folder import (
@@ -63,7 +64,7 @@ class Run:
 
 
 def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
-    """Read each folder once, in order.
+    """Reads each folder once, in order.
 
     Raises:
         UserError: A folder that is no run, or a file of it that is not valid JSON.
@@ -137,7 +138,7 @@ def geometry_path(run: Run) -> Series:
     for _, metrics in evaluations(run):
         tasks = [name.removesuffix("alignment") for name in metrics if name.endswith("alignment")]
         pairs = [(metrics.get(f"{task}uniformity"), metrics[f"{task}alignment"]) for task in tasks]
-        points += [pair for pair in pairs if all(_is_number(value) for value in pair)][:1]
+        points += [(x, y) for x, y in pairs if _is_number(x) and _is_number(y)][:1]
     return [uniformity for uniformity, _ in points], [alignment for _, alignment in points]
 
 
@@ -167,5 +168,5 @@ def scores(runs: Sequence[Run]) -> dict[str, list[tuple[float | None, float | No
     return {name: [(b.get(name), a.get(name)) for b, a in zip(before, after, strict=True)] for name in names}
 
 
-def _is_number(value: object) -> bool:
+def _is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, (int, float)) and math.isfinite(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from . import figures
 from .figures import Figure, Style
@@ -38,10 +39,10 @@ def sections_of(runs: Sequence[Run]) -> list[Section]:
 def _curves(styled: Sequence[tuple[Run, Style]]) -> Section:
     section = Section("Over the steps", "What the log says of training, and the measured score.")
     for key, title in _LOG.items():
-        _add_curve(section, styled, key, title, lambda run, key=key: training_series(run, key))
+        _add_curve(section, styled, key, title, partial(training_series, key=key))
     metrics = list(dict.fromkeys(metric for run, _ in styled if (metric := main_metric(run))))
     for metric in metrics:
-        _add_curve(section, styled, metric, metric, lambda run, metric=metric: evaluation_series(run, metric))
+        _add_curve(section, styled, metric, metric, partial(evaluation_series, metric=metric))
     if not metrics:
         section.notes.append("No run measured a score while it trained.")
     return section

@@ -218,7 +218,7 @@ class TestHub:
             raise ConnectionError("offline")
 
         monkeypatch.setattr(datasets, "load_dataset", fail)
-        with pytest.raises(UserError, match=r"mteb/sickr-sts can't be loaded \(ConnectionError\)"):
+        with pytest.raises(UserError, match=r"mteb/sickr-sts cannot be loaded \(ConnectionError\)"):
             read_sts("sickr", "hub")
 
 
