@@ -205,9 +205,9 @@ def train(argv: Sequence[str]) -> int:
 def evaluate(argv: Sequence[str]) -> int:
     """Scores encoders."""
     values = EVALUATE.read(EVALUATE.parse(argv))
-    from .inference.evaluate import run
+    from .inference.evaluate import evaluate_and_print
 
-    return run(
+    return evaluate_and_print(
         values["model"],
         values["eval_tasks"],
         data=values["eval_data"],
@@ -219,7 +219,7 @@ def evaluate(argv: Sequence[str]) -> int:
 def encode(argv: Sequence[str]) -> int:
     """Embeds files of text."""
     values = ENCODE.read(ENCODE.parse(argv))
-    from .inference.encode_files.command import run
+    from .inference.encode_files.command import open_and_encode
     from .inference.encode_files.reading import Columns
     from .inference.encode_files.windows import EncodeOptions
 
@@ -230,7 +230,7 @@ def encode(argv: Sequence[str]) -> int:
         values["output_dtype"],
         values["shard_rows"],
     )
-    return run(
+    return open_and_encode(
         values["model"],
         values["input"],
         Path(values["output_dir"]),
@@ -242,9 +242,9 @@ def encode(argv: Sequence[str]) -> int:
 def export(argv: Sequence[str]) -> int:
     """Writes a finished folder or a graph."""
     values = EXPORT.read(EXPORT.parse(argv))
-    from .inference.export_command import run
+    from .inference.export_command import export_and_print
 
-    return run(
+    return export_and_print(
         values["model"],
         Path(values["output_dir"]),
         to=values["to"],

@@ -12,7 +12,7 @@ from backbones import save_encoder
 from sentence_transformers import SentenceTransformer
 
 from arccse_hf.inference.encode_files import windows as batches
-from arccse_hf.inference.encode_files.command import run
+from arccse_hf.inference.encode_files.command import open_and_encode
 from arccse_hf.inference.encode_files.reading import Columns
 from arccse_hf.inference.encode_files.windows import EncodeOptions
 
@@ -47,7 +47,7 @@ def embedded(monkeypatch):
 
 def encode(model, *inputs, output="out", text="text", ids=None, pooling=None, dtype="float32", length=None, **options):
     options = EncodeOptions(Columns(text, ids), **options)
-    return run(model, inputs, Path(output), options, pooling=pooling, dtype=dtype, max_seq_length=length)
+    return open_and_encode(model, inputs, Path(output), options, pooling=pooling, dtype=dtype, max_seq_length=length)
 
 
 def write_lines(path, texts) -> Path:

@@ -126,7 +126,7 @@ class Calls(list):
 @pytest.mark.parametrize("spelling", ["_", "-"])
 def test_evaluate_passes_every_option_on(monkeypatch, spelling):
     calls = Calls()
-    monkeypatch.setattr("arccse_hf.inference.evaluate.run", calls)
+    monkeypatch.setattr("arccse_hf.inference.evaluate.evaluate_and_print", calls)
     line = "--eval_tasks sts mr,cr --eval_data d_d --pooling cls --output_dir o_o --batch_size=3 --dtype bfloat16"
     line += " --seed 4 --max_seq_length 9"
     assert run("evaluate", "m_1", "m_2", *line.replace("_", spelling).replace(f"d{spelling}d", "d_d")
@@ -145,7 +145,7 @@ def test_encode_passes_every_option_on(monkeypatch):
     from arccse_hf.inference.encode_files.windows import EncodeOptions
 
     calls = Calls()
-    monkeypatch.setattr("arccse_hf.inference.encode_files.command.run", calls)
+    monkeypatch.setattr("arccse_hf.inference.encode_files.command.open_and_encode", calls)
     line = "--text_column body --id-column key --pooling cls --normalize --max_seq_length 9 --batch_size=3"
     line += " --dtype bfloat16 --output_dtype float16 --shard_rows 7"
     start = "encode --model m --input a_b/*.txt c,d.txt --input e.txt --output_dir o_o"
@@ -180,7 +180,7 @@ def test_study_and_reproduce_tell_their_options_from_fields(monkeypatch):
 
 def test_old_names_work_and_say_the_new_ones(monkeypatch):
     calls = Calls()
-    monkeypatch.setattr("arccse_hf.inference.evaluate.run", calls)
+    monkeypatch.setattr("arccse_hf.inference.evaluate.evaluate_and_print", calls)
     status, _, err = run("evaluate", "m", "--tasks", "sts,mr", "--data", "d", "--output", "o")
     assert status == 3 and calls[0][0] == (["m"], ["sts", "mr"]) and calls[0][1]["output"] == Path("o")
     for old, new in (("tasks", "eval_tasks"), ("data", "eval_data"), ("output", "output_dir")):

@@ -1,4 +1,4 @@
-"""Scores of several encoders on several tasks: `evaluate` computes them, `run` prints them for the command line."""
+"""Scores of several encoders on several tasks: `evaluate` computes them, `evaluate_and_print` is the command line."""
 
 from __future__ import annotations
 
@@ -137,13 +137,13 @@ def evaluate(
     # Only after the last gathering: the other processes would wait for the scores of the main one, and time out.
     if state.is_main_process:
         results += [score_suite(result, embeddings, suite) for result, embeddings in embedded]
-    settings = {"tasks": tasks, "data": data, "pooling": pooling, "dtype": dtype, "seed": seed}
+    settings: dict[str, object] = {"tasks": tasks, "data": data, "pooling": pooling, "dtype": dtype, "seed": seed}
     settings["num_processes"] = state.num_processes
     differences = compare(results, seed=seed or 0) if results else []
     return Evaluation(results, differences, failed_models, suite, settings)
 
 
-def run(models: Sequence[str], tasks: Sequence[str], *, output: Path | None = None, **options) -> int:
+def evaluate_and_print(models: Sequence[str], tasks: Sequence[str], *, output: Path | None = None, **options) -> int:
     """Evaluates `models` on `tasks`, prints the tables and, with `output`, writes the report.
 
     Args:

@@ -65,7 +65,7 @@ def share_weights(folder: Path) -> None:
 def to_sentence_transformer(
     model: ArcCSEForContrastiveLearning | ArcCSEModel, tokenizer: PreTrainedTokenizerBase
 ) -> SentenceTransformer:
-    """The same encoder, pooling and projection as modules of sentence-transformers, in float32 on the CPU."""
+    """Returns the same encoder, pooling and projection as modules of sentence-transformers, in float32 on the CPU."""
     config = model.config
     projection = model.base_model.projection if config.projection == "mlp" else getattr(model, "projection", None)
     model = model.base_model
@@ -74,7 +74,7 @@ def to_sentence_transformer(
         model.encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         all_layers = {"output_hidden_states": True} if config.pooling in LAYER_WEIGHTS else {}
-        with silence_load_report():  # it would report the pooler, which is settled below
+        with silence_load_report():  # it would report the pooler, which is filled below
             transformer = Transformer(
                 folder,
                 max_seq_length=config.max_seq_length or max_input_length(model, tokenizer),
@@ -83,7 +83,7 @@ def to_sentence_transformer(
     _fill_pooler(transformer.model, projection if config.pooling == "cls" else None)
     modules: list[nn.Module] = [transformer]
     if config.pooling in LAYER_WEIGHTS:
-        num_layers = config.backbone_config.num_hidden_layers
+        num_layers = config.num_hidden_layers
         weights = torch.zeros(num_layers)
         for layer in LAYER_WEIGHTS[config.pooling]:
             weights[layer] += 1
@@ -108,7 +108,7 @@ def to_sentence_transformer(
 
 @torch.no_grad()
 def _fill_pooler(encoder: nn.Module, projection: nn.Module | None) -> None:
-    """Settles the weights of an encoder's own pooler, which nothing here trains and which would come out random.
+    """Fills the weights of an encoder's own pooler, which nothing here trains and which would come out random.
 
     A projection trained on the first token is one, so it goes there, as in SimCSE's models. Otherwise zeros: whoever
     takes stock transformers' `pooler_output` for the embedding sees at once that it is not.

@@ -20,7 +20,7 @@ from .open import Encoder, load_encoder
 _CHECKED_SENTENCES = 200
 
 
-def run(
+def export_and_print(
     name: str,
     output_dir: Path,
     *,

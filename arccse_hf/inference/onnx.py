@@ -61,6 +61,10 @@ class OnnxEncoder:
     Args:
         path: The folder, or the .onnx file in it.
 
+    Attributes:
+        graph: The .onnx file.
+        dtype: Of the embeddings.
+
     Raises:
         UserError: onnxruntime is not installed, or the folder is not complete.
 
@@ -80,6 +84,8 @@ class OnnxEncoder:
         stored = json.loads(settings.read_text(encoding="utf-8"))
         self.max_seq_length: int = stored["max_seq_length"]
         self.dimension: int = stored["dimension"]
+        self.graph = graph
+        self.dtype = torch.float32
         self.tokenizer = AutoTokenizer.from_pretrained(graph.parent)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()

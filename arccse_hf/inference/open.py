@@ -56,7 +56,7 @@ class Encoder:
 def load_encoder(
     name: str, *, pooling: str | None = None, dtype: str = "float32", max_seq_length: int | None = None
 ) -> Encoder:
-    """Open a sentence-transformers folder, a checkpoint of `ArcCSEModel`, or any plain encoder, from disk or the hub.
+    """Opens a sentence-transformers folder, a checkpoint of `ArcCSEModel`, or any plain encoder, from disk or the hub.
 
     Args:
         name: A folder, a hub id, or `package:NAME/PATH` for a folder inside an installed Python package.
@@ -65,7 +65,7 @@ def load_encoder(
         max_seq_length: Tokens that a sentence is cut to; the model's own limit by default.
 
     Raises:
-        UserError: There is no such model, it has no tokenizer, or can't be used with these options.
+        UserError: There is no such model, it has no tokenizer, or cannot be used with these options.
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: choose from {', '.join(DTYPES)}")
@@ -74,7 +74,7 @@ def load_encoder(
         return _open_graph(name, path, pooling, dtype, max_seq_length)
     model, how = _open(name, path, pooling)
     if len(model.tokenizer.get_vocab()) <= len(model.tokenizer.all_special_tokens):
-        # transformers makes up a tokenizer without words where it finds none, and everything becomes [UNK].
+        # transformers generates a tokenizer without words where it finds none, and everything becomes [UNK].
         raise UserError(
             f"MODEL {name}: there is no tokenizer beside the weights: copy the encoder's tokenizer files there"
         )

@@ -11,7 +11,7 @@ from datasets import Dataset, DatasetDict
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, read_sts
 from arccse_hf.inference.embed import embed
-from arccse_hf.inference.evaluate import run
+from arccse_hf.inference.evaluate import evaluate_and_print as run
 from arccse_hf.inference.open import load_encoder
 
 mteb = pytest.importorskip("mteb", reason="mteb isn't installed: pip install 'arccse_hf[mteb]'")

@@ -215,7 +215,7 @@ class TestErrors:
         monkeypatch.setattr(shards.os, "fsync", full)
         assert encode(model, "*.txt", shard_rows=2) == 1
         errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-        assert len(errors) == 1 and "x.txt-00000.parquet: can't be written ([Errno 28] No space left" in errors[0]
+        assert len(errors) == 1 and "x.txt-00000.parquet: cannot be written ([Errno 28] No space left" in errors[0]
         assert contents() == {}
 
     def test_what_another_run_has_written_meanwhile_is_not_overwritten(self, model, folder, monkeypatch, capsys):

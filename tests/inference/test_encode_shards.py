@@ -126,7 +126,7 @@ class TestGoingOn:
         assert encode(model, "x.txt") == 0, "the same weights from another folder"
         assert embedded == []
         save_model(folder / "own", tokenizer, seed=1)
-        with pytest.raises(UserError, match="is from other weights or another tokenizer of .*own than are there now"):
+        with pytest.raises(UserError, match="is from other weights or another tokenizer than .*own has now"):
             encode(own, "x.txt")
         with pytest.raises(UserError, match="is from another model, .*own"):
             encode(save_model(folder / "third", tokenizer, seed=2), "x.txt")
@@ -149,7 +149,7 @@ class TestGoingOn:
         Path("x.parquet").rename("y.parquet")
         Path("out").mkdir()
         Path("out/broken.parquet").write_bytes(b"PAR1 no more")
-        with pytest.raises(UserError, match="broken.parquet: can't be read .*; delete it, or choose another folder"):
+        with pytest.raises(UserError, match="broken.parquet: cannot be read .*; delete it, or choose another folder"):
             encode(model, "y.parquet")
 
 

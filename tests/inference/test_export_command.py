@@ -35,7 +35,7 @@ def test_a_checkpoint_becomes_what_its_run_would_have_left(checkpoint, tmp_path,
 def test_a_graph_is_no_model_to_export(tmp_path, monkeypatch):
     monkeypatch.setattr(export_command, "load_encoder", lambda *_, **__: Encoder("g", object.__new__(OnnxEncoder), ""))
     with pytest.raises(UserError, match="MODEL graph: is an ONNX graph already"):
-        export_command.run("graph", tmp_path / "out")
+        export_command.export_and_print("graph", tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
 

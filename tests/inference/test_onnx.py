@@ -3,6 +3,7 @@
 import shutil
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from backbones import BACKBONES, tiny_config
@@ -12,6 +13,9 @@ from transformers import AutoModel
 
 from arccse_hf.errors import UserError
 from arccse_hf.inference import onnx as onnx_module
+from arccse_hf.inference.encode_files.command import open_and_encode
+from arccse_hf.inference.encode_files.reading import Columns
+from arccse_hf.inference.encode_files.windows import EncodeOptions
 from arccse_hf.inference.onnx import GRAPH, QUANTIZED_GRAPH, OnnxEncoder, export_onnx
 
 onnxruntime = pytest.importorskip("onnxruntime")
@@ -47,6 +51,19 @@ def test_the_graph_embeds_as_pytorch_does_and_an_int8_one_lies_beside_it(tmp_pat
     with pytest.raises(UserError, match="embeddings differ from PyTorch's"):
         export_onnx(other, tmp_path / "broken", sentences)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "other", "out"]
+
+
+def test_files_are_encoded_with_a_graph(tmp_path, tokenizer, sentences):
+    model = encoder(tmp_path / "encoder", tokenizer)
+    export_onnx(model, tmp_path / "graphs", sentences, quantize=True)
+    (tmp_path / "text.txt").write_text("\n".join(sentences) + "\n")
+    options = EncodeOptions(Columns("text"), batch_size=5)
+    inputs, output = [str(tmp_path / "text.txt")], tmp_path / "embeddings"
+    assert open_and_encode(str(tmp_path / "graphs"), inputs, output, options) == 0
+    table = pq.read_table(output / "text.txt-00000.parquet")
+    np.testing.assert_allclose(np.array(table["embedding"].to_pylist()), model.encode(sentences), atol=1e-5)
+    with pytest.raises(UserError, match=f"is from another model, {tmp_path / 'graphs'}; choose another folder"):
+        open_and_encode(str(tmp_path / "graphs" / QUANTIZED_GRAPH), inputs, output, options)
 
 
 def test_what_is_missing_is_named(tmp_path, monkeypatch):

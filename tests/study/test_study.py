@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import PerItemScores
-from arccse_hf.inference.evaluate import run as evaluate
+from arccse_hf.inference.evaluate import evaluate_and_print as evaluate
 from arccse_hf.study import command, execute, figures
 from arccse_hf.study.plan import read_study
 from arccse_hf.study.summary import AVERAGE, Row, Statistic, seed_and_pair_interval

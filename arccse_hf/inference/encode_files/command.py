@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
@@ -20,25 +20,32 @@ from tqdm.auto import tqdm
 from ...data.files import UnreadableFile
 from ...errors import UserError
 from ...run_folder import check_writable
+from ..onnx import OnnxEncoder
 from ..open import Encoder, load_encoder
 from ..process_group import process_group, process_state
 from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows
-from .shards import Settings, Shard, pending, plan, write_shard
+from .shards import Settings, Shard, list_shards, pending, write_shard
 from .windows import EncodeOptions, embed_rows, shard_schema
 
 T = TypeVar("T")
 
 
 @dataclass
-class Outcome:
-    """What one process has done."""
+class EncodeCounts:
+    """What one process has done.
+
+    Args:
+        rows: Rows embedded, those without text included.
+        without_text: Rows whose embedding is null, because they have no text.
+        failures: Why files could not be read or shards not be written.
+    """
 
     rows: int = 0
     without_text: int = 0
     failures: list[str] = field(default_factory=list)
 
 
-def run(
+def open_and_encode(
     model: str,
     inputs: Sequence[str],
     output: Path,
@@ -48,12 +55,12 @@ def run(
     dtype: str = "float32",
     max_seq_length: int | None = None,
 ) -> int:
-    """Load `model` and embed `inputs` with it: see `load_encoder` and `encode_files`.
+    """Loads `model` and embeds `inputs` with it: see `load_encoder` and `encode_files`.
 
     Under `accelerate launch` every process calls it; the main one prints.
 
     Returns:
-        The exit status: 0, or 1 where a file couldn't be read or a shard not be written.
+        The exit status: 0, or 1 where a file could not be read or a shard not be written.
 
     Raises:
         UserError: An argument is wrong; nothing has been embedded then.
@@ -68,17 +75,18 @@ def run(
 
 
 def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options: EncodeOptions) -> int:
-    """Write the embeddings of all rows of all files to shards in `output`, those that are not there yet.
+    """Writes the embeddings of all rows of all files to shards in `output`, those that it does not hold yet.
 
     Process k of n takes the k-th of every n shards to do. Every process calls it; the main one prints.
 
     Args:
         encoder: The same on every process.
         inputs: Paths and globs.
-        output: A folder that is there, the same for all processes.
+        output: A folder that exists, the same for all processes.
+        options: What is read, and how it is embedded and stored.
 
     Returns:
-        The exit status: 0, or 1 where a file couldn't be read or a shard not be written.
+        The exit status: 0, or 1 where a file could not be read or a shard not be written.
 
     Raises:
         UserError: A column is missing, or `output` holds other embeddings; nothing has been embedded then.
@@ -87,13 +95,13 @@ def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options:
     start = time.perf_counter()
     files, failures = _inspect_files(inputs, options.columns)
     settings = _settings(encoder, files, options)
-    shards = plan(files, options.shard_rows)
+    shards = list_shards(files, options.shard_rows)
     missing = _on_main(lambda: pending(output, shards, settings))
-    mine = missing[state.process_index :: state.num_processes]
-    outcomes = gather_object([_encode_shards(encoder, mine, output, settings, options)])
-    failures += dict.fromkeys(failure for outcome in outcomes for failure in outcome.failures)
+    own_shards = missing[state.process_index :: state.num_processes]
+    counts = gather_object([_encode_shards(encoder, own_shards, output, settings, options)])
+    failures += dict.fromkeys(failure for count in counts for failure in count.failures)
     if state.is_main_process:
-        _report(outcomes, time.perf_counter() - start, output)
+        _report(counts, time.perf_counter() - start, output)
         if done_before := len(shards) - len(missing):
             print(f"{done_before:,} of {len(shards):,} shards were done before")
         for failure in failures:
@@ -101,32 +109,32 @@ def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options:
     return 1 if failures else 0
 
 
-def _report(outcomes: Sequence[Outcome], seconds: float, output: Path) -> None:
-    rows, without_text = sum(o.rows for o in outcomes), sum(o.without_text for o in outcomes)
-    each = sorted(outcome.rows for outcome in outcomes)
-    by = f" by {len(each)} processes ({each[0]:,} to {each[-1]:,} each)" if len(each) > 1 else ""
-    print(f"{rows:,} rows embedded{by} in {seconds:,.1f} s, {rows / seconds:,.1f} a second; written to {output}")
+def _report(counts: Sequence[EncodeCounts], seconds: float, output: Path) -> None:
+    rows, without_text = sum(c.rows for c in counts), sum(c.without_text for c in counts)
+    by_process = sorted(count.rows for count in counts)
+    by = f" by {len(counts)} processes ({by_process[0]:,} to {by_process[-1]:,} each)" if len(counts) > 1 else ""
+    print(f"{rows:,} rows embedded{by} in {seconds:,.1f} s, {rows / seconds:,.1f} per second; written to {output}")
     if without_text:
         print(f"{without_text:,} of them have no text: their embedding is null")
 
 
 def _inspect_files(inputs: Sequence[str], columns: Columns) -> tuple[list[InputFile], list[str]]:
-    """All files, each looked at by one process, and why others can't be read."""
+    """Returns all files, each inspected by one process, and why others cannot be read."""
     state = process_state()
-    found = _on_main(lambda: find_files(inputs))
+    paths = _on_main(lambda: find_files(inputs))
     bar_options = {"desc": "hashing and counting", "unit": " files", "delay": 5, "disable": not state.is_main_process}
     unreadable = []
 
-    def inspect_mine() -> list[InputFile]:
+    def inspect_own() -> list[InputFile]:
         files = []
-        for path, name in tqdm(found[state.process_index :: state.num_processes], **bar_options):
+        for path, name in tqdm(paths[state.process_index :: state.num_processes], **bar_options):
             try:
                 files.append(inspect_file(path, name, columns))
             except UnreadableFile as error:
                 unreadable.append(str(error))
         return files
 
-    files = gather_object(_on_all(inspect_mine))
+    files = gather_object(_on_all(inspect_own))
     return sorted(files, key=lambda file: file.name), gather_object(unreadable)
 
 
@@ -153,15 +161,18 @@ def _settings(encoder: Encoder, files: Sequence[InputFile], options: EncodeOptio
     }
 
 
-def _fingerprint(model: SentenceTransformer) -> str:
-    """A hash of all that decides about the embeddings of a text: weights, tokenizer, modules and prompts."""
+def _fingerprint(model: SentenceTransformer | OnnxEncoder) -> str:
+    """Returns a hash of all that decides about the embeddings of a text: weights, tokenizer, modules and prompts."""
     tokenizer = model.tokenizer
     if tokenizer.is_fast:
-        words = json.loads(tokenizer.backend_tokenizer.to_str())
-        words["truncation"] = words["padding"] = None  # as the last call has left them
+        vocabulary = json.loads(tokenizer.backend_tokenizer.to_str())
+        vocabulary["truncation"] = vocabulary["padding"] = None  # as the last call has left them
     else:
-        words = tokenizer.get_vocab()
-    parts = [str(model), model.prompts, model.default_prompt_name, words]
+        vocabulary = tokenizer.get_vocab()
+    if isinstance(model, OnnxEncoder):
+        graph = hashlib.sha256(model.graph.read_bytes()).hexdigest()
+        return hashlib.sha256(json.dumps([graph, vocabulary], sort_keys=True).encode()).hexdigest()
+    parts = [str(model), model.prompts, model.default_prompt_name, vocabulary]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
     for name, weight in model.state_dict().items():
         digest.update(name.encode())
@@ -171,10 +182,10 @@ def _fingerprint(model: SentenceTransformer) -> str:
 
 def _encode_shards(
     encoder: Encoder, shards: Sequence[Shard], output: Path, settings: Settings, options: EncodeOptions
-) -> Outcome:
+) -> EncodeCounts:
     state = process_state()
-    outcome = Outcome()
-    schema = shard_schema(settings["id_type"], encoder.model.get_embedding_dimension(), options.output_dtype)
+    counts = EncodeCounts()
+    schema = shard_schema(str(settings["id_type"]), encoder.model.get_embedding_dimension(), options.output_dtype)
     with tqdm(
         total=sum(shard.rows for shard in shards),
         desc="encoding" if state.num_processes == 1 else f"encoding, process 1 of {state.num_processes}",
@@ -184,24 +195,24 @@ def _encode_shards(
         disable=not state.is_main_process,
     ) as bar:
         for file, group in itertools.groupby(shards, key=lambda shard: shard.file):
-            group = list(group)
-            rows = read_rows(file, options.columns, [(shard.start, shard.stop) for shard in group])
+            file_shards = list(group)
+            rows = read_rows(file, options.columns, [(shard.start, shard.stop) for shard in file_shards])
             try:
-                for shard in group:
+                for shard in file_shards:
                     batches = embed_rows(encoder, _rows_of(shard, rows), schema, options, bar)
                     without_text = write_shard(output, shard, schema, settings, batches)
-                    outcome.rows += shard.rows
-                    outcome.without_text += without_text
+                    counts.rows += shard.rows
+                    counts.without_text += without_text
             except UnreadableFile as error:
-                outcome.failures.append(str(error))
+                counts.failures.append(str(error))
             except UserError as error:  # which would end the next shard too
-                outcome.failures.append(str(error))
+                counts.failures.append(str(error))
                 break
-    return outcome
+    return counts
 
 
 def _rows_of(shard: Shard, rows: Iterator[Row]) -> Iterator[Row]:
-    """The next rows, which are the shard's."""
+    """Yields the next rows, which are the shard's."""
     count = 0
     for row in itertools.islice(rows, shard.rows):
         count += 1
@@ -211,20 +222,22 @@ def _rows_of(shard: Shard, rows: Iterator[Row]) -> Iterator[Row]:
 
 
 def _on_all(function: Callable[[], T]) -> T:
-    """What `function` returns on this process. An error of one process is raised on all, so that none waits for it."""
-    result, error = None, None
+    """Returns what `function` returns on this process; raises an error of one on all, so that none waits for it."""
+    results: list[T] = []
+    error = None
     try:
-        result = function()
+        results.append(function())
     except UserError as caught:
         error = caught
     for other in gather_object([error]):
         if other is not None:
             raise other
-    return result
+    return results[0]
 
 
 def _on_main(function: Callable[[], T]) -> T:
-    """What `function` returns on the main process, on all: a folder could look different to each of them."""
-    result = [_on_all(function if process_state().is_main_process else lambda: None)]
-    broadcast_object_list(result)
-    return result[0]
+    """Returns on all processes what `function` returns on the main one: a folder could look different to each."""
+    is_main = process_state().is_main_process
+    results: list[T | None] = [_on_all(lambda: function() if is_main else None)]
+    broadcast_object_list(results)
+    return cast(T, results[0])

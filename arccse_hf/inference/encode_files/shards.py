@@ -1,4 +1,4 @@
-"""The output: one Parquet file a shard, which says in its metadata what it was made from, and how."""
+"""The output: one Parquet file per shard, which says in its metadata what it was made from, and how."""
 
 from __future__ import annotations
 
@@ -32,11 +32,12 @@ class Shard:
 
     @property
     def rows(self) -> int:
+        """The number of rows."""
         return self.stop - self.start
 
 
-def plan(files: Sequence[InputFile], shard_rows: int) -> list[Shard]:
-    """All shards of all files, in order."""
+def list_shards(files: Sequence[InputFile], shard_rows: int) -> list[Shard]:
+    """Returns all shards of all files, in order."""
     return [
         Shard(file, start, min(start + shard_rows, file.rows), f"{file.name}-{start // shard_rows:05d}.parquet")
         for file in files
@@ -45,11 +46,11 @@ def plan(files: Sequence[InputFile], shard_rows: int) -> list[Shard]:
 
 
 def pending(output: Path, shards: Sequence[Shard], settings: Settings) -> list[Shard]:
-    """The shards that are not done. What a killed run left of them under temporary names is removed.
+    """Returns the shards that are not done, and removes what a killed run left unfinished.
 
     Raises:
-        UserError: There are shards of another model, other settings or an input that has changed since, or files that
-            are no shards at all.
+        UserError: `output` holds shards of another model, of other settings or of an input that has changed since, or
+            files that are no shards at all.
     """
     by_name = {shard.name: shard for shard in shards}
     for leftover in output.rglob(".*.parquet.*.tmp"):
@@ -60,21 +61,21 @@ def pending(output: Path, shards: Sequence[Shard], settings: Settings) -> list[S
     hashes_by_name = {shard.file.name: shard.file.sha256 for shard in shards}
     done = set()
     for path in sorted(output.rglob("*.parquet")):
-        found = _read_metadata(path)
+        metadata = _read_metadata(path)
         where = f"--output_dir {output}: {path.relative_to(output)}"
         for option, value in settings.items():
-            if option != "model" and found.get(option) != value:
-                raise UserError(f"{where} {_difference(option, found, settings)}; choose another folder")
-        if found["input"] not in hashes_by_name:
-            if twin := names_by_hash.get(found["input_sha256"]):
+            if option != "model" and metadata.get(option) != value:
+                raise UserError(f"{where} {_difference(option, metadata, settings)}; choose another folder")
+        if metadata["input"] not in hashes_by_name:
+            if twin := names_by_hash.get(metadata["input_sha256"]):
                 raise UserError(
                     f"{where} holds the embeddings of {twin} under another name; give the --input of that run, or "
                     "choose another folder"
                 )
             continue
-        if hashes_by_name[found["input"]] != found["input_sha256"]:
+        if hashes_by_name[metadata["input"]] != metadata["input_sha256"]:
             raise UserError(
-                f"{where} was made before {found['input']} changed; delete its shards there, or choose another folder"
+                f"{where} was made before {metadata['input']} changed; delete its shards, or choose another folder"
             )
         done.add(path.relative_to(output).as_posix())
     return [shard for name, shard in by_name.items() if name not in done]
@@ -85,31 +86,31 @@ def _read_metadata(path: Path) -> dict:
         metadata = pq.read_schema(path).metadata or {}
     except (OSError, pa.ArrowException) as error:
         raise UserError(
-            f"--output_dir {path}: can't be read ({one_line(error)}); delete it, or choose another folder"
+            f"--output_dir {path}: cannot be read ({one_line(error)}); delete it, or choose another folder"
         ) from error
     if METADATA_KEY not in metadata:
         raise UserError(f"--output_dir {path}: was not written by encode; choose another folder")
     return json.loads(metadata[METADATA_KEY])
 
 
-def _difference(option: str, found: Mapping, settings: Settings) -> str:
+def _difference(option: str, metadata: Mapping, settings: Settings) -> str:
     if option == "model_sha256":
-        if found["model"] == settings["model"]:
-            return f"is from other weights or another tokenizer of {found['model']} than are there now"
-        return f"is from another model, {found['model']}"
-    return f"was made with {option.replace('_', ' ')} {found.get(option)}, not {settings[option]}"
+        if metadata["model"] == settings["model"]:
+            return f"is from other weights or another tokenizer than {metadata['model']} has now"
+        return f"is from another model, {metadata['model']}"
+    return f"was made with {option.replace('_', ' ')} {metadata.get(option)}, not {settings[option]}"
 
 
 def write_shard(
     output: Path, shard: Shard, schema: pa.Schema, settings: Settings, batches: Iterable[pa.RecordBatch]
 ) -> int:
-    """Write `batches`, each as a row group, so that the shard is there whole or not at all.
+    """Writes `batches`, each as a row group, so that the shard is whole or not written at all.
 
     Returns:
         How many embeddings are null.
 
     Raises:
-        UserError: It can't be written.
+        UserError: It cannot be written.
     """
     path = output / shard.name
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
@@ -130,7 +131,7 @@ def write_shard(
             raise UserError(f"--output_dir {path}: another run has written it meanwhile; give each its own folder")
         os.replace(temporary, path)
     except OSError as error:
-        raise UserError(f"--output_dir {path}: can't be written ({one_line(error)}); run again to go on") from error
+        raise UserError(f"--output_dir {path}: cannot be written ({one_line(error)}); run again to go on") from error
     finally:
         temporary.unlink(missing_ok=True)
     return nulls

@@ -27,7 +27,7 @@ class EncodeOptions:
 
     Args:
         columns: What is read.
-        normalize: Scale embeddings to length 1.
+        normalize: Whether embeddings are scaled to length 1.
         batch_size: Sentences that the model takes at once.
         output_dtype: Of the embeddings in the files: one of `OUTPUT_DTYPES`.
         shard_rows: Rows of a file that become one shard.
@@ -51,7 +51,7 @@ class EncodeOptions:
 
 
 def shard_schema(id_type: str, dim: int, output_dtype: str) -> pa.Schema:
-    """The columns `id`, int64 or string, and `embedding`, lists of `dim` numbers, null where a row has no text."""
+    """Returns the columns `id` (int64 or string) and `embedding` (`dim` numbers, null where a row has no text)."""
     ids = {"int64": pa.int64(), "string": pa.string()}[id_type]
     return pa.schema({"id": ids, "embedding": pa.list_(OUTPUT_DTYPES[output_dtype], dim)})
 
