@@ -198,8 +198,7 @@ def train(argv: Sequence[str]) -> int:
     read_values(argv)  # before anything is imported
     from .training.script import main
 
-    main(argv)
-    return 0
+    return main(argv)
 
 
 def evaluate(argv: Sequence[str]) -> int:

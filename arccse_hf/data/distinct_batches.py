@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 
 import numpy as np
 from torch.utils.data import Sampler
 
 from ..errors import UserError
-
-logger = logging.getLogger(__name__)
 
 
 class DistinctDocumentBatchSampler(Sampler[list[int]]):
@@ -63,14 +60,6 @@ class DistinctDocumentBatchSampler(Sampler[list[int]]):
                 + (", or keep smaller batches (--dataloader_drop_last False)" if drop_last else "")
             )
         self.rows_per_epoch = int(min(np.minimum(sizes, self.num_batches).sum(), self.num_batches * global_batch_size))
-        left_out = len(self.documents) - self.rows_per_epoch
-        if left_out:
-            logger.info(
-                "%s of %s pairs per epoch, another choice each time: in %s batches a document has one pair each",
-                f"{self.rows_per_epoch:,}",
-                f"{len(self.documents):,}",
-                f"{self.num_batches:,}",
-            )
 
     def __len__(self) -> int:
         return self.num_batches

@@ -121,8 +121,7 @@ def read_documents(
         208 documents of 211: 2 empty (a.md, b.md), 1 binary or not UTF-8 (logo.html)
     """
     counts = DocumentCounts()
-    page_suffixes = PAGE_SUFFIXES | ({".txt"} if one_document_per_file else set())
-    pages, row_files = find_files(patterns, page_suffixes, counts, option)
+    pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), counts, option)
     if pages and row_files:
         raise UserError(
             f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort"
@@ -137,6 +136,19 @@ def read_documents(
     if not distinct:
         raise UserError(f"{option} {' '.join(patterns)}: holds no document with text ({counts}); give other files")
     return distinct, counts
+
+
+def are_documents(patterns: Sequence[str], one_document_per_file: bool = False) -> bool:
+    """Returns whether files are documents by themselves: pages, folders, and rows with a `title` and a `text`.
+
+    Args:
+        patterns: As for `read_documents`.
+        one_document_per_file: As there.
+    """
+    pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), DocumentCounts(), "--train_file")
+    if pages or not row_files or file_kind(row_files[0]) == ".txt":
+        return bool(pages)
+    return {"title", "text"} <= set(open_file(expand_files(row_files)[0], "--train_file").columns)
 
 
 def find_files(
@@ -181,6 +193,10 @@ def find_files(
                 counts.read += 1
                 counts.other_kind.append(file)
     return list(pages), list(row_files)
+
+
+def _page_suffixes(one_document_per_file: bool) -> frozenset[str]:
+    return PAGE_SUFFIXES | ({".txt"} if one_document_per_file else set())
 
 
 def make_document(page: Page, source: str) -> Document | None:

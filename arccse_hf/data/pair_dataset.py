@@ -83,6 +83,12 @@ class PairDataset(Dataset):
         """The first `count` rows as they are drawn in this epoch."""
         return datasets.Dataset.from_list(self.__getitems__(range(min(count, len(self)))))
 
+    def texts(self) -> datasets.Dataset:
+        """Returns the texts of all rows, uncut, as they are drawn in this epoch; see `draw_texts`."""
+        pairs = [self.draw_texts(index) for index in range(len(self))]
+        anchors, positives = zip(*pairs, strict=True)
+        return datasets.Dataset.from_dict({"anchor": anchors, "positive": positives})
+
     def __len__(self) -> int:
         return len(self.rows)
 
@@ -125,11 +131,13 @@ class PairDataset(Dataset):
             tokens = [token for token, stay in zip(tokens, stays, strict=True) if stay] or tokens
         return before + tokens[: self.max_seq_length - len(before) - len(after)] + after
 
-    def dataloader(
-        self, batch_size: int, collate: Callable, args: TrainingArguments, device: torch.device
-    ) -> DataLoader:
-        """Returns what `Trainer.get_train_dataloader` wants: this process's part of each batch."""
-        sampler = DistinctDocumentBatchSampler(
+    def batch_sampler(self, batch_size: int, args: TrainingArguments) -> DistinctDocumentBatchSampler:
+        """Returns what divides the rows of an epoch into batches, of which this process has its part.
+
+        Raises:
+            UserError: There are too few documents for a batch.
+        """
+        return DistinctDocumentBatchSampler(
             self.documents,
             batch_size,
             num_processes=args.world_size,
@@ -138,6 +146,12 @@ class PairDataset(Dataset):
             seed=self.seed,
             epoch=lambda: self.epoch,
         )
+
+    def dataloader(
+        self, batch_size: int, collate: Callable, args: TrainingArguments, device: torch.device
+    ) -> DataLoader:
+        """Returns what `Trainer.get_train_dataloader` wants: this process's part of each batch."""
+        sampler = self.batch_sampler(batch_size, args)
         loader = DataLoader(self, batch_sampler=sampler, collate_fn=collate, **loader_options(args))
         return prepare_share(loader, args, device)
 

@@ -60,6 +60,11 @@ class PairCounts:
     made: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
 
+    @property
+    def repeated(self) -> int:
+        """Number of pairs that were left out because they stood there before."""
+        return self.dropped[_REPEATED]
+
     def __str__(self) -> str:
         made = ", ".join(f"{number:,} {kind}" for kind, number in self.made.items())
         dropped = ", ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())

@@ -92,7 +92,7 @@ def _load(
     if name == "retrieval":
         if pairs is None:
             held = read_own_pairs(own_file) if own_file else None
-            pairs = _docstring_pairs(seed or 0) if held is None or isinstance(held, ScoredPairs) else held
+            pairs = docstring_pairs(seed or 0) if held is None or isinstance(held, ScoredPairs) else held
         return RetrievalTask(name, pairs)
     if own_file:
         if name not in ("sts", "geometry"):
@@ -132,7 +132,8 @@ def read_own_pairs(path: Path) -> ScoredPairs | list[tuple[str, str]]:
     return [(text_field(row, query, where), text_field(row, document, where)) for where, row in rows]
 
 
-def _docstring_pairs(seed: int) -> list[tuple[str, str]]:
+def docstring_pairs(seed: int = 0) -> list[tuple[str, str]]:
+    """Returns (first sentence, next paragraph) of `DOCSTRING_PAIRS` docstrings of the installed packages."""
     from ..data.installed_docs import docstring_corpus, held_out_pairs
 
     try:

@@ -31,30 +31,38 @@ class ArcConHead(nn.Module):
         self.angular_margin = config.angular_margin
         self.temperature = config.temperature
 
-    def forward(self, anchors: Tensor, keys: Tensor) -> Tensor:
+    def forward(self, anchors: Tensor, keys: Tensor, left_out: Tensor | None = None) -> Tensor:
         """Returns the loss `[batch]` of each of `anchors` `[batch, dim]` with `keys` `[keys, dim]`.
 
-        Key i is the positive of anchor i.
+        Key i is the positive of anchor i. `left_out` `[batch, keys]` says which negatives do not count.
         """
         labels = torch.arange(len(anchors), device=anchors.device)
         block_size = max(1, _COSINES_AT_ONCE // len(keys))
         if len(anchors) <= block_size:
-            return self._losses(anchors, keys, labels)
+            return self._losses(anchors, keys, labels, left_out)
         # Of a large matrix only so many rows are held at a time: the backward pass computes them again.
-        blocks = zip(anchors.split(block_size), labels.split(block_size), strict=True)
         return torch.cat(
             [
-                checkpoint(self._losses, block, keys, block_labels, use_reentrant=False, preserve_rng_state=False)
-                for block, block_labels in blocks
+                checkpoint(
+                    self._losses,
+                    anchors[rows],
+                    keys,
+                    rows,
+                    None if left_out is None else left_out[rows],
+                    use_reentrant=False,
+                    preserve_rng_state=False,
+                )
+                for rows in labels.split(block_size)
             ]
         )
 
-    def _losses(self, anchors: Tensor, keys: Tensor, labels: Tensor) -> Tensor:
+    def _losses(self, anchors: Tensor, keys: Tensor, labels: Tensor, left_out: Tensor | None) -> Tensor:
         return arccon_loss_from_cosines(
             cosine_matrix(anchors, keys),
             labels=labels,
             angular_margin=self.angular_margin,
             temperature=self.temperature,
+            left_out=left_out,
             reduction="none",
         )
 

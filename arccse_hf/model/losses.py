@@ -69,7 +69,13 @@ def arccon_loss(
 
 
 def arccon_loss_from_cosines(
-    cosines: Tensor, *, labels: Tensor, angular_margin: float, temperature: float, reduction: Reduction = "mean"
+    cosines: Tensor,
+    *,
+    labels: Tensor,
+    angular_margin: float,
+    temperature: float,
+    left_out: Tensor | None = None,
+    reduction: Reduction = "mean",
 ) -> Tensor:
     """Returns `arccon_loss` of cosines `[batch, keys]` in float32 or float64.
 
@@ -78,6 +84,7 @@ def arccon_loss_from_cosines(
         labels: `[batch]`, the key that is the positive of each row: the target of the cross-entropy.
         angular_margin: As in `arccon_loss`; so are the others.
         temperature: t, above 0.
+        left_out: Booleans `[batch, keys]`: negatives that are left out of the sum; a row's positive never is.
         reduction: `mean` or `none`.
     """
     if not 0 <= angular_margin < 90:
@@ -87,6 +94,8 @@ def arccon_loss_from_cosines(
     rows = torch.arange(len(labels), device=labels.device)
     positives = add_angular_margin(cosines[rows, labels], angular_margin)
     with torch.autocast(cosines.device.type, enabled=False):
+        if left_out is not None:
+            cosines = cosines.masked_fill(left_out, -math.inf)
         logits = cosines.index_put((rows, labels), positives) / temperature
         return F.cross_entropy(logits, labels, reduction=_checked(reduction))
 

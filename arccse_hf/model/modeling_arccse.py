@@ -41,9 +41,9 @@ class ArcCSEOutput(ModelOutput):
         triplet_loss: Scalar, the mean over the triplets; absent where the batch holds none.
         sentence_embedding: Of texts: `[texts, dim]`, as inference uses it.
         training_embedding: Of texts: `[texts, dim]`, as the heads are given it, behind the projection.
-        anchors: Embeddings `[batch, dim]`, without gradient.
-        key_embeddings: `[keys, dim]`, without gradient: key i is the positive of anchor i; then follow, where there
-            are any, the hard negatives and the keys of other processes.
+        anchors: Embeddings `[batch, dim]`.
+        key_embeddings: `[keys, dim]`: key i is the positive of anchor i; then follow, where there are any, the hard
+            negatives and the keys of other processes.
         arccon_losses: `[batch]`, without gradient: the loss of each anchor.
         triplet_losses: `[triplets]`, without gradient.
         closer_cosine: `[triplets]`, without gradient: each sentence against its version with the small span masked.
@@ -249,6 +249,7 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         triplet_dropout: bool = False,
         gather_keys: Callable[[Tensor], Tensor] | None = None,
         sharded: bool = False,
+        left_out: Tensor | None = None,
     ) -> ArcCSEOutput:
         """Embeds texts, given `input_ids`; or computes the losses of a training batch, given `pair`.
 
@@ -262,6 +263,7 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
             gather_keys: Adds the keys of other processes behind the `[keys, dim]` of this one.
             sharded: Whether the weights are sharded over processes (FSDP, DeepSpeed), which then have to make the same
                 calls of the encoder, whatever their texts are.
+            left_out: Booleans `[batch, keys]`: negatives that ArcCon leaves out, with the keys of `gather_keys`.
 
         Raises:
             ValueError: Not exactly one of `input_ids` and `pair`.
@@ -277,24 +279,25 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         if triplet is not None:
             with contextlib.nullcontext() if triplet_dropout else without_dropout(self):
                 embeddings["triplet"] = self._embed_views(triplet, sharded)
-        return self.losses(**embeddings, gather_keys=gather_keys)
+        return self.losses(**embeddings, gather_keys=gather_keys, left_out=left_out)
 
     def losses(
         self,
         pair: Tensor,
         triplet: Tensor | None = None,
         gather_keys: Callable[[Tensor], Tensor] | None = None,
+        left_out: Tensor | None = None,
     ) -> ArcCSEOutput:
-        """Computes both heads' losses of embeddings `[batch, views, dim]`, with `forward`'s views and `gather_keys`."""
+        """Computes both heads' losses of embeddings `[batch, views, dim]`; the arguments are as in `forward`."""
         # All positives, then all hard negatives: key i stays the positive of anchor i.
         anchors, *others = pair.unbind(1)
         keys = torch.cat(others)
         keys = keys if gather_keys is None else gather_keys(keys)
-        arccon_losses = self.arccon_head(anchors, keys)
+        arccon_losses = self.arccon_head(anchors, keys, left_out)
         output = ArcCSEOutput(
             arccon_loss=arccon_losses.mean(),
-            anchors=anchors.detach(),
-            key_embeddings=keys.detach(),
+            anchors=anchors,
+            key_embeddings=keys,
             arccon_losses=arccon_losses.detach(),
         )
         if triplet is not None:

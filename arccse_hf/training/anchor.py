@@ -8,14 +8,16 @@ teacher is the encoder that training started from.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ..model.length_batching import embed_by_length
-from ..model.modeling_arccse import ArcCSEModel
+from ..model.losses import cosine_matrix
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel
+from .arguments import ArcCSETrainingArguments
 
 TEMPERATURE = 0.05
 TEACHER_TEMPERATURE = 0.025
@@ -53,6 +55,12 @@ def anchor_loss(cosines: Tensor, start_cosines: Tensor) -> Tensor:
         return F.cross_entropy(student, teacher.softmax(-1))
 
 
+def start_encoder(model: ArcCSEForContrastiveLearning, args: ArcCSETrainingArguments) -> StartEncoder | None:
+    """Returns a copy of the encoder in `model`, which is not trained yet; None where no setting needs one."""
+    needed = args.anchor_weight > 0 or args.false_negative_threshold is not None
+    return StartEncoder(model.base_model) if needed else None
+
+
 class StartEncoder:
     """The encoder as it was before training, frozen and without dropout.
 
@@ -65,6 +73,17 @@ class StartEncoder:
         self.model = copy.deepcopy(model).eval().requires_grad_(False)
         self.cached_texts = cached_texts
         self._cache: dict[bytes, Tensor] = {}
+
+    def cosines(self, pair: Mapping[str, Tensor], gather_keys: Callable[[Tensor], Tensor] | None) -> Tensor:
+        """Returns the cosines `[batch, keys]` that ArcCon would compare if this encoder were trained.
+
+        Args:
+            pair: `input_ids` and `attention_mask` `[batch, views, length]`, as the model's `forward` takes them.
+            gather_keys: Adds the keys of other processes behind the `[keys, dim]` of this one.
+        """
+        anchors, *others = self.embed(pair).unbind(1)
+        keys = torch.cat(others)
+        return cosine_matrix(anchors, keys if gather_keys is None else gather_keys(keys))
 
     @torch.no_grad()
     def embed(self, views: Mapping[str, Tensor]) -> Tensor:

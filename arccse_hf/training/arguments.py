@@ -12,6 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collator import TRIPLET_MIN_TOKENS
+from ..data.pair_dataset import CropUnit
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig
@@ -78,7 +79,10 @@ class DataArguments:
 
     train_file: list[str] = field(
         default_factory=list,
-        metadata={"help": "Paths or globs of .txt .csv .tsv .json .jsonl .parquet files, also with .gz."},
+        metadata={
+            "help": "Paths or globs of .txt .csv .tsv .json .jsonl .parquet files, also with .gz; or of documents: "
+            ".md .rst .html files, or a folder of them."
+        },
     )
     dataset_name: str | None = field(
         default=None,
@@ -116,6 +120,38 @@ class DataArguments:
         default=5, metadata={"help": "Rows with a text of fewer characters are dropped (and counted)."}
     )
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
+    pairs: Literal["auto", "title", "adjacent", "crops", "dropout", "mixed"] | None = field(
+        default=None,
+        metadata={
+            "help": "Read the text as documents, and train on pairs of this kind: a title with its text, neighbouring "
+            "sentences, two crops, a sentence with itself, or several kinds. By default auto for files that are "
+            "documents, which takes what they allow; otherwise rows are trained on as they are."
+        },
+    )
+    pair_weights: list[str] = field(
+        default_factory=list, metadata={"help": "With --pairs mixed: how much of each kind, such as title=2 crops=1."}
+    )
+    crop_unit: CropUnit = field(
+        default="sentences", metadata={"help": "What crops are made of: one or two sentences, or a run of tokens."}
+    )
+    crop_deletion: float = field(default=0.1, metadata={"help": "Probability that a crop loses a token."})
+    title_column: str | None = field(
+        default=None, metadata={"help": "Column of the documents' titles. By default title, where there is one."}
+    )
+    one_document_per_file: bool = field(
+        default=False, metadata={"help": "A .txt file is one document, not a sentence per line."}
+    )
+    eval_pairs: str | None = field(
+        default=None,
+        metadata={
+            "help": "Your own queries and their documents, for the verdict: a file with columns query and document. "
+            "Without it queries are made of held-out documents."
+        },
+    )
+    eval_corpus: list[str] = field(
+        default_factory=list,
+        metadata={"help": "More documents that the queries are searched among, so that it is as hard as your search."},
+    )
     eval_tasks: list[str] = field(
         default_factory=list,
         metadata={
@@ -197,6 +233,30 @@ class ArcCSETrainingArguments(TrainingArguments):
             "help": "Embed a batch of any size in the memory of so many texts at a time, each view of a row being one; "
             "same gradient, a third more work. By default all at once."
         },
+    )
+    train_last_layers: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train so many of the encoder's last layers only: less is forgotten, and the others cost no "
+            "backward pass. By default all."
+        },
+    )
+    anchor_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the anchor: each batch is ranked as the encoder ranked it before training. Keeps a "
+            "tuned encoder from forgetting."
+        },
+    )
+    false_negative_threshold: float | None = field(
+        default=None,
+        metadata={
+            "help": "Leave a negative out where the encoder before training finds it closer than this cosine, such as "
+            "0.9. By default none."
+        },
+    )
+    require_better: bool = field(
+        default=False, metadata={"help": "End with exit status 3 unless the verdict is that the encoder became better."}
     )
     on_nonfinite: Literal["stop", "skip"] = field(
         default="stop",

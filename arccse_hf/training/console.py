@@ -21,6 +21,7 @@ from .throughput import TrainingClock
 COLUMNS = {
     "loss": "loss",
     "arccon_loss": "arccon",
+    "anchor_loss": "anchor",
     "triplet_loss": "triplet",
     "positive_cosine": "pos cos",
     "negative_cosine": "neg cos",

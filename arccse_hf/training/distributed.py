@@ -1,19 +1,22 @@
-"""What processes share: keys, with their gradient, and the rows of a batch. The only file that touches
-torch.distributed."""
+"""What processes share: keys, with their gradient, the rows of a batch, and the weights under FSDP."""
 
 import logging
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import pairwise
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
-from torch import Tensor
+from accelerate import FullyShardedDataParallelPlugin
+from torch import Tensor, nn
+from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, Sampler
 
 from ..errors import UserError
+from .arguments import ArcCSETrainingArguments
 
 logger = logging.getLogger(__name__)
 
@@ -115,3 +118,36 @@ class EvenlySplitBatchSampler(Sampler[list[int]]):
 
     def __len__(self) -> int:
         return math.ceil((len(self.sampler) - self.left_out) / self.global_batch_size) * self.num_processes
+
+
+def require_one_gpu(args: ArcCSETrainingArguments) -> None:
+    if args.n_gpu > 1:
+        raise UserError(
+            f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "
+            f"--num_processes {args.n_gpu} run_arccse.py ...) or let it see only one (CUDA_VISIBLE_DEVICES=0)"
+        )
+
+
+def set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
+    """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does.
+
+    Raises:
+        UserError: FSDP 1, whose weights do not show that they are shards.
+    """
+    if plugin.fsdp_version == 1:
+        raise UserError("fsdp_version 1: not supported; set fsdp_version: 2, as configs/accelerate/fsdp.yaml does")
+    if plugin.transformer_cls_names_to_wrap is None:
+        plugin.transformer_cls_names_to_wrap = _layer_classes(model)
+    if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
+        plugin.mixed_precision_policy = replace(
+            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
+        )
+
+
+def _layer_classes(model: nn.Module) -> list[str]:
+    """Returns the classes of the layers, which FSDP shards one by one.
+
+    transformers' `_no_split_modules` is often empty, or includes the embeddings, which accelerate shards already.
+    """
+    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
+    return sorted({type(layer).__name__ for layers in lists for layer in layers})

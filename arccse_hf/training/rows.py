@@ -15,6 +15,7 @@ from ..data.columns import (
     choose_columns,
     find_column,
 )
+from ..data.pair_dataset import PairDataset
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import kinds_of, texts_as_dataset
 from ..errors import UserError
@@ -59,6 +60,8 @@ def check_batches(rows: Dataset, args: ArcCSETrainingArguments) -> None:
         raise UserError(
             f"--per_device_train_batch_size {batch}: the negatives of a sentence are the others of its batch; 2 or more"
         )
+    if isinstance(rows, PairDataset):
+        rows.batch_sampler(batch, args)  # raises where the documents do not fill a batch
     fewest = batch * args.world_size if args.dataloader_drop_last else max(2, args.world_size)
     if has_length(rows) and len(rows) < fewest:  # A stream sees that when it has read them.
         raise UserError(

@@ -21,6 +21,7 @@ _SETTINGS = (
     *"per_device_train_batch_size gradient_accumulation_steps world_size dataloader_drop_last".split(),
     *"train_sampling_strategy triplet_weight small_span_ratio large_span_ratio span_corruption".split(),
     *"triplet_min_tokens triplet_dropout gather_negatives save_only_model".split(),
+    *"train_last_layers anchor_weight false_negative_threshold".split(),
 )
 _ROWS = 1_000
 _VALUES = 16

@@ -2,26 +2,22 @@
 
 import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from datasets import Dataset
+from huggingface_hub import ModelCard
 from rich.console import Console
 from rich.table import Table
-from transformers import PreTrainedTokenizerBase, set_seed
+from transformers import set_seed
 
 from ..compat import without_zero3_init
-from ..data.cleaning import CleaningCounts, held_out_texts
-from ..data.health import text_health
 from ..data.streaming import TextStream
-from ..data.tokenization import tokenize_texts
-from ..data.training_texts import load_training_texts
 from ..errors import UserError
-from ..evaluation import TaskSuite, load_tasks
 from ..inference.export import export
-from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import (
     COSINES,
@@ -34,24 +30,26 @@ from ..run_folder import (
     kept_step,
     metrics_of,
     no_empty_folder,
+    read_json,
     write_json,
 )
 from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .backbone import load_backbone
 from .checkpoints import check_checkpoint, find_checkpoint, is_complete
-from .config import parse_arguments
+from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
 from .distributed import on_first_process
+from .judging import judge_trained, show_verdict
 from .model_card import model_card
+from .preparation import Setup, prepare
 from .provenance import hardware, package_versions
-from .rows import input_length
-from .trainer import ArcCSETrainer
+from .verdict import Verdict
 
 logger = logging.getLogger("arccse_hf")
 
-STREAM_SAMPLE = 1_000
-"""Number of rows of a stream that are looked at before training."""
+NOT_BETTER = 3
+"""Exit status where `--require_better` is not met."""
 
 
 @dataclass
@@ -62,44 +60,37 @@ class TrainResult:
         output_dir: The folder of the trained model, which `SentenceTransformer` and `AutoModel` open.
         before: Metrics of the untrained encoder by name; empty where nothing was measured.
         after: The same of the trained one.
+        verdict: Whether it became better; None where there was nothing to judge it by, and on other processes.
     """
 
     output_dir: str
     before: dict[str, float] = field(default_factory=dict)
     after: dict[str, float] = field(default_factory=dict)
+    verdict: Verdict | None = None
 
 
-def main(argv: Sequence[str]) -> None:
-    """Trains, measures and exports as `argv` says; see `parse_arguments`."""
-    model_args, data_args, args = parse_arguments(argv)
-    result = run(model_args, data_args, args)
-    if args.process_index == 0:
-        show_results(result)
+def main(argv: Sequence[str]) -> int:
+    """Trains, measures and exports as `argv` says; see `parse_arguments`.
 
-
-@dataclass
-class Setup:
-    """All that a run needs once every check has passed.
-
-    Attributes:
-        trainer: Ready to train.
-        tokenizer: Of the encoder.
-        rows: What is trained on.
-        sample: Rows of it that can be looked at.
-        counts: What became of the rows that were read.
-        suite: What is measured, if anything.
+    Returns:
+        The exit status: `NOT_BETTER` where the verdict has to be "better" and is not.
     """
-
-    trainer: ArcCSETrainer
-    tokenizer: PreTrainedTokenizerBase
-    rows: Dataset | TextStream
-    sample: Dataset
-    counts: CleaningCounts
-    suite: TaskSuite | None
+    settings = read_values(argv)
+    model_args, data_args, args = build_arguments(settings)
+    result = run(model_args, data_args, args, settings=settings)
+    if args.process_index != 0:
+        return 0
+    show_results(result)
+    is_better = result.verdict is not None and result.verdict.outcome == "better"
+    return NOT_BETTER if args.require_better and not is_better else 0
 
 
 def run(
-    model_args: ModelArguments, data_args: DataArguments, args: ArcCSETrainingArguments, texts: Dataset | None = None
+    model_args: ModelArguments,
+    data_args: DataArguments,
+    args: ArcCSETrainingArguments,
+    texts: Dataset | None = None,
+    settings: Mapping[str, object] | None = None,
 ) -> TrainResult:
     """Trains, measures and exports; all processes must call.
 
@@ -108,6 +99,7 @@ def run(
         data_args: What to train on and what to measure.
         args: How to train.
         texts: Rows of text to train on, instead of `data_args`' source.
+        settings: The fields that were given, for the command in the model card.
 
     Raises:
         UserError: A setting or an input is wrong; the message names it.
@@ -126,10 +118,20 @@ def run(
             trained = fit(setup, resume)
         before, after = measure(setup)
         write_records(setup, trained, before, after, model_args, data_args)
-        card = model_card(model_args, data_args, args, counts=setup.counts, before=before, after=after)
-        export_trained(setup, card)
+        card = partial(
+            model_card,
+            model_args,
+            data_args,
+            args,
+            counts=setup.counts,
+            tasks=setup.suite.tasks if setup.suite else (),
+            before=before,
+            after=after,
+            settings=settings,
+        )
+        verdict = export_trained(setup, data_args, card)
         setup.trainer.end()
-        return TrainResult(args.output_dir, before, after)
+        return TrainResult(args.output_dir, before, after, verdict)
 
 
 def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str | bool | None:
@@ -139,30 +141,6 @@ def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str 
     if data_args.streaming and args.max_steps <= 0:
         raise UserError("--streaming True: a stream has no end to count epochs by; say how long with --max_steps N")
     return resume_argument(args)
-
-
-def prepare(
-    model: ArcCSEForContrastiveLearning,
-    tokenizer: PreTrainedTokenizerBase,
-    data_args: DataArguments,
-    args: ArcCSETrainingArguments,
-    texts: Dataset | None,
-) -> Setup:
-    """Reads what is trained on and measured, and makes the trainer; see `run`."""
-    input_length(model, tokenizer, args.max_seq_length)  # wrong settings are told before the data is read
-    with args.main_process_first(desc="data"):
-        suite, held_out = load_evaluation(data_args)
-        rows, texts, counts = load_rows(data_args, args, tokenizer, held_out, texts)
-    log_health(texts, tokenizer, args, max_input_length(model, tokenizer), counts)
-    sample = rows if isinstance(rows, Dataset) else tokenize_texts(texts, tokenizer, args.max_seq_length)
-    trainer = ArcCSETrainer(
-        model=model,
-        args=args,
-        train_dataset=rows,
-        processing_class=tokenizer,
-        eval_suite=suite,
-    )
-    return Setup(trainer, tokenizer, rows, sample, counts, suite)
 
 
 def fit(setup: Setup, resume: str | bool | None) -> dict[str, float]:
@@ -234,102 +212,35 @@ def write_records(
         write_json(folder / SETTINGS, settings)
 
 
-def export_trained(setup: Setup, card: str) -> None:
-    """Exports what was trained, and marks the run as done."""
+def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., ModelCard]) -> Verdict | None:
+    """Judges what was trained, exports it or what it started from, and marks the run as done.
+
+    Args:
+        setup: Of the run.
+        data_args: Of the run.
+        card: Gives the model card, from the verdict.
+
+    Returns:
+        The verdict, on the main process.
+    """
     trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
+    verdict = None
     # Through a checkpoint, because the weights may be sharded over processes.
     final = folder / FINAL_CHECKPOINT
     trainer.save_model(str(final))
     if trainer.is_world_process_zero():
         with without_zero3_init():
             trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
-            export(trained, setup.tokenizer, folder, card)
+            if setup.verdict_tasks:
+                verdict = judge_trained(
+                    trained, setup.start, setup.tokenizer, setup.verdict_tasks, data_args, trainer.args
+                )
+                results = read_json(folder / RESULTS) | verdict.metrics()
+                write_json(folder / RESULTS, results | {"verdict": verdict.as_dict()})
+            export(trained, setup.tokenizer, folder, str(card(verdict=verdict)))
         shutil.rmtree(final)
         finish_run(folder)
-
-
-def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:
-    """What is measured, and the texts that training must not see because of it."""
-    if not data_args.eval_tasks:
-        return None, set()
-    try:
-        suite = TaskSuite(load_tasks(data_args.eval_tasks, data_args.eval_data))
-    except UserError as error:  # which knows nothing of this script's arguments
-        source = f" --eval_data {data_args.eval_data}" if data_args.eval_data else ""
-        raise UserError(f"--eval_tasks {' '.join(data_args.eval_tasks)}{source}: {error}") from error
-    # Not only whole texts: a paragraph that is to be found must not be trained on sentence by sentence either.
-    return suite, held_out_texts(suite.sentences)
-
-
-def load_rows(
-    data_args: DataArguments,
-    args: ArcCSETrainingArguments,
-    tokenizer: PreTrainedTokenizerBase,
-    held_out: set[str],
-    texts: Dataset | None = None,
-) -> tuple[Dataset | TextStream, Dataset, CleaningCounts]:
-    """Returns what to train on, texts of it that can be looked at, and what became of the rows that were read."""
-    if texts is not None and data_args.streaming:
-        raise UserError("--streaming True: reads files; texts that are in memory already are trained on as they are")
-    given = {
-        "train_file": data_args.train_file,
-        "dataset_name": data_args.dataset_name,
-        "dataset_config": data_args.dataset_config,
-        "dataset_split": data_args.dataset_split,
-        "text_columns": data_args.text_columns,
-        "min_chars": data_args.min_chars,
-        "exclude": held_out,
-    }
-    if not data_args.streaming:
-        cleaned, counts = load_training_texts(
-            **given, texts=texts, max_samples=data_args.max_train_samples, seed=args.seed
-        )
-        rows = tokenize_texts(cleaned, tokenizer, args.max_seq_length, data_args.preprocessing_num_workers)
-        return rows, cleaned, counts
-    stream = TextStream(
-        tokenizer,
-        args.max_seq_length,
-        **given,
-        shuffle_buffer=data_args.streaming_shuffle_buffer,
-        seed=args.seed,
-        process_index=args.process_index,
-        num_processes=args.world_size,
-    )
-    sample, counts = stream.head(STREAM_SAMPLE)
-    logger.info("first rows of the stream: %s", counts)
-    logger.info("duplicates farther apart, or read by another process or dataloader worker, are not found")
-    return stream, sample, counts
-
-
-def log_health(
-    texts: Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    args: ArcCSETrainingArguments,
-    longest: int,
-    counts: CleaningCounts,
-) -> None:
-    """Says in one line what the encoder will see of the texts, and warns where that is much less than there is.
-
-    Args:
-        texts: All rows, or the first ones of a stream.
-        tokenizer: Of the encoder.
-        args: The run's.
-        longest: Tokens that the encoder reads at most.
-        counts: What became of the rows that were read.
-    """
-    if not args.should_log:
-        return
-    health = text_health(
-        texts,
-        tokenizer,
-        args.max_seq_length,
-        triplet_min_tokens=args.triplet_min_tokens if args.triplet_weight > 0 else None,
-        duplicates=counts.duplicate,
-        seed=args.seed,
-    )
-    logger.info("%s%s", "the first rows: " if counts.duplicate_window else "", health)
-    for warning in health.warnings(longest):
-        logger.warning("%s", warning)
+    return verdict
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
@@ -360,6 +271,8 @@ def show_results(result: TrainResult) -> None:
         for name, value in after.items():
             table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
         console.print(table)
+    if result.verdict is not None:
+        show_verdict(result.verdict, console)
     # Not wrapped, so that it can be copied at any width; no markup, since a folder may be called [red].
     plain = {"highlight": False, "markup": False, "soft_wrap": True}
     console.print(f"The model is in {output_dir}. To use it:\n", **plain)

@@ -4,16 +4,13 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence, Sized
-from dataclasses import replace
 from functools import partial
 
 import datasets
 import numpy as np
 import torch
-from accelerate import FullyShardedDataParallelPlugin
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
-from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
@@ -30,11 +27,13 @@ from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
 from ..model.losses import row_cosines, sum_of_cosines
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
+from .anchor import anchor_loss, start_encoder
 from .arguments import ArcCSETrainingArguments, ModelArguments
 from .backbone import load_backbone
 from .console import ConsoleCallback
-from .distributed import EvenlySplitBatchSampler, gather_keys, world_size
+from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, set_up_fsdp, world_size
 from .fault_tolerance import FaultTolerantTrainer
+from .frozen_layers import train_last_layers
 from .grad_cache import GradCache
 from .rows import choose_suite, input_length, train_rows
 from .throughput import TrainingClock
@@ -77,8 +76,10 @@ class ArcCSETrainer(FaultTolerantTrainer):
         **kwargs,
     ):
         args = ArcCSETrainingArguments() if args is None else copy.copy(args)
-        _require_one_gpu(args)
+        require_one_gpu(args)
         model, processing_class = _open(model, processing_class, args.seed)
+        if args.train_last_layers is not None:
+            train_last_layers(model, args.train_last_layers)
         suite = choose_suite(eval_dataset, eval_suite)
         args.resolve_eval_settings(suite.metric_names() if suite else [], greater_is_better)
         with args.main_process_first(desc="tokenizing"):
@@ -92,6 +93,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
         self._sums: dict[str, Tensor] = {}
         self._grad_cache: GradCache | None = None
+        self._start = start_encoder(self.model, args)
         # The one answer to whether processes have to make the same calls of the encoder.
         self.sharded = self.is_fsdp_enabled or self.is_deepspeed_enabled
         self.eval_suite = suite
@@ -107,7 +109,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
                 "it out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
             )
         if self.is_fsdp_enabled:
-            _set_up_fsdp(self.accelerator.state.fsdp_plugin, self.model)
+            set_up_fsdp(self.accelerator.state.fsdp_plugin, self.model)
 
     def _set_up_callbacks(self) -> None:
         # Transformers' own callbacks print dicts, and one or the other of them is there.
@@ -151,9 +153,14 @@ class ArcCSETrainer(FaultTolerantTrainer):
             views = {name: values[:1, :1].expand(-1, 3, -1) for name, values in inputs["pair"].items()}
             inputs = inputs | {"triplet": views}
 
-        outputs = self._outputs(model, inputs)
+        start_cosines = None if self._start is None else self._start.cosines(inputs["pair"], self._gather_keys)
+        threshold = self.args.false_negative_threshold
+        outputs = self._outputs(model, inputs, left_out=None if threshold is None else start_cosines > threshold)
         losses = {"arccon_loss": arccon_share * outputs.arccon_loss}
         loss = losses["arccon_loss"]
+        if self.args.anchor_weight > 0:
+            losses["anchor_loss"] = arccon_share * anchor_loss(outputs.cosines, start_cosines)
+            loss = loss + self.args.anchor_weight * losses["anchor_loss"]
         if outputs.triplet_loss is not None:
             losses["triplet_loss"] = triplet_share * outputs.triplet_loss
             loss = loss + self.args.triplet_weight * losses["triplet_loss"]
@@ -170,7 +177,9 @@ class ArcCSETrainer(FaultTolerantTrainer):
             self._grad_cache = None
         return loss
 
-    def _outputs(self, model: nn.Module, inputs: dict[str, dict[str, Tensor]]) -> ArcCSEOutput:
+    def _outputs(
+        self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], left_out: Tensor | None = None
+    ) -> ArcCSEOutput:
         # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it per step; or two per
         # chunk.
         if self.args.grad_cache_chunk_size is None:
@@ -179,13 +188,14 @@ class ArcCSETrainer(FaultTolerantTrainer):
                 triplet_dropout=self.args.triplet_dropout,
                 gather_keys=self._gather_keys,
                 sharded=self.sharded,
+                left_out=left_out,
             )
         self._grad_cache = GradCache(model, self.args.grad_cache_chunk_size, partial(self.accelerator.no_sync, model))
         embeddings = {
             kind: self._grad_cache.embed(sentences, dropout=kind == "pair" or self.args.triplet_dropout)
             for kind, sentences in inputs.items()
         }
-        return self.model.losses(**embeddings, gather_keys=self._gather_keys)
+        return self.model.losses(**embeddings, gather_keys=self._gather_keys, left_out=left_out)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # a line of training, not of evaluation
@@ -291,14 +301,15 @@ class ArcCSETrainer(FaultTolerantTrainer):
             triplets: how many this process has.
             all_triplets: scalar, how many all processes have.
         """
-        rows, keys = len(outputs.anchors), len(outputs.key_embeddings)
-        positive = row_cosines(outputs.anchors, outputs.key_embeddings[:rows]).sum()
+        anchors, key_embeddings = outputs.anchors.detach(), outputs.key_embeddings.detach()
+        rows, keys = len(anchors), len(key_embeddings)
+        positive = row_cosines(anchors, key_embeddings[:rows]).sum()
         nothing = torch.zeros_like(positive)
         self._add("arccon_loss", losses["arccon_loss"].detach(), 1)
         self._add("positive_cosine", positive, rows)
-        self._add(
-            "negative_cosine", sum_of_cosines(outputs.anchors, outputs.key_embeddings) - positive, rows * (keys - 1)
-        )
+        self._add("negative_cosine", sum_of_cosines(anchors, key_embeddings) - positive, rows * (keys - 1))
+        if "anchor_loss" in losses:
+            self._add("anchor_loss", losses["anchor_loss"].detach(), 1)
         self._add("triplet_loss", losses.get("triplet_loss", nothing).detach(), all_triplets > 0)
         violated = (outputs.farther_cosine > outputs.closer_cosine).sum() if triplets else nothing
         self._add("triplets_violated", violated, triplets)
@@ -335,14 +346,6 @@ class SetCollatorEpochCallback(TrainerCallback):
         self.collator.set_epoch(int(state.epoch or 0))
 
 
-def _require_one_gpu(args: ArcCSETrainingArguments) -> None:
-    if args.n_gpu > 1:
-        raise UserError(
-            f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "
-            f"--num_processes {args.n_gpu} run_arccse.py ...) or let it see only one (CUDA_VISIBLE_DEVICES=0)"
-        )
-
-
 def _open(
     model: ArcCSEForContrastiveLearning | str | None, tokenizer: PreTrainedTokenizerBase | None, seed: int
 ) -> tuple[ArcCSEForContrastiveLearning | None, PreTrainedTokenizerBase]:
@@ -371,26 +374,3 @@ def _default_collator(
         seed=args.seed if args.data_seed is None else args.data_seed,
         pad_to_multiple_of=8 if few_shapes else 1,
     )
-
-
-def _set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> None:
-    """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does.
-
-    Raises:
-        UserError: FSDP 1, whose weights do not show that they are shards.
-    """
-    if plugin.fsdp_version == 1:
-        raise UserError("fsdp_version 1: not supported; set fsdp_version: 2, as configs/accelerate/fsdp.yaml does")
-    if plugin.transformer_cls_names_to_wrap is None:
-        plugin.transformer_cls_names_to_wrap = _layer_classes(model)
-    if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):
-        plugin.mixed_precision_policy = replace(
-            plugin.mixed_precision_policy, reduce_dtype=torch.float32, output_dtype=None
-        )
-
-
-def _layer_classes(model: nn.Module) -> list[str]:
-    """Classes of the layers, which FSDP shards one by one. Those that transformers names are none for many encoders,
-    and hold the embeddings for others, which accelerate shards by themselves: FSDP 2 does not do so twice."""
-    lists = (module for module in model.modules() if isinstance(module, nn.ModuleList))
-    return sorted({type(layer).__name__ for layers in lists for layer in layers})

@@ -8,8 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from arccse_hf.model import heads
 from arccse_hf.model import losses as arccse_losses
-from arccse_hf.model.losses import add_angular_margin
+from arccse_hf.model.configuration_arccse import ArcCSEConfig
+from arccse_hf.model.losses import add_angular_margin, arccon_loss_from_cosines, cosine_matrix
 
 # The settings that a test does not give; the losses themselves have no defaults.
 arccon_loss = partial(arccse_losses.arccon_loss, angular_margin=10.0, temperature=0.05)
@@ -73,6 +75,24 @@ def test_the_margin_is_only_on_the_positive():
         # Solve the loss for the negatives' sum.
         logit = math.cos(theta + math.radians(30))
         assert math.exp(with_margin[i].item() + logit) - math.exp(logit) == pytest.approx(negatives, rel=1e-9)
+
+
+def test_negatives_that_are_left_out_do_not_count(monkeypatch):
+    anchors, positives = embeddings(6, 8, seed=3), embeddings(6, 8, seed=5)
+    left_out = torch.rand(6, 6, generator=torch.Generator().manual_seed(4)) < 0.4
+    left_out[0] = True  # also its positive, which stays
+    cosines = cosine_matrix(anchors, positives)
+    settings = {"angular_margin": 10.0, "temperature": 0.1, "reduction": "none"}
+    losses = arccon_loss_from_cosines(cosines, labels=torch.arange(6), left_out=left_out, **settings)
+    for row in range(6):
+        kept = [row, *(key for key in range(6) if key != row and not left_out[row, key])]
+        expected = arccon_loss_from_cosines(cosines[row : row + 1, kept], labels=torch.tensor([0]), **settings)
+        assert torch.allclose(losses[row], expected[0])
+    assert losses[0] == 0
+    head = heads.ArcConHead(ArcCSEConfig(temperature=0.1))
+    assert torch.allclose(head(anchors, positives, left_out), losses)
+    monkeypatch.setattr(heads, "_COSINES_AT_ONCE", 12)  # two rows at a time
+    assert torch.allclose(head(anchors, positives, left_out), losses)
 
 
 @pytest.mark.parametrize("margin", [0.0, 10.0, 30.0, 80.0])

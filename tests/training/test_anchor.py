@@ -4,7 +4,8 @@ import math
 
 import pytest
 import torch
-from tiny import batch, tiny_model
+from datasets import Dataset
+from tiny import batch, make_trainer, tiny_model
 
 from arccse_hf.training.anchor import StartEncoder, anchor_loss
 
@@ -60,3 +61,40 @@ def test_the_start_encoder_stays_as_it_was_and_embeds_each_text_once():
     assert torch.allclose(start.embed(views), expected, atol=1e-5)
     assert sum(calls) == 5  # three are kept
     assert not start.embed(views).requires_grad
+
+
+def cosines(first, second):
+    return torch.nn.functional.cosine_similarity(first[:, None], second[None], dim=-1)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 5])
+def test_the_trainer_adds_the_anchor_and_leaves_false_negatives_out(tmp_path, tokenizer, sentences, chunk_size):
+    ids = tokenizer(sentences[:8])["input_ids"]
+    rows = Dataset.from_dict({"anchor": ids, "positive": ids[1:] + ids[:1]})
+    model = tiny_model(dropout=0.0, pooling="mean")
+    settings = {"triplet_weight": 0, "anchor_weight": 0.5, "false_negative_threshold": 0.97}
+    trainer = make_trainer(tmp_path, rows, tokenizer, model, grad_cache_chunk_size=chunk_size, **settings)
+    for weight in model.parameters():  # what was trained since
+        weight.data += 0.05 * torch.randn(weight.shape, generator=torch.Generator().manual_seed(weight.numel()))
+    inputs = trainer.data_collator(list(rows))
+    trainer.current_gradient_accumulation_steps = 1  # `train` would set it
+    loss = trainer.training_step(model.train(), inputs)
+    gradient = {name: weight.grad.clone() for name, weight in model.named_parameters() if weight.grad is not None}
+
+    def embeddings(encoder):
+        return [encoder(**{name: values[:, view] for name, values in inputs["pair"].items()}) for view in (0, 1)]
+
+    start = cosines(*(output.pooler_output for output in embeddings(trainer._start.model)))
+    model.zero_grad()
+    now = cosines(*(output.training_embedding for output in embeddings(model)))
+    left_out = (start > 0.97) & ~torch.eye(8, dtype=torch.bool)
+    assert 0 < left_out.sum() < 56
+    own = torch.cos(now.diagonal().clamp(max=1 - 1e-6).acos() + math.radians(10)) / 0.05
+    logits = (now.masked_fill(left_out, -torch.inf) / 0.05).diagonal_scatter(own)
+    arccon = (logits.logsumexp(1) - own).mean()
+    total = arccon + 0.5 * plain_loss_and_gradient(now.tolist(), start.tolist())[0]
+    assert loss.item() == pytest.approx(total.item(), rel=1e-4)
+    (arccon + 0.5 * anchor_loss(now, start)).backward()
+    for name, weight in model.named_parameters():
+        if weight.grad is not None:
+            assert torch.allclose(gradient[name], weight.grad, atol=1e-4), name

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from backbones import tiny_config
+from huggingface_hub import ModelCard
 from transformers import AutoModel, BertModel, GPT2Config, GPT2Model
 
 from arccse_hf import ArcCSEModel
@@ -77,6 +78,12 @@ def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, c
     assert "train_loss" in results and results["train_samples_per_second"] > 0
     assert is_done(out)
     card = (out / "README.md").read_text()
+    assert (
+        "arccse train \\\n    --model_name_or_path encoder0 \\\n    --train_file text.txt" in card
+        and str(tmp_path) not in card
+    )
+    index = ModelCard.load(out / "README.md").data.eval_results
+    assert index[0].metric_value == pytest.approx(results["eval_scored_spearman"], abs=1e-6)
     assert "ArcCon, 10 degrees + 0.1 x triplet" in card and f"{results['eval_scored_spearman']:.4f}" in card
     # 15 sentences are measured, one of them stands twice in the text: none is trained on.
     assert "Text: `text.txt`; 33 of 50 rows kept: 1 empty, " in card and "16 held out for evaluation" in card

@@ -14,7 +14,8 @@ from arccse_hf import ArcCSEForContrastiveLearning, arccon_loss, triplet_loss
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import TaskSuite
 from arccse_hf.training.arguments import ArcCSETrainingArguments
-from arccse_hf.training.trainer import ArcCSETrainer, _set_up_fsdp
+from arccse_hf.training.distributed import set_up_fsdp
+from arccse_hf.training.trainer import ArcCSETrainer
 
 
 class Distances:
@@ -266,7 +267,7 @@ def test_compiled_training_goes_as_eager_training(tmp_path, rows, tokenizer, chu
 def test_fsdp_averages_gradients_and_leaves_losses_in_float32():
     bfloat16 = MixedPrecisionPolicy(*[torch.bfloat16] * 3)
     plugin = FullyShardedDataParallelPlugin(fsdp_version=2, mixed_precision_policy=bfloat16)
-    _set_up_fsdp(plugin, tiny_model())
+    set_up_fsdp(plugin, tiny_model())
     policy = plugin.mixed_precision_policy
     assert (policy.param_dtype, policy.reduce_dtype, policy.output_dtype) == (torch.bfloat16, torch.float32, None)
     assert plugin.transformer_cls_names_to_wrap == ["BertLayer"]
@@ -274,7 +275,7 @@ def test_fsdp_averages_gradients_and_leaves_losses_in_float32():
 
 def test_fsdp_1_is_refused():
     with pytest.raises(UserError, match="fsdp_version: 2"):
-        _set_up_fsdp(FullyShardedDataParallelPlugin(fsdp_version=1), tiny_model())
+        set_up_fsdp(FullyShardedDataParallelPlugin(fsdp_version=1), tiny_model())
 
 
 def test_training_lowers_the_loss(tmp_path, rows, tokenizer):

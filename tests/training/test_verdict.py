@@ -1,7 +1,6 @@
 """The verdict on hand-made embeddings, of which it is known whether they are better."""
 
 import numpy as np
-import pytest
 import torch
 from torch import nn
 
@@ -102,20 +101,12 @@ def test_a_worse_encoder_leaves_the_original_where_validation_sees_it():
     assert verdict.scores["trained encoder"]["mrr_at_10"] < verdict.scores["mixture"]["mrr_at_10"]
 
 
-@pytest.mark.parametrize("validation", [0, 20])
-def test_a_worse_encoder_leaves_the_original_where_validation_is_too_small(validation):
-    verdict, model = run(1.0, 2.0, validation=validation, control=False)
+def test_a_worse_encoder_leaves_the_original_where_nothing_was_chosen():
+    verdict, model = run(1.0, 2.0, validation=0, control=False)
     assert (verdict.outcome, verdict.validation, verdict.control) == ("worse", {}, None)
     assert model.noise.item() == 1
     assert verdict.line.endswith("the start encoder is kept")
     assert verdict.as_dict()["keeps_start"]
-
-
-def test_a_small_test_part_gives_no_verdict_and_says_what_it_needs():
-    verdict, model = run(2.0, 1.0, pairs=40)
-    assert verdict.outcome is None
-    assert verdict.line.startswith("NO VERDICT: 40 test pairs are too few, it takes 100; bring 2.5 times as many")
-    assert model.noise.item() == 1
 
 
 def test_without_bm25_the_line_goes_on_without_it(monkeypatch):

@@ -1,0 +1,214 @@
+"""Training on documents: the pairs that they give, and the test that is held out of them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from transformers import PreTrainedTokenizerBase
+
+from ..data.cleaning import held_out_texts
+from ..data.documents import Document, Section, are_documents, read_documents
+from ..data.installed_docs import docstring_corpus
+from ..data.pair_dataset import PairDataset
+from ..data.pairs import PairCounts, make_pairs, parse_weights
+from ..data.sentences import split_sentences
+from ..data.training_texts import INSTALLED_DOCS
+from ..errors import UserError
+from ..evaluation import RetrievalTask, ScoredPairs, STSTask, Task, read_sts
+from ..evaluation.held_out import (
+    MIN_TEST_PAIRS,
+    MIN_VALIDATION_PAIRS,
+    choose_query_kind,
+    divide_documents,
+    divide_pairs,
+    neighbour_pairs,
+    passages,
+    query_pairs,
+)
+from ..evaluation.tasks import docstring_pairs, read_own_pairs
+from .arguments import ArcCSETrainingArguments, DataArguments
+from .verdict import VerdictTasks
+
+logger = logging.getLogger("arccse_hf")
+
+TRAINED_SHARE = 0.1
+"""A kind of queries counts as trained on where it has this share of the pairs."""
+
+Pairs = list[tuple[str, str]]
+
+
+class PreparedDocuments(NamedTuple):
+    """What documents give to a run.
+
+    Attributes:
+        rows: Pairs to train on.
+        counts: What became of the pairs.
+        tasks: What the verdict is measured on; None where there is too little for one.
+    """
+
+    rows: PairDataset
+    counts: PairCounts
+    tasks: VerdictTasks | None
+
+
+def trains_on_documents(data_args: DataArguments) -> bool:
+    """Returns whether the text to train on is read as documents.
+
+    It is where `--pairs` asks for it, and where the files are documents by themselves.
+    """
+    return data_args.pairs is not None or (
+        not data_args.text_columns
+        and bool(data_args.train_file)
+        and are_documents(data_args.train_file, data_args.one_document_per_file)
+    )
+
+
+def prepare_documents(
+    data_args: DataArguments,
+    args: ArcCSETrainingArguments,
+    tokenizer: PreTrainedTokenizerBase,
+    held_out: Collection[str] = (),
+) -> PreparedDocuments:
+    """Reads documents, holds a test out of them, and makes pairs of the rest.
+
+    Args:
+        data_args: What to read and which pairs to make.
+        args: The seed, and the length that texts are cut to.
+        tokenizer: The encoder's.
+        held_out: Further texts that training must not see.
+
+    Raises:
+        UserError: The documents cannot be read, or do not have such pairs.
+    """
+    if data_args.streaming:
+        raise UserError("--streaming True: documents are read whole, because a part of them is held out; leave it out")
+    if data_args.max_train_samples is not None:
+        raise UserError(
+            f"--max_train_samples {data_args.max_train_samples}: chooses rows, and these are documents; --max_steps "
+            "bounds the run"
+        )
+    kind, weights = data_args.pairs or "auto", parse_weights(data_args.pairs or "auto", data_args.pair_weights)
+
+    def pairs_of(chosen: Sequence[Document], exclude: Collection[str] = ()) -> tuple[list, PairCounts]:
+        return make_pairs(chosen, kind, weights=weights, min_chars=data_args.min_chars, exclude=exclude, seed=args.seed)
+
+    own = _own_pairs(data_args)
+    documents = _documents(data_args, exclude=held_out_texts(text for pair in own for text in pair))
+    parts = divide_documents(documents, args.seed)
+    if own:
+        parts = parts._replace(train=parts.train + parts.test, test=[])
+    made = pairs_of(parts.train)[1].made
+    trained = {name for name, number in made.items() if number >= TRAINED_SHARE * made.total()}
+    query_kind = choose_query_kind(parts.test or parts.validation, trained)
+    test = own or query_pairs(parts.test, query_kind)
+    validation = query_pairs(parts.validation, query_kind)
+    if len(test) < MIN_TEST_PAIRS:
+        _log_no_verdict(len(test), bool(own))
+        rows, counts = pairs_of(documents, held_out)
+        tasks = None
+    else:
+        control = neighbour_pairs(parts.test or parts.validation)
+        unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
+        rows, counts = pairs_of(parts.train, unseen | set(held_out))
+        queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
+        tasks = _verdict_tasks(data_args, test, validation, control, queries)
+        logger.info(
+            f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
+            f"{len(parts.validation):,} to choose a mixture by ({len(validation):,} queries)"
+        )
+    logger.info("%s", counts)
+    seed = args.data_seed if args.data_seed is not None else args.seed
+    dataset = PairDataset(
+        rows,
+        tokenizer,
+        args.max_seq_length,
+        crop_unit=data_args.crop_unit,
+        crop_deletion=data_args.crop_deletion,
+        seed=seed,
+    )
+    return PreparedDocuments(dataset, counts, tasks)
+
+
+def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | None:
+    """Returns what the verdict of a run on sentences is measured on: the user's own pairs, if there are any.
+
+    Args:
+        data_args: Names them.
+        seed: Of their division.
+    """
+    own = _own_pairs(data_args)
+    if not own:
+        return None
+    validation, test = divide_pairs(own, seed)
+    if len(test) < MIN_TEST_PAIRS:
+        _log_no_verdict(len(test), own=True)
+        return None
+    return _verdict_tasks(data_args, test, validation, [], "own queries")
+
+
+def _own_pairs(data_args: DataArguments) -> Pairs:
+    """Returns the (query, document) texts of `--eval_pairs`; none where it is not given.
+
+    Raises:
+        UserError: The file is missing or holds no such pairs.
+    """
+    if data_args.eval_pairs is None:
+        return []
+    if data_args.eval_pairs == INSTALLED_DOCS:
+        return docstring_pairs()
+    pairs = read_own_pairs(Path(data_args.eval_pairs).expanduser())
+    if isinstance(pairs, ScoredPairs):
+        raise UserError(f"--eval_pairs {data_args.eval_pairs}: has scores; a verdict takes columns query and document")
+    return pairs
+
+
+def _documents(data_args: DataArguments, exclude: Collection[str]) -> list[Document]:
+    if data_args.dataset_name == INSTALLED_DOCS:
+        return [
+            Document(None, (Section(None, ((query,), tuple(split_sentences(text)))),), INSTALLED_DOCS)
+            for query, text in docstring_corpus().pairs
+            if query not in exclude and text not in exclude
+        ]
+    if data_args.dataset_name:
+        raise UserError(
+            f"--dataset_name {data_args.dataset_name}: documents are read from --train_file, or from {INSTALLED_DOCS}; "
+            "leave --pairs out to train on its rows"
+        )
+    if len(data_args.text_columns) > 1:
+        raise UserError(f"--text_columns {' '.join(data_args.text_columns)}: a document's text is one column")
+    documents, counts = read_documents(
+        data_args.train_file,
+        title_column=data_args.title_column,
+        text_column=next(iter(data_args.text_columns), None),
+        one_document_per_file=data_args.one_document_per_file,
+    )
+    logger.info("%s", counts)
+    return documents
+
+
+def _verdict_tasks(
+    data_args: DataArguments, test: Pairs, validation: Pairs, control: Pairs, queries: str
+) -> VerdictTasks:
+    corpus = passages(read_documents(data_args.eval_corpus, option="--eval_corpus")[0]) if data_args.eval_corpus else []
+    other: Task | None = None
+    if "stsb_dev" in data_args.eval_tasks:
+        other = STSTask("stsb_dev", read_sts("stsb_dev", data_args.eval_data))
+    elif len(control) >= MIN_VALIDATION_PAIRS:
+        other = RetrievalTask("neighbouring_sentences", control)
+    return VerdictTasks(
+        RetrievalTask("validation", validation, corpus) if len(validation) >= MIN_VALIDATION_PAIRS else None,
+        RetrievalTask("test", test, corpus),
+        other,
+        queries,
+    )
+
+
+def _log_no_verdict(pairs: int, own: bool) -> None:
+    way_out = "pairs" if own else "documents, or pairs of your own (--eval_pairs)"
+    more = f"{MIN_TEST_PAIRS / pairs:.1f} times as many" if pairs else "more"
+    logger.warning(
+        "NO VERDICT: %d test pairs are too few, it takes %d; bring %s %s", pairs, MIN_TEST_PAIRS, more, way_out
+    )

@@ -1,0 +1,118 @@
+"""The whole command on a folder of documents, and what is said where documents do not do."""
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+from conftest import WORDS
+
+from arccse_hf.errors import UserError
+from arccse_hf.training import script
+
+
+def page(number):
+    """A title of three words, and a text with the same words among others."""
+    draw = random.Random(number)
+    title = draw.sample(WORDS, 3)
+    sentences = [" ".join(draw.sample(title, 2) + draw.sample(WORDS, 5)).capitalize() for _ in range(3)]
+    return f"# {' '.join(title)}\n\n{'. '.join(sentences)}.\n"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    docs = tmp_path / "docs"
+    docs.mkdir()
+    for number in range(300):
+        (docs / f"{number:03}.md").write_text(page(number))
+    (docs / "broken.html").write_bytes(b"\0")
+    return docs
+
+
+@pytest.fixture
+def command(encoder, folder, tmp_path):
+    return [
+        "--model_name_or_path", str(encoder), "--train_file", str(folder), "--output_dir", str(tmp_path / "out"),
+        "--per_device_train_batch_size", "8", "--max_steps", "6", "--use_cpu", "True", "--eval_strategy", "no",
+        "--save_strategy", "no", "--logging_steps", "3", "--max_seq_length", "24", "--learning_rate", "1e-3",
+        "--disable_tqdm", "True", "--pooling", "mean", "--triplet_min_tokens", "6",
+    ]  # fmt: skip
+
+
+def test_a_folder_of_documents_ends_in_a_model_and_a_verdict(command, tmp_path, capsys, caplog):
+    settings = ["--anchor_weight", "0.5", "--train_last_layers", "1", "--false_negative_threshold", "0.95"]
+    status = script.main([*command, *settings, "--require_better", "True"])
+    out = tmp_path / "out"
+    results = json.loads((out / "all_results.json").read_text())
+    verdict = results["verdict"]
+    assert status == (0 if verdict["outcome"] == "better" else 3)
+    assert verdict["line"].startswith("VERDICT: ")
+    assert verdict["pairs"] == 100 and verdict["queries"] == "first sentences"  # titles are trained on
+    assert set(verdict["validation"]) == {"0", "0.25", "0.5", "0.75", "1"}
+    assert list(verdict["scores"]) == ["start encoder", "trained encoder", "mixture", "BM25", "mixture + BM25"]
+    assert results["before_verdict_mrr_at_10"] == verdict["scores"]["start encoder"]["mrr_at_10"]
+    assert verdict["control"][0] == "neighbouring sentences"
+
+    screen = capsys.readouterr().out
+    assert verdict["line"] in screen and "anchor" in screen
+    assert verdict["line"] in (out / "README.md").read_text()
+    assert "300 documents of 301: 1 binary or not UTF-8 (broken.html)" in caplog.text
+    assert "held out with seed 42: 100 documents for the verdict (100 first sentences), 50 to choose" in caplog.text
+    from sentence_transformers import SentenceTransformer
+
+    assert SentenceTransformer(str(out), device="cpu").encode(["the cat"]).shape == (1, 16)
+
+
+def test_own_pairs_are_what_the_verdict_is_about_and_are_never_trained_on(command, tmp_path, folder, caplog):
+    titles = [Path(folder, f"{number:03}.md").read_text().split("\n\n") for number in range(120)]
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"query": title.removeprefix("# "), "document": text.strip()} for title, text in titles]
+    pairs.write_text("\n".join(map(json.dumps, rows)))
+    status = script.main([*command, "--eval_pairs", str(pairs), "--eval_corpus", str(folder), "--pairs", "crops"])
+    verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
+    assert status == 0
+    assert (verdict["pairs"], verdict["queries"]) == (120, "own queries")
+    assert "held out for evaluation" in caplog.text
+
+
+def test_sentences_get_a_verdict_by_own_pairs(command, tmp_path, sentences):
+    text, pairs = tmp_path / "text.txt", tmp_path / "pairs.csv"
+    text.write_text("\n".join(sentences))
+    pairs.write_text("query,document\n" + "\n".join(f"query {number},the text {number}" for number in range(160)))
+    script.main([*command, "--train_file", str(text), "--eval_pairs", str(pairs)])
+    verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
+    assert verdict["pairs"] == 107  # a third of them chose the mixture
+    assert len(verdict["validation"]) == 5
+
+
+def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_path, folder, caplog):
+    for number in range(90, 300):
+        (folder / f"{number:03}.md").unlink()
+    assert script.main(command) == 0
+    assert "verdict" not in json.loads((tmp_path / "out" / "all_results.json").read_text())
+    assert "NO VERDICT: 30 test pairs are too few, it takes 100; bring 3.3 times as many documents" in caplog.text
+    assert "pairs (90 title) from 90 of 90 documents" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--streaming", "True", "--max_steps", "3"], "--streaming True: documents are read whole"),
+        (["--max_train_samples", "5"], "--max_train_samples 5: chooses rows"),
+        (["--pairs", "mixed"], "--pairs mixed: say how much of each, such as"),
+        (["--eval_pairs", "missing.csv"], "missing.csv"),
+        (["--per_device_train_batch_size", "200"], "150 documents do not fill a batch of 200"),
+        (["--train_last_layers", "9"], "--train_last_layers 9: the encoder has"),
+        (["--anchor_weight", "-1"], "--anchor_weight"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(command, settings, message):
+    with pytest.raises(UserError, match=message):
+        script.main([*command, *settings])
+
+
+def test_one_giant_document_is_too_few(command, folder, tmp_path):
+    giant = tmp_path / "giant.md"
+    giant.write_text("\n\n".join(f"## {number}\n\nThe text {number}. And more." for number in range(500)))
+    with pytest.raises(UserError, match="1 documents do not fill a batch of 8: each may have one pair in it"):
+        script.main([*command, "--train_file", str(giant)])
