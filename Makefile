@@ -13,9 +13,9 @@ REQUIREMENTS ?= requirements.txt
 BIN := .venv/bin
 CONFIG ?= configs/quickstart.yaml
 
-# A folder in SentEval's layout; where it is given, the quickstart measures STS-B dev too.
+# A folder in SentEval's layout; where it is given, the quickstart's control is STS-B dev.
 SENTEVAL ?= $(if $(ARCCSE_SHARED_DATA),$(ARCCSE_SHARED_DATA)/senteval)
-STS := $(if $(SENTEVAL),--eval_tasks retrieval stsb_dev --eval_data $(SENTEVAL))
+STS := $(if $(SENTEVAL),--eval_tasks stsb_dev --eval_data $(SENTEVAL))
 
 export TOKENIZERS_PARALLELISM := false
 

