@@ -11,29 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from .command_line import Command
+from .encoder_commands import ENCODER_VERBS
 from .options import Option, Settings
 from .recipes import find_recipe
+from .shared_options import (
+    BATCH_SIZE,
+    DTYPE,
+    ID_COLUMN,
+    INPUT,
+    MAX_SEQ_LENGTH,
+    MODEL,
+    POOLING,
+    TEXT_COLUMN,
+    output_dir_option,
+)
 from .training.config import merge_settings, read_values, train_command
 from .training.config_file import read_config
 from .training.field_rules import SUGGESTIONS
 from .training.fields import load_fields
 
-_MODEL = Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH.", required=True)
-_POOLING = Option("pooling", help="cls, mean, ...: overrides the model's own; plain encoders use mean by default.")
-_BATCH_SIZE = Option("batch_size", "int", default=64, interval="[1, 1000000]", help="Texts embedded at once.")
-_MAX_SEQ_LENGTH = Option("max_seq_length", "int", interval="[3, 1000000]", help="Tokens that a text is cut to.")
-_DTYPE = Option(
-    "dtype",
-    choices=("float32", "bfloat16", "float16"),
-    default="float32",
-    help="Of the weights and the computation.",
-)
 _SET_BY_STUDY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 _RESUME = Option("resume", "switch", help="Go on: do what is not done yet.")
-
-
-def _output_dir(help: str, **settings: Any) -> Option:
-    return Option("output_dir", metavar="FOLDER", help=help, old_names=("output",), **settings)
 
 
 EVALUATE = Command(
@@ -61,11 +59,11 @@ EVALUATE = Command(
             old_names=("data",),
             help="A SentEval folder, the word hub, or your own file of scored pairs.",
         ),
-        _POOLING,
-        _output_dir("Folder for evaluation.json, .md and .csv."),
-        _BATCH_SIZE,
-        _DTYPE,
-        _MAX_SEQ_LENGTH,
+        POOLING,
+        output_dir_option("Folder for evaluation.json, .md and .csv."),
+        BATCH_SIZE,
+        DTYPE,
+        MAX_SEQ_LENGTH,
         Option("seed", "int", interval="[0, 4294967295]", help="Draws folds, docstring pairs and bootstrap samples."),
     ),
 )
@@ -75,23 +73,16 @@ ENCODE = Command(
     help="Embed files of text, on all processes of `accelerate launch`; what is done already is not done again.",
     example="arccse encode --model out --input 'corpus/*.parquet' --text_column text --output_dir embeddings",
     options=(
-        _MODEL,
-        Option(
-            "input",
-            many=True,
-            adds=True,
-            required=True,
-            metavar="FILE",
-            help="Files or quoted globs. .txt .csv .tsv .json .jsonl [.gz], .parquet.",
-        ),
-        _output_dir("Folder for the Parquet files of id and embedding.", required=True),
-        Option("text_column", default="text", metavar="NAME", help="Column of the texts."),
-        Option("id_column", metavar="NAME", help="Column of ids; without it, the row's number in its file."),
-        _POOLING,
+        MODEL,
+        INPUT,
+        output_dir_option("Folder for the Parquet files of id and embedding.", required=True),
+        TEXT_COLUMN,
+        ID_COLUMN,
+        POOLING,
         Option("normalize", "switch", help="Scale embeddings to length 1."),
-        _MAX_SEQ_LENGTH,
-        _BATCH_SIZE,
-        _DTYPE,
+        MAX_SEQ_LENGTH,
+        BATCH_SIZE,
+        DTYPE,
         Option("output_dtype", choices=("float32", "float16"), default="float32", help="Of what is written."),
         Option(
             "shard_rows",
@@ -109,7 +100,7 @@ EXPORT = Command(
     example="arccse export out/checkpoint-125 --output_dir finished",
     positional=Option("model", metavar="MODEL", required=True, help="Folder, hub id, checkpoint or package:NAME/PATH."),
     options=(
-        _output_dir("A folder that does not exist or is empty.", required=True),
+        output_dir_option("A folder that does not exist or is empty.", required=True),
         Option(
             "to",
             choices=("sentence-transformers", "onnx"),
@@ -117,7 +108,7 @@ EXPORT = Command(
             help="onnx: one graph with pooling and normalisation inside, compared with PyTorch before it is written.",
         ),
         Option("quantize", choices=("int8",), help="With --to onnx: a second graph with int8 weights."),
-        _POOLING,
+        POOLING,
         Option(
             "eval_tasks", many=True, commas=True, metavar="TASK", help="With --to onnx: what each graph is scored on."
         ),
@@ -132,7 +123,7 @@ REPORT = Command(
     help="Draw what happened in runs: one page with curves, geometry, cosines and scores, and its pictures.",
     example="arccse report runs/simcse runs/arccse --output_dir report",
     positional=Option("runs", metavar="RUN ...", many=True, required=True, help="Output folders of `arccse train`."),
-    options=(_output_dir("Folder for report.html and its pictures.", default="report"),),
+    options=(output_dir_option("Folder for report.html and its pictures.", default="report"),),
 )
 
 
@@ -151,7 +142,7 @@ def study_command() -> Command:
             "config", metavar="STUDY", required=True, help="Name of a study that ships with the package, or its path."
         ),
         options=(
-            _output_dir("Folder of the runs and results, instead of the file's."),
+            output_dir_option("Folder of the runs and results, instead of the file's."),
             _RESUME,
             Option(
                 "seeds",
@@ -183,7 +174,7 @@ def reproduce_command() -> Command:
             "config", metavar="RECIPE", required=True, help="Name of a recipe that ships with the package, or its path."
         ),
         options=(
-            _output_dir("Folder, instead of runs/reproduce/RECIPE."),
+            output_dir_option("Folder, instead of runs/reproduce/RECIPE."),
             _RESUME,
             *_fields(*_SET_BY_STUDY),
         ),
@@ -310,6 +301,7 @@ VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] =
     "evaluate": (lambda: EVALUATE, evaluate),
     "encode": (lambda: ENCODE, encode),
     "export": (lambda: EXPORT, export),
+    **ENCODER_VERBS,
     "report": (lambda: REPORT, report),
     "study": (study_command, study),
     "reproduce": (reproduce_command, reproduce),

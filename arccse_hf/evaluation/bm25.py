@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from types import ModuleType
 
 import numpy as np
 from scipy.stats import rankdata
 
 from ..errors import UserError
 from .retrieval import RetrievalTask, normalize
+
+
+def require_bm25s() -> ModuleType:
+    """Returns the module bm25s; raises UserError where it is not installed."""
+    try:
+        import bm25s
+    except ModuleNotFoundError as error:
+        raise UserError("BM25 needs bm25s: pip install 'arccse-hf[documents]'") from error
+    return bm25s
 
 
 class BM25Index:
@@ -26,10 +36,7 @@ class BM25Index:
     """
 
     def __init__(self, documents: Sequence[str]):
-        try:
-            import bm25s
-        except ModuleNotFoundError as error:
-            raise UserError("BM25 needs bm25s: pip install 'arccse-hf[documents]'") from error
+        bm25s = require_bm25s()
         self._tokenize = bm25s.tokenize
         self._index = bm25s.BM25()
         self._num_documents = len(documents)

@@ -74,3 +74,15 @@ def silence_load_report() -> Iterator[None]:
         yield
     finally:
         transformers_logging.set_verbosity(verbosity)
+
+
+@contextlib.contextmanager
+def without_loading_bar() -> Iterator[None]:
+    """Keeps transformers from showing a bar while it loads weights, which takes a moment."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
-from .loading import model_type, resolve_model_path
+from .loading import model_type, resolve_model_path, without_loading_bar
 from .onnx import OnnxEncoder, is_graph
 from .process_group import process_state
 
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
 DTYPES = ("float32", "bfloat16", "float16")
+Task = Literal["query", "document"]
+_PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
+"""The prompts that sentence-transformers takes for each task."""
 
 
 @dataclass
@@ -29,11 +34,52 @@ class Encoder:
         name: As the user wrote it.
         model: Embeds the texts.
         pooling: How token states become one vector, and who decided so: "mean (its own)", "cls (asked for)", ...
+        task: What texts are embedded as, by a model that tells queries from documents; None: as neither.
     """
 
     name: str
     model: SentenceTransformer | OnnxEncoder
     pooling: str
+    task: Task | None = None
+
+    @property
+    def dtype(self) -> str:
+        """The type of the weights, one of `DTYPES`."""
+        return str(self.model.dtype).removeprefix("torch.")
+
+    def for_task(self, task: Task) -> Encoder:
+        """Returns the encoder that embeds texts as queries or as documents.
+
+        That is this one, where the model has neither prompts nor routes for them.
+        """
+        if isinstance(self.model, OnnxEncoder):
+            return self
+        from sentence_transformers.sentence_transformer.modules import Router
+
+        prompted = any(self.model.prompts.get(name) for names in _PROMPTS.values() for name in names)
+        routed = any(isinstance(module, Router) for module in self.model)
+        return replace(self, task=task) if prompted or routed else self
+
+    def fingerprint(self) -> str:
+        """Returns a hash of all that decides about the embeddings of a text: weights, tokenizer, modules, prompts."""
+        tokenizer = self.model.tokenizer
+        if tokenizer.is_fast:
+            words = json.loads(tokenizer.backend_tokenizer.to_str())
+            words["truncation"] = words["padding"] = None  # as the last call has left them
+        else:
+            words = tokenizer.get_vocab()
+        if isinstance(self.model, OnnxEncoder):
+            digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+            # The weights may lie beside the graph.
+            for path in sorted(self.model.graph.parent.glob(f"{self.model.graph.name}*")):
+                digest.update(path.read_bytes())
+            return digest.hexdigest()
+        parts = [str(self.model), self.model.prompts, self.model.default_prompt_name, words]
+        digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
+        for name, weight in self.model.state_dict().items():
+            digest.update(name.encode())
+            digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
+        return digest.hexdigest()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Returns the tokens of each text, special tokens included, before any is cut off."""
@@ -41,7 +87,8 @@ class Encoder:
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Returns sentence-transformers' embeddings `[len(texts), dim]`, in the model's dtype."""
-        return self.model.encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
+        encode = self.model.encode if self.task is None else getattr(self.model, f"encode_{self.task}")
+        return encode(list(texts), batch_size=len(texts), show_progress_bar=False, convert_to_tensor=True)
 
     def count_truncated(self, texts: Sequence[str]) -> int:
         """Returns how many texts have more tokens than the model reads, special tokens included."""
@@ -72,7 +119,8 @@ def load_encoder(
     path = resolve_model_path(name)
     if is_graph(path):
         return _open_graph(name, path, pooling, dtype, max_seq_length)
-    model, how = _open(name, path, pooling)
+    with without_loading_bar():
+        model, how = _open(name, path, pooling)
     if len(model.tokenizer.get_vocab()) <= len(model.tokenizer.all_special_tokens):
         # transformers generates a tokenizer without words where it finds none, and everything becomes [UNK].
         raise UserError(

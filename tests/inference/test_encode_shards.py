@@ -190,7 +190,7 @@ class TestProcesses:
 
         monkeypatch.setattr("arccse_hf.inference.encode_files.command.process_state", lambda **_: FirstOfThree)
         monkeypatch.setattr(
-            "arccse_hf.inference.encode_files.command.find_files", lambda patterns: [(str(folder / "x.txt"), "x.txt")]
+            "arccse_hf.inference.encode_files.command.find_files", lambda *_: [(str(folder / "x.txt"), "x.txt")]
         )
         assert encode(model, "x.txt", shard_rows=5) == 0
         assert sorted(contents()) == [f"x.txt-0000{i}.parquet" for i in (0, 3, 6, 9)]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,13 +12,11 @@ from typing import TypeVar, cast
 
 import torch
 from accelerate.utils import broadcast_object_list, gather_object
-from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from ...data.files import UnreadableFile
 from ...errors import UserError
 from ...run_folder import check_writable
-from ..onnx import OnnxEncoder
 from ..open import Encoder, load_encoder
 from ..process_group import process_group, process_state
 from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows
@@ -91,22 +87,36 @@ def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options:
     Raises:
         UserError: A column is missing, or `output` holds other embeddings; nothing has been embedded then.
     """
-    state = process_state()
     start = time.perf_counter()
-    files, failures = _inspect_files(inputs, options.columns)
-    settings = _settings(encoder, files, options)
+    files, failures = inspect_files(inputs, options.columns)
     shards = list_shards(files, options.shard_rows)
-    missing = _on_main(lambda: pending(output, shards, settings))
-    own_shards = missing[state.process_index :: state.num_processes]
-    counts = gather_object([_encode_shards(encoder, own_shards, output, settings, options)])
+    counts, done_before = write_missing(encoder, shards, output, embedding_settings(encoder, files, options), options)
     failures += dict.fromkeys(failure for count in counts for failure in count.failures)
-    if state.is_main_process:
+    if process_state().is_main_process:
         _report(counts, time.perf_counter() - start, output)
-        if done_before := len(shards) - len(missing):
+        if done_before:
             print(f"{done_before:,} of {len(shards):,} shards were done before")
         for failure in failures:
             print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def write_missing(
+    encoder: Encoder, shards: Sequence[Shard], output: Path, settings: Settings, options: EncodeOptions
+) -> tuple[list[EncodeCounts], int]:
+    """Writes the shards that are not in `output` yet, divided over all processes.
+
+    Returns:
+        What each process has done, and how many shards were there before.
+
+    Raises:
+        UserError: `output` holds other embeddings; nothing has been embedded then.
+    """
+    state = process_state()
+    missing = _on_main(lambda: pending(output, shards, settings))
+    own_shards = missing[state.process_index :: state.num_processes]
+    counts = gather_object([_encode_shards(encoder, own_shards, output, settings, options)])
+    return counts, len(shards) - len(missing)
 
 
 def _report(counts: Sequence[EncodeCounts], seconds: float, output: Path) -> None:
@@ -118,10 +128,18 @@ def _report(counts: Sequence[EncodeCounts], seconds: float, output: Path) -> Non
         print(f"{without_text:,} of them have no text: their embedding is null")
 
 
-def _inspect_files(inputs: Sequence[str], columns: Columns) -> tuple[list[InputFile], list[str]]:
-    """Returns all files, each inspected by one process, and why others cannot be read."""
+def inspect_files(
+    inputs: Sequence[str], columns: Columns, option: str = "--input"
+) -> tuple[list[InputFile], list[str]]:
+    """Returns all files, each inspected by one process, and why others cannot be read.
+
+    Args:
+        inputs: Paths and globs.
+        columns: What will be read.
+        option: Where the user named them, for the errors.
+    """
     state = process_state()
-    paths = _on_main(lambda: find_files(inputs))
+    paths = _on_main(lambda: find_files(inputs, option))
     bar_options = {"desc": "hashing and counting", "unit": " files", "delay": 5, "disable": not state.is_main_process}
     unreadable = []
 
@@ -129,7 +147,7 @@ def _inspect_files(inputs: Sequence[str], columns: Columns) -> tuple[list[InputF
         files = []
         for path, name in tqdm(paths[state.process_index :: state.num_processes], **bar_options):
             try:
-                files.append(inspect_file(path, name, columns))
+                files.append(inspect_file(path, name, columns, option))
             except UnreadableFile as error:
                 unreadable.append(str(error))
         return files
@@ -138,12 +156,17 @@ def _inspect_files(inputs: Sequence[str], columns: Columns) -> tuple[list[InputF
     return sorted(files, key=lambda file: file.name), gather_object(unreadable)
 
 
-def _settings(encoder: Encoder, files: Sequence[InputFile], options: EncodeOptions) -> Settings:
+def embedding_settings(encoder: Encoder, files: Sequence[InputFile], options: EncodeOptions) -> Settings:
+    """Returns what decides about the embeddings of `files`, the encoder's fingerprint included.
+
+    Raises:
+        UserError: Ids are of two types, or the encoder differs between the processes.
+    """
     kinds = {file.id_type: file for file in files if file.id_type}
     if len(kinds) > 1:
         one, other = (f"{kind} in {file.path}" for kind, file in sorted(kinds.items()))
         raise UserError(f"--id_column {options.columns.id}: is {one}, but {other}; give ids of one type")
-    fingerprint = _fingerprint(encoder.model)
+    fingerprint = encoder.fingerprint()
     if len(set(gather_object([fingerprint]))) > 1:
         raise UserError(f"--model {encoder.name}: differs between the processes; put it where all machines read it")
     return {
@@ -154,30 +177,12 @@ def _settings(encoder: Encoder, files: Sequence[InputFile], options: EncodeOptio
         "pooling": encoder.pooling.partition(" ")[0],
         "max_seq_length": encoder.model.max_seq_length,
         "normalize": options.normalize,
-        "dtype": str(encoder.model.dtype).removeprefix("torch."),
+        "dtype": encoder.dtype,
         "output_dtype": options.output_dtype,
         "shard_rows": options.shard_rows,
         "model_sha256": fingerprint,
+        "task": encoder.task,
     }
-
-
-def _fingerprint(model: SentenceTransformer | OnnxEncoder) -> str:
-    """Returns a hash of all that decides about the embeddings of a text: weights, tokenizer, modules and prompts."""
-    tokenizer = model.tokenizer
-    if tokenizer.is_fast:
-        vocabulary = json.loads(tokenizer.backend_tokenizer.to_str())
-        vocabulary["truncation"] = vocabulary["padding"] = None  # as the last call has left them
-    else:
-        vocabulary = tokenizer.get_vocab()
-    if isinstance(model, OnnxEncoder):
-        graph = hashlib.sha256(model.graph.read_bytes()).hexdigest()
-        return hashlib.sha256(json.dumps([graph, vocabulary], sort_keys=True).encode()).hexdigest()
-    parts = [str(model), model.prompts, model.default_prompt_name, vocabulary]
-    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
-    for name, weight in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(weight.cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def _encode_shards(
@@ -192,7 +197,7 @@ def _encode_shards(
         unit=" sentences",
         unit_scale=True,
         mininterval=0.5 if sys.stderr.isatty() else 60,  # a log file keeps every line
-        disable=not state.is_main_process,
+        disable=not (shards and state.is_main_process),
     ) as bar:
         for file, group in itertools.groupby(shards, key=lambda shard: shard.file):
             file_shards = list(group)
@@ -218,7 +223,7 @@ def _rows_of(shard: Shard, rows: Iterator[Row]) -> Iterator[Row]:
         count += 1
         yield row
     if count < shard.rows:
-        raise UnreadableFile(f"--input {shard.file.path}: has become shorter while it was read; run again")
+        raise UnreadableFile(f"{shard.file.content.source.where()}: has become shorter while it was read; run again")
 
 
 def _on_all(function: Callable[[], T]) -> T:

@@ -17,7 +17,6 @@ from ...errors import UserError
 Row = tuple[int | str, str | None]
 """The id of a row, and its text."""
 
-_OPTION = "--input"
 _HALF_OF_A_PAIR = re.compile("[\ud800-\udfff]")  # which JSON can hold and Parquet cannot
 
 
@@ -50,7 +49,7 @@ class InputFile:
     content: RowFile = field(compare=False, repr=False)
 
 
-def find_files(patterns: Sequence[str]) -> list[tuple[str, str]]:
+def find_files(patterns: Sequence[str], option: str = "--input") -> list[tuple[str, str]]:
     """Returns the (path, name) of the files that paths and globs stand for, sorted by name.
 
     The name is the path below the folder that all patterns have in common: a matter of the patterns alone, so that it
@@ -59,7 +58,7 @@ def find_files(patterns: Sequence[str]) -> list[tuple[str, str]]:
     Raises:
         UserError: As `expand_files`.
     """
-    paths = expand_files(patterns, _OPTION)
+    paths = expand_files(patterns, option)
     root = os.path.commonpath([_folder_before_magic(pattern) for pattern in patterns])
     return sorted(((path, Path(path).relative_to(root).as_posix()) for path in paths), key=lambda file: file[1])
 
@@ -73,14 +72,20 @@ def _folder_before_magic(pattern: str) -> str:
     return path
 
 
-def inspect_file(path: str, name: str, columns: Columns) -> InputFile:
+def inspect_file(path: str, name: str, columns: Columns, option: str = "--input") -> InputFile:
     """Counts the rows of a file, and hashes its bytes: a copy elsewhere, or later, is still the same file.
+
+    Args:
+        path: Where it is.
+        name: What its shards will be called after.
+        columns: What will be read.
+        option: Where the user named it, for the errors.
 
     Raises:
         UserError: It has no such column, or the column holds something else than text or ids.
         UnreadableFile: It cannot be read.
     """
-    file = open_file(path, _OPTION, [column for column in (columns.text, columns.id) if column])
+    file = open_file(path, option, [column for column in (columns.text, columns.id) if column])
     with file.source.faults(), open(path, "rb") as stream:
         sha256 = hashlib.file_digest(stream, "sha256").hexdigest()
     id_type = None if file.empty else _check_columns(file, columns)

@@ -1,0 +1,185 @@
+"""The verbs that put a finished encoder to use: search, similarity, duplicates, cluster, info.
+
+As in `commands.py`, what does the work is imported once the command line is known to be right.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from .command_line import Command
+from .errors import UserError
+from .options import Option
+from .shared_options import (
+    BATCH_SIZE,
+    CACHE_DIR,
+    DTYPE,
+    ID_COLUMN,
+    INPUT,
+    MAX_SEQ_LENGTH,
+    MODEL,
+    POOLING,
+    TEXT_COLUMN,
+    output_dir_option,
+)
+
+if TYPE_CHECKING:
+    from .inference.corpus import CorpusOptions
+
+_JSON = Option("json", "switch", help="Print JSON instead.")
+_EMBEDDING = (TEXT_COLUMN, ID_COLUMN, POOLING, MAX_SEQ_LENGTH, BATCH_SIZE, DTYPE, CACHE_DIR)
+_ENCODER = ("pooling", "dtype", "max_seq_length")
+
+SEARCH = Command(
+    name="search",
+    help="Find the texts of a corpus that are nearest to a query; without a query, asks for queries on the terminal.",
+    example="arccse search --model out --corpus docs.jsonl --query 'paper jam' --top_k 3",
+    options=(
+        MODEL,
+        Option(
+            "corpus",
+            many=True,
+            adds=True,
+            metavar="FILE",
+            help="Files or quoted globs, embedded once and kept. Not needed where --index names one that is there.",
+        ),
+        Option("query", metavar="TEXT", help="What is searched."),
+        Option("query_file", metavar="FILE", help="One query per line, or a file with a column query."),
+        Option("top_k", "int", default=10, interval="[1, 100000]", help="Texts found per query."),
+        Option("hybrid", "switch", help="Fuse the ranking with that of BM25, by reciprocal ranks (needs bm25s)."),
+        Option(
+            "index",
+            metavar="FOLDER",
+            help="An index on disk, built where there is none: quick, and larger than memory (needs usearch).",
+        ),
+        _JSON,
+        *_EMBEDDING,
+        Option(
+            "output_dtype", choices=("float32", "float16"), default="float32", help="Of the embeddings that are kept."
+        ),
+    ),
+)
+
+SIMILARITY = Command(
+    name="similarity",
+    help="Compare texts with each other, by cosine.",
+    example="arccse similarity 'paper jam' 'the printer is stuck' 'low toner' --model out",
+    positional=Option("texts", many=True, required=True, metavar="TEXT TEXT ...", help="Two or more, each in quotes."),
+    options=(MODEL, _JSON, POOLING, MAX_SEQ_LENGTH, DTYPE),
+)
+
+DUPLICATES = Command(
+    name="duplicates",
+    help="Find groups of texts that say the same; rows with equal texts too.",
+    example="arccse duplicates --model out --input texts.txt --threshold 0.9 --output_dir groups",
+    options=(
+        MODEL,
+        INPUT,
+        Option("threshold", "float", default=0.9, interval="(0, 1]", help="Least cosine of two texts that are linked."),
+        output_dir_option("Folder for duplicates.csv."),
+        *_EMBEDDING,
+    ),
+)
+
+CLUSTER = Command(
+    name="cluster",
+    help="Find clusters: texts around a central one.",
+    example="arccse cluster --model out --input texts.txt --threshold 0.6 --min_community_size 5 --output_dir groups",
+    options=(
+        MODEL,
+        INPUT,
+        Option("threshold", "float", default=0.75, interval="(0, 1]", help="Least cosine with the central text."),
+        Option("min_community_size", "int", default=10, interval="[2, 1000000000]", help="Least texts of a cluster."),
+        output_dir_option("Folder for clusters.csv."),
+        *_EMBEDDING,
+    ),
+)
+
+
+def search(argv: Sequence[str]) -> int:
+    """Finds the texts that are nearest to queries."""
+    values = SEARCH.read(SEARCH.parse(argv))
+    index = None if values["index"] is None else Path(values["index"])
+    if not values["corpus"] and not (index and (index / "index.json").is_file()):
+        raise UserError("--corpus: is missing, and needed unless --index names an index that is there (see --help)")
+    queries = [] if values["query"] is None else [values["query"]]
+    if any(not query.strip() for query in queries):
+        raise UserError("--query: is empty; give some words")
+    if not queries and not values["query_file"] and not sys.stdin.isatty():
+        raise UserError("--query: is missing, and there is no terminal to ask on; give it, or --query_file")
+    from .inference.search import run
+
+    return run(
+        values["model"],
+        values["corpus"] or [],
+        queries,
+        _corpus_options(values, "--corpus"),
+        query_file=values["query_file"],
+        index=index,
+        hybrid=bool(values["hybrid"]),
+        top_k=values["top_k"],
+        as_json=bool(values["json"]),
+        **{name: values[name] for name in _ENCODER},
+    )
+
+
+def similarity(argv: Sequence[str]) -> int:
+    """Compares texts with each other."""
+    values = SIMILARITY.read(SIMILARITY.parse(argv))
+    if len(values["texts"]) < 2:
+        raise UserError("TEXT TEXT ...: give two texts or more, each in quotes")
+    from .inference.similarity import run
+
+    return run(
+        values["model"], values["texts"], as_json=bool(values["json"]), **{name: values[name] for name in _ENCODER}
+    )
+
+
+def duplicates(argv: Sequence[str]) -> int:
+    """Finds groups of texts that say the same."""
+    return _mine(DUPLICATES, argv)
+
+
+def cluster(argv: Sequence[str]) -> int:
+    """Finds clusters of texts."""
+    return _mine(CLUSTER, argv, "min_community_size")
+
+
+def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
+    values = command.read(command.parse(argv))
+    from .inference.mining import run
+
+    return run(
+        command.name,
+        values["model"],
+        values["input"],
+        _corpus_options(values, "--input"),
+        threshold=values["threshold"],
+        output_dir=None if values["output_dir"] is None else Path(values["output_dir"]),
+        **{name: values[name] for name in (*more, *_ENCODER)},
+    )
+
+
+def _corpus_options(values: dict[str, Any], option: str) -> CorpusOptions:
+    from .inference.corpus import CorpusOptions
+
+    return CorpusOptions(
+        option,
+        values["text_column"],
+        values["id_column"],
+        values["batch_size"],
+        values.get("output_dtype", "float32"),
+        None if values["cache_dir"] is None else Path(values["cache_dir"]),
+    )
+
+
+ENCODER_VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] = {
+    "search": (lambda: SEARCH, search),
+    "similarity": (lambda: SIMILARITY, similarity),
+    "duplicates": (lambda: DUPLICATES, duplicates),
+    "cluster": (lambda: CLUSTER, cluster),
+}
+"""As `commands.VERBS`."""

@@ -1,0 +1,179 @@
+"""`arccse duplicates` and `arccse cluster`: groups of like texts, as sentence-transformers finds them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+from sentence_transformers.util import community_detection, paraphrase_mining_embeddings
+
+from ..data.files import expand_files
+from ..errors import UserError, one_line
+from ..run_folder import check_writable
+from .corpus import CorpusOptions, Documents, embed_corpus
+from .open import load_encoder
+from .search import printable
+
+DUPLICATES, CLUSTERS = "duplicates.csv", "clusters.csv"
+COLUMNS = ("group", "size", "cosine", "file", "id", "text")
+
+_MAX_PAIRS = 5_000_000
+_SHOWN_GROUPS = 20
+_SHOWN_TEXTS = 5
+
+
+@dataclass(frozen=True)
+class Group:
+    """Texts that are alike.
+
+    Args:
+        numbers: Of the texts, by their row in `Documents.table`; the first stands for the group.
+        cosines: Of each text with the first.
+    """
+
+    numbers: np.ndarray
+    cosines: np.ndarray
+
+
+def find_duplicates(documents: Documents, threshold: float) -> tuple[list[Group], bool]:
+    """Returns groups of texts that are linked by pairs with a cosine of at least `threshold`, the largest first.
+
+    The first text of a group is the one that stands first in the corpus. Two texts of a group may be less alike than
+    `threshold`, where others stand between them.
+
+    Args:
+        documents: Texts and their embeddings.
+        threshold: In (0, 1].
+
+    Returns:
+        The groups, and whether all pairs were looked at: of very many, those with the highest cosines are.
+    """
+    first: dict[str, int] = {}
+    texts = documents.table["text"].to_pylist()
+    codes = np.array([first.setdefault(text, len(first)) for text in texts])
+    _, places = np.unique(codes, return_index=True)  # copies are one text: they would use up each other's neighbours
+    # The cosine of a text with itself may come out below 1 by rounding: so do pairs at the threshold.
+    least = threshold - 1e-6
+    mined = paraphrase_mining_embeddings(torch.from_numpy(documents.embeddings[places]), max_pairs=_MAX_PAIRS)
+    pairs = [(left, right) for score, left, right in mined if score >= least]
+    complete = len(mined) < _MAX_PAIRS or len(pairs) < len(mined)
+    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    links = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(places), len(places)))
+    labels = connected_components(links, directed=False)[1][codes]
+    order = np.argsort(labels, kind="stable")
+    members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
+    groups = [_group(documents, numbers) for numbers in members if len(numbers) > 1]
+    return sorted(groups, key=lambda group: (-len(group.numbers), group.numbers[0])), complete
+
+
+def find_clusters(documents: Documents, threshold: float, min_community_size: int) -> list[Group]:
+    """Returns the clusters that `community_detection` finds, the largest first; the first text of each is its centre.
+
+    Args:
+        documents: Texts and their embeddings.
+        threshold: Least cosine of a text with the centre, in (0, 1].
+        min_community_size: Least number of texts.
+    """
+    communities = community_detection(
+        torch.from_numpy(documents.embeddings), threshold=threshold, min_community_size=min_community_size
+    )
+    return [_group(documents, np.array(numbers)) for numbers in communities]
+
+
+def run(
+    verb: str,
+    model: str,
+    patterns: Sequence[str],
+    options: CorpusOptions,
+    *,
+    threshold: float,
+    min_community_size: int = 2,
+    output_dir: Path | None = None,
+    pooling: str | None = None,
+    dtype: str = "float32",
+    max_seq_length: int | None = None,
+) -> int:
+    """Prints groups and counts, and returns the exit status 0.
+
+    Args:
+        verb: "duplicates" or "cluster".
+        model: See `load_encoder`.
+        patterns: Paths and globs of the texts.
+        options: How the texts are read and embedded.
+        threshold: Least cosine.
+        min_community_size: Of a cluster.
+        output_dir: Folder for the CSV of all groups.
+        pooling: See `load_encoder`; so are the others.
+        dtype: Of the weights and the computation.
+        max_seq_length: Tokens that a text is cut to.
+
+    Raises:
+        UserError: An argument is wrong.
+    """
+    expand_files(patterns, options.option)  # before time is spent on the model
+    if output_dir is not None:
+        check_writable(output_dir)
+    encoder = load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
+    documents = embed_corpus(encoder, patterns, options).read()
+    if verb == "duplicates":
+        groups, complete = find_duplicates(documents, threshold)
+    else:
+        groups, complete = find_clusters(documents, threshold, min_community_size), True
+    _show(documents, groups, all_in_file=output_dir is not None)
+    grouped, rows = sum(len(group.numbers) for group in groups), len(documents.table)
+    counts = f"groups: {len(groups):,}; texts in them: {grouped:,} of {rows:,}"
+    if verb == "duplicates":
+        counts += f"; repetitions: {grouped - len(groups):,} ({(grouped - len(groups)) / rows:.1%})"
+    print(counts)
+    if not complete:
+        print(f"only the {_MAX_PAIRS:,} nearest pairs were looked at; raise --threshold")
+    if output_dir is not None:
+        path = output_dir / (DUPLICATES if verb == "duplicates" else CLUSTERS)
+        write_groups(path, documents, groups)
+        print(f"written: {path}")
+    return 0
+
+
+def write_groups(path: Path, documents: Documents, groups: Sequence[Group]) -> None:
+    """Writes one row per text: the group's number from 1 and its size, the cosine with its first text, and the text.
+
+    Raises:
+        UserError: The file cannot be written.
+    """
+    try:
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            for number, group in enumerate(groups, start=1):
+                rows = documents.table.take(group.numbers).to_pylist()
+                for row, cosine in zip(rows, group.cosines, strict=True):
+                    cells = (row["file"], row["id"], row["text"])
+                    writer.writerow((number, len(group.numbers), f"{cosine:.6f}", *cells))
+    except OSError as error:
+        raise UserError(f"--output_dir {path.parent}: cannot be written ({one_line(error)})") from error
+
+
+def _group(documents: Documents, numbers: np.ndarray) -> Group:
+    vectors = documents.embeddings[numbers].astype(np.float64)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    return Group(numbers, vectors @ vectors[0])
+
+
+def _show(documents: Documents, groups: Sequence[Group], all_in_file: bool) -> None:
+    for number, group in enumerate(groups[:_SHOWN_GROUPS], start=1):
+        print(f"{number}  {len(group.numbers):,} texts")
+        rows = documents.table.take(group.numbers[:_SHOWN_TEXTS]).to_pylist()
+        for row, cosine in zip(rows, group.cosines, strict=False):
+            print(f"    {cosine:6.4f}  {printable(row['text'])[:100]}  ({row['file']}: {row['id']})")
+        if len(group.numbers) > _SHOWN_TEXTS:
+            print(f"            and {len(group.numbers) - _SHOWN_TEXTS:,} more")
+    if len(groups) > _SHOWN_GROUPS:
+        print(
+            f"and {len(groups) - _SHOWN_GROUPS:,} more groups{'' if all_in_file else '; --output_dir writes them all'}"
+        )

@@ -1,0 +1,61 @@
+"""`arccse similarity`: the cosines of a few texts with each other."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+
+from .embed import embed
+from .open import Encoder, load_encoder
+from .search import printable
+
+
+def similarities(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
+    """Returns the cosine of each text with every other, float64 `[texts, texts]`.
+
+    Args:
+        encoder: Embeds the texts.
+        texts: One or more.
+
+    Example:
+        >>> similarities(load_encoder("out"), ["paper jam", "the printer is stuck"]).round(2)
+        array([[1.  , 0.43],
+               [0.43, 1.  ]])
+    """
+    embeddings = embed(encoder, texts).astype(np.float64)
+    embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    return np.clip(embeddings @ embeddings.T, -1, 1)
+
+
+def run(
+    model: str,
+    texts: Sequence[str],
+    *,
+    as_json: bool = False,
+    pooling: str | None = None,
+    dtype: str = "float32",
+    max_seq_length: int | None = None,
+) -> int:
+    """Prints the matrix, and returns the exit status 0.
+
+    Args:
+        model: See `load_encoder`.
+        texts: What is compared.
+        as_json: Whether to print a JSON object.
+        pooling: See `load_encoder`; so are the others.
+        dtype: Of the weights and the computation.
+        max_seq_length: Tokens that a text is cut to.
+
+    Raises:
+        UserError: There is no such model, or it cannot be used with these options.
+    """
+    cosines = similarities(load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length), texts)
+    if as_json:
+        print(json.dumps({"texts": list(texts), "cosines": cosines.tolist()}, ensure_ascii=False))
+        return 0
+    print("   " + "".join(f"{number:>9}" for number in range(1, len(texts) + 1)))
+    for number, (row, text) in enumerate(zip(cosines, texts, strict=True), start=1):
+        print(f"{number:>3}" + "".join(f"{cosine:9.4f}" for cosine in row) + f"  {printable(text)[:60]}")
+    return 0

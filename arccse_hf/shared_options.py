@@ -1,0 +1,36 @@
+"""Options that several verbs have, so that one name means one thing everywhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .options import Option
+
+MODEL = Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH.", required=True)
+POOLING = Option("pooling", help="cls, mean, ...: overrides the model's own; plain encoders use mean by default.")
+BATCH_SIZE = Option("batch_size", "int", default=64, interval="[1, 1000000]", help="Texts embedded at once.")
+MAX_SEQ_LENGTH = Option("max_seq_length", "int", interval="[3, 1000000]", help="Tokens that a text is cut to.")
+DTYPE = Option(
+    "dtype",
+    choices=("float32", "bfloat16", "float16"),
+    default="float32",
+    help="Of the weights and the computation.",
+)
+INPUT = Option(
+    "input",
+    many=True,
+    adds=True,
+    required=True,
+    metavar="FILE",
+    help="Files or quoted globs. .txt .csv .tsv .json .jsonl [.gz], .parquet.",
+)
+TEXT_COLUMN = Option("text_column", default="text", metavar="NAME", help="Column of the texts.")
+ID_COLUMN = Option("id_column", metavar="NAME", help="Column of ids; without it, the row's number in its file.")
+CACHE_DIR = Option(
+    "cache_dir", metavar="FOLDER", help="Where embeddings are kept; a folder under Hugging Face's (HF_HOME) by default."
+)
+
+
+def output_dir_option(help: str, **settings: Any) -> Option:
+    """Returns the option that names the folder of a result."""
+    return Option("output_dir", metavar="FOLDER", help=help, old_names=("output",), **settings)
