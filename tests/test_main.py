@@ -3,6 +3,7 @@
 import contextlib
 import io
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -41,7 +42,7 @@ def run(*argv: object) -> tuple[int, str, str]:
 def test_help_of_every_verb_has_an_example_that_is_right(verb):
     status, text, _ = run(verb, "--help")
     assert status == 0 and text.startswith(f"usage: arccse {verb}")
-    example = text.split("Example:\n")[1].splitlines()[0].split()
+    example = shlex.split(text.split("Example:\n")[1].splitlines()[0])
     assert example[:2] == ["arccse", verb]
     command = VERBS[verb][0]()
     command.read(command.parse(example[2:]) | {option.name: "x" for option in command.options if option.required})
