@@ -39,6 +39,9 @@ MODES = {
     "triplets": {"triplet_weight": 0.5},
     "uneven": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5},
     "uneven-cached": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5, "grad_cache_chunk_size": 5},
+    # With triplets in the right order, which get no backward pass: others on each process, and as many calls.
+    "uneven-order": {"gradient_accumulation_steps": 2, "triplet_weight": 5.0},
+    "uneven-order-cached": {"gradient_accumulation_steps": 2, "triplet_weight": 5.0, "grad_cache_chunk_size": 5},
     "uneven-local": {"gather_negatives": False},
     # Trainer's own loader: batches of 16, 16 and 11 rows, of which the last is a step of its own.
     "last": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5, "dataloader_drop_last": False},
@@ -81,12 +84,12 @@ def joined(parts):
     return [row for part in parts for row in part]
 
 
-def tiny_model():
+def tiny_model(triplet_margin=0.3):
     backbone = tiny_config("bert")
     backbone.hidden_dropout_prob = backbone.attention_probs_dropout_prob = 0.0
     backbone.initializer_range = 0.5  # so that sentences differ from the start
     torch.manual_seed(0)
-    config = ArcCSEConfig(backbone_config=backbone, pooling="mean", projection="mlp", triplet_margin=0.3)
+    config = ArcCSEConfig(backbone_config=backbone, pooling="mean", projection="mlp", triplet_margin=triplet_margin)
     return ArcCSEForContrastiveLearning(config)
 
 
@@ -124,7 +127,7 @@ def arguments(folder, mode):
 
 def train(folder, mode):
     tokenizer = tiny_tokenizer()
-    model = tiny_model()
+    model = tiny_model(triplet_margin=0.0 if "order" in mode else 0.3)
     sentences = [" ".join(WORDS[: 3 + number]) for number in range(5)]
     trainer = (UnevenTrainer if mode.startswith("uneven") else ArcCSETrainer)(
         model,
@@ -135,12 +138,17 @@ def train(folder, mode):
     )
     counter = CountReductions(trainer)
     trainer.add_callback(counter)
+    calls, costly, may_cost = [], [], model.triplet_head.may_cost
+    model.register_forward_hook(lambda module, given, output: calls.append(output.arccon_loss))
+    model.triplet_head.may_cost = lambda triplets: costly.append(may_cost(triplets)) or costly[-1]
     trainer.train()
+    result = {"calls": len(calls), "costly": [(int(found.sum()), len(found)) for found in costly]}
     metrics = {name: value for name, value in trainer.evaluate().items() if "norms" in name}
     log = [line for line in trainer.state.log_history if "loss" in line]
     weights = {name: weight.clone() for name, weight in model.state_dict().items()}
     random = torch.rand(1).item()
-    return {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count, "random": random}
+    result |= {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count, "random": random}
+    return result
 
 
 def order(folder):

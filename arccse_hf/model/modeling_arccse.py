@@ -46,6 +46,7 @@ class ArcCSEOutput(ModelOutput):
             negatives and the keys of other processes.
         arccon_losses: `[batch]`, without gradient: the loss of each anchor.
         triplet_losses: `[triplets]`, without gradient.
+        triplet_embeddings: `[triplets, 3, dim]`, without gradient.
         closer_cosine: `[triplets]`, without gradient: each sentence against its version with the small span masked.
         farther_cosine: `[triplets]`, without gradient: the same with the large span masked.
     """
@@ -58,6 +59,7 @@ class ArcCSEOutput(ModelOutput):
     key_embeddings: Tensor | None = None
     arccon_losses: Tensor | None = None
     triplet_losses: Tensor | None = None
+    triplet_embeddings: Tensor | None = None
     closer_cosine: Tensor | None = None
     farther_cosine: Tensor | None = None
 
@@ -230,6 +232,7 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         self.projection = Projection(config.hidden_size) if config.projection == "mlp_train_only" else nn.Identity()
         self.arccon_head = ArcConHead(config)
         self.triplet_head = TripletHead(config)
+        self._most_triplets_cost = False  # of those in the last training step
         self.post_init()
 
     def get_input_embeddings(self) -> nn.Module:
@@ -277,8 +280,13 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
 
         embeddings = {"pair": self._embed_views(pair, sharded)}
         if triplet is not None:
+            # Dropout masks would have to be the same twice, calls of sharded weights as many on every process, and
+            # compiled shapes known beforehand: there, all triplets get a backward pass.
+            all_with_graph = triplet_dropout or sharded or torch.compiler.is_compiling()
             with contextlib.nullcontext() if triplet_dropout else without_dropout(self):
-                embeddings["triplet"] = self._embed_views(triplet, sharded)
+                embeddings["triplet"] = (
+                    self._embed_views(triplet, sharded) if all_with_graph else self._embed_costly_triplets(triplet)
+                )
         return self.losses(**embeddings, gather_keys=gather_keys, left_out=left_out)
 
     def losses(
@@ -303,10 +311,33 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
         if triplet is not None:
             triplet_losses, closer_cosine, farther_cosine = self.triplet_head(triplet)
             output.triplet_loss, output.triplet_losses = triplet_losses.mean(), triplet_losses.detach()
+            output.triplet_embeddings = triplet.detach()
             output.closer_cosine, output.farther_cosine = closer_cosine.detach(), farther_cosine.detach()
         return output
 
-    def _embed_views(self, sentences: Mapping[str, Tensor], sharded: bool) -> Tensor:
+    def _embed_costly_triplets(self, triplet: Mapping[str, Tensor]) -> Tensor:
+        """Returns what `_embed_views` does, with a graph of those triplets alone that have a loss.
+
+        The others have no gradient. Where more than half of the triplets have a loss, all get a graph: the backward
+        pass of all then costs less than embedding some again. One step of a run tends to be like the step before, so
+        that step says whether this look at the triplets keeps its graph.
+        """
+        training = torch.is_grad_enabled()
+        with torch.set_grad_enabled(training and self._most_triplets_cost):
+            embeddings = self._embed_views(triplet)
+        (costly,) = self.triplet_head.may_cost(embeddings).nonzero(as_tuple=True)
+        if not training:
+            return embeddings
+        self._most_triplets_cost = 2 * len(costly) > len(embeddings)
+        if self._most_triplets_cost:
+            return embeddings if embeddings.requires_grad else self._embed_views(triplet)
+        embeddings = embeddings.detach()  # which drops the graph
+        if len(costly):
+            again = self._embed_views({name: values[costly] for name, values in triplet.items()})
+            embeddings = embeddings.index_put((costly,), again)
+        return embeddings
+
+    def _embed_views(self, sentences: Mapping[str, Tensor], sharded: bool = False) -> Tensor:
         """Returns the embeddings `[batch, views, dim]`, as the heads are given them, of `[batch, views, length]`."""
         flat = {name: values.flatten(0, 1) for name, values in sentences.items()}
         return self.projection(self._pool(**flat, sharded=sharded)).unflatten(0, sentences["input_ids"].shape[:2])

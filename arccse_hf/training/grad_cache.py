@@ -73,12 +73,15 @@ class GradCache:
     def backward(self) -> None:
         """Backpropagates the cached gradients of the embeddings into the weights, chunk by chunk.
 
-        Only the last chunk's pass synchronises processes: it reduces what all of them have added.
+        Texts without a gradient are left out: those of triplets without a loss. Only the last chunk's pass synchronises
+        processes: it reduces what all of them have added.
         """
-        for chunk in self._chunks[:-1]:
+        # The last chunk is taken whole: each process needs it, whatever its texts are.
+        *others, last = sorted(self._chunks, key=lambda chunk: chunk.dropout)
+        for chunk in filter(None, map(_with_gradient, others)):
             with self.no_sync():
                 self._embed_with_graph(chunk).backward(chunk.embeddings.grad)
-        self._embed_with_graph(self._chunks[-1]).backward(self._chunks[-1].embeddings.grad)
+        self._embed_with_graph(last).backward(last.embeddings.grad)
 
     def _embed_without_graph(self, texts: dict[str, Tensor], dropout: bool) -> _Chunk:
         """Embeds `texts`, `input_ids` and `attention_mask` `[texts, length]`."""
@@ -95,6 +98,18 @@ class GradCache:
     def _forward(self, texts: dict[str, Tensor], dropout: bool) -> Tensor:
         with contextlib.nullcontext() if dropout else without_dropout(self.model):
             return self.model(**texts).training_embedding
+
+
+def _with_gradient(chunk: _Chunk) -> _Chunk | None:
+    """Returns the texts of `chunk` that have a gradient, or all of them where masks are replayed; None without any."""
+    rows = chunk.embeddings.grad.any(1)
+    if not rows.any():
+        return None
+    if chunk.dropout or rows.all():
+        return chunk
+    embeddings = chunk.embeddings.detach()[rows]
+    embeddings.grad = chunk.embeddings.grad[rows]
+    return _Chunk({name: values[rows] for name, values in chunk.texts.items()}, False, chunk.random_states, embeddings)
 
 
 def _random_states(device: torch.device) -> tuple[Tensor, Tensor | None]:

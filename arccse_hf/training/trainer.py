@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
-from transformers.trainer_utils import TrainOutput, speed_metrics
+from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
 from ..compat import train_batch_size, train_sampler
 from ..data.collator import ArcCSECollator
@@ -25,7 +25,6 @@ from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
 from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
-from ..model.losses import row_cosines, sum_of_cosines
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 from .anchor import anchor_loss, start_encoder
 from .arguments import ArcCSETrainingArguments, ModelArguments
@@ -35,6 +34,7 @@ from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, 
 from .fault_tolerance import FaultTolerantTrainer
 from .frozen_layers import train_last_layers
 from .grad_cache import GradCache
+from .objective_log import ObjectiveLog, gradients_at_embeddings
 from .rows import choose_suite, input_length, train_rows
 from .throughput import TrainingClock
 
@@ -91,7 +91,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
         # The loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
-        self._sums: dict[str, Tensor] = {}
+        self._objective_log = ObjectiveLog(partial(self.accelerator.reduce, reduction="sum"))
         self._grad_cache: GradCache | None = None
         self._start = start_encoder(self.model, args)
         # The one answer to whether processes have to make the same calls of the encoder.
@@ -155,16 +155,30 @@ class ArcCSETrainer(FaultTolerantTrainer):
 
         start_cosines = None if self._start is None else self._start.cosines(inputs["pair"], self._gather_keys)
         threshold = self.args.false_negative_threshold
-        outputs = self._outputs(model, inputs, left_out=None if threshold is None else start_cosines > threshold)
-        losses = {"arccon_loss": arccon_share * outputs.arccon_loss}
-        loss = losses["arccon_loss"]
-        if self.args.anchor_weight > 0:
-            losses["anchor_loss"] = arccon_share * anchor_loss(outputs.cosines, start_cosines)
-            loss = loss + self.args.anchor_weight * losses["anchor_loss"]
-        if outputs.triplet_loss is not None:
-            losses["triplet_loss"] = triplet_share * outputs.triplet_loss
-            loss = loss + self.args.triplet_weight * losses["triplet_loss"]
-        self._track(outputs, losses, triplets=counts[1], all_triplets=total[1])
+        left_out = None if threshold is None else start_cosines > threshold
+        weights = {"anchor_loss": self.args.anchor_weight, "triplet_loss": self.args.triplet_weight, "arccon_loss": 1.0}
+
+        def terms(outputs: ArcCSEOutput) -> dict[str, Tensor]:
+            losses = {"arccon_loss": arccon_share * outputs.arccon_loss}
+            if self.args.anchor_weight > 0:
+                losses["anchor_loss"] = arccon_share * anchor_loss(outputs.cosines, start_cosines)
+            if outputs.triplet_loss is not None:
+                losses["triplet_loss"] = triplet_share * outputs.triplet_loss
+            return losses
+
+        outputs = self._outputs(model, inputs, left_out)
+        losses = terms(outputs)
+        loss = sum(weights[name] * value for name, value in losses.items())
+        self._objective_log.add(outputs, losses, triplets=counts[1], all_triplets=total[1])
+        if self._is_step_to_log():
+
+            def shares_of_the_step(**embeddings: Tensor) -> dict[str, Tensor]:
+                outputs = self.model.losses(**embeddings, gather_keys=self._gather_keys, left_out=left_out)
+                batches = world_size() * self.current_gradient_accumulation_steps
+                return {name: weights[name] * value / batches for name, value in terms(outputs).items()}
+
+            views = inputs["pair"]["input_ids"].shape[1]
+            self._objective_log.add_gradients(gradients_at_embeddings(shares_of_the_step, outputs, views))
         return (loss, outputs) if return_outputs else loss
 
     def training_step(
@@ -177,9 +191,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
             self._grad_cache = None
         return loss
 
-    def _outputs(
-        self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], left_out: Tensor | None = None
-    ) -> ArcCSEOutput:
+    def _outputs(self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], left_out: Tensor | None) -> ArcCSEOutput:
         # The model handed in is the wrapped one (DDP, FSDP, compiled): exactly one call of it per step; or two per
         # chunk.
         if self.args.grad_cache_chunk_size is None:
@@ -199,7 +211,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:  # a line of training, not of evaluation
-            logs.update(self._tracked())
+            logs.update(self._objective_log.means())
         super().log(logs, start_time)
 
     def get_train_dataloader(self) -> DataLoader:
@@ -292,41 +304,11 @@ class ArcCSETrainer(FaultTolerantTrainer):
         tokens = sum(batch["input_ids"].numel() for batch in inputs.values())
         return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
 
-    def _track(self, outputs: ArcCSEOutput, losses: dict[str, Tensor], *, triplets: int, all_triplets: Tensor) -> None:
-        """Adds a batch to the sums behind the next log line; nothing is copied from the device here.
-
-        Args:
-            outputs: of this process's rows.
-            losses: each head's, such that their mean over processes is the loss of all rows or all triplets.
-            triplets: how many this process has.
-            all_triplets: scalar, how many all processes have.
-        """
-        anchors, key_embeddings = outputs.anchors.detach(), outputs.key_embeddings.detach()
-        rows, keys = len(anchors), len(key_embeddings)
-        positive = row_cosines(anchors, key_embeddings[:rows]).sum()
-        nothing = torch.zeros_like(positive)
-        self._add("arccon_loss", losses["arccon_loss"].detach(), 1)
-        self._add("positive_cosine", positive, rows)
-        self._add("negative_cosine", sum_of_cosines(anchors, key_embeddings) - positive, rows * (keys - 1))
-        if "anchor_loss" in losses:
-            self._add("anchor_loss", losses["anchor_loss"].detach(), 1)
-        self._add("triplet_loss", losses.get("triplet_loss", nothing).detach(), all_triplets > 0)
-        violated = (outputs.farther_cosine > outputs.closer_cosine).sum() if triplets else nothing
-        self._add("triplets_violated", violated, triplets)
-
-    def _add(self, name: str, total: Tensor, count: int | Tensor) -> None:
-        sums = torch.stack([total.float(), torch.as_tensor(count, dtype=torch.float32, device=total.device)])
-        sums = torch.where(sums.isfinite().all(), sums, torch.zeros_like(sums))  # of a batch that is left out
-        self._sums[name] = self._sums[name] + sums if name in self._sums else sums
-
-    def _tracked(self) -> dict[str, float]:
-        """Means over all processes since the last call; a mean over nothing (no triplet at all) is left out."""
-        if not self._sums:
-            return {}
-        names, sums = list(self._sums), torch.stack(list(self._sums.values()))
-        self._sums = {}
-        totals = self.accelerator.reduce(sums, reduction="sum").tolist()
-        return {name: total / count for name, (total, count) in zip(names, totals, strict=True) if count}
+    def _is_step_to_log(self) -> bool:
+        """Returns whether a log line follows the step that is being computed; the end of an epoch is not foreseen."""
+        step, args = self.state.global_step + 1, self.args
+        by_steps = args.logging_strategy == IntervalStrategy.STEPS and step % self.state.logging_steps == 0
+        return self.model.training and (by_steps or (step == 1 and args.logging_first_step))
 
 
 class SeedPerProcessCallback(TrainerCallback):

@@ -44,7 +44,9 @@ def results(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("mode", ["pairs", "triplets", "uneven", "uneven-cached", "last"])
+@pytest.mark.parametrize(
+    "mode", ["pairs", "triplets", "uneven", "uneven-cached", "uneven-order", "uneven-order-cached", "last"]
+)
 def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path):
     """The same weights, log and measurements, however many rows and triplets each has; with a gradient cache too."""
     first, second = (result[mode] for result in results)
@@ -60,6 +62,19 @@ def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path
         assert line == pytest.approx(expected, rel=1e-5, abs=1e-6)
     assert ("triplet_loss" in first["log"][0]) == (mode != "pairs")
     assert first["reductions"] == second["reductions"] == distributed_worker.STEPS
+
+
+def test_processes_differ_in_the_triplets_that_cost_something_and_call_the_model_once_all_the_same(results):
+    """In a micro-step, one process embeds none of its triplets again, one some, one all; or it has no triplet."""
+    first, second = (result["uneven-order"] for result in results)
+    assert first["calls"] == second["calls"] == len(distributed_worker.UNEVEN)
+    assert [len(result["costly"]) for result in (first, second)] == [5, 4]  # the second one has no triplet in the third
+
+    def again(costly, triplets):
+        return "none" if costly == 0 else "all" if 2 * costly > triplets else "some"
+
+    pairs = {(again(*one), again(*other)) for one, other in zip(first["costly"][:2], second["costly"][:2], strict=True)}
+    assert pairs == {("some", "all"), ("none", "some")}
 
 
 def test_processes_agree_on_faults_that_reach_one_of_them(results):

@@ -99,6 +99,23 @@ def test_a_chunk_has_the_dropout_masks_of_its_first_pass(batch):
     assert torch.rand(1) == expected_next
 
 
+@pytest.mark.parametrize("chunk_size", [7, 1000])
+def test_texts_without_a_gradient_are_embedded_once(batch, chunk_size):
+    """Those of triplets in the right order."""
+    model = spread_model(dropout=0.0).double()
+    model.triplet_head.triplet_margin = 0.0
+    outputs = model(**batch)
+    costly = int((outputs.triplet_losses > 0).sum())
+    assert 0 < costly < 15
+    expected = gradients(model, outputs)
+    again = spread_model(dropout=0.0).double()
+    again.triplet_head.triplet_margin = 0.0
+    texts = []
+    again.register_forward_hook(lambda module, inputs, output: texts.append(len(output.training_embedding)))
+    assert_same(cached_gradients(again, batch, chunk_size), expected)
+    assert sum(texts) == 2 * 48 * 3 + 30 * 3 + 3 * costly
+
+
 def test_one_chunk_at_a_time_holds_activations(batch):
     model = spread_model(dropout=0.1)
     calls = []

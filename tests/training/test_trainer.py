@@ -86,12 +86,18 @@ def test_the_loss_is_arccon_plus_weighted_triplet_and_the_log_has_every_term(tmp
         cosines = [[cosine(a, p, dim=0).item() for p in positives] for a in anchors]
         negatives = [value for i, row in enumerate(cosines) for j, value in enumerate(row) if i != j]
         violated = [cosine(a, f, dim=0) > cosine(a, c, dim=0) for a, c, f in zip(*versions, strict=True)]
-        arccon = arccon_loss(anchors, positives, angular_margin=10, temperature=0.3).item()
-        triplet = triplet_loss(*versions, triplet_margin=0).item()
+        row_losses = arccon_loss(anchors, positives, angular_margin=10, temperature=0.3, reduction="none").tolist()
+        triplet_losses = triplet_loss(*versions, triplet_margin=0, reduction="none").tolist()
+        arccon, triplet = np.mean(row_losses), np.mean(triplet_losses)
         assert line["arccon_loss"] == pytest.approx(arccon, abs=1e-5)
         assert line["triplet_loss"] == pytest.approx(triplet, abs=1e-6)
         assert line["loss"] == pytest.approx(arccon + 0.5 * triplet, abs=1e-5)
         assert line["triplets_violated"] == pytest.approx(sum(violated).item() / len(violated))
+        rows_with_loss = [value > 1e-3 for value in row_losses]
+        assert line["rows_with_loss"] == pytest.approx(sum(rows_with_loss) / len(rows_with_loss))
+        assert line["triplets_with_loss"] == pytest.approx(
+            sum(value > 1e-3 for value in triplet_losses) / len(violated)
+        )
         assert line["positive_cosine"] == pytest.approx(1, abs=1e-5)  # no dropout: the views are the same
         assert line["negative_cosine"] == pytest.approx(sum(negatives) / len(negatives), abs=1e-5)
 
