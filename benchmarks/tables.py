@@ -155,6 +155,24 @@ def encode_throughput() -> str:
     return table(["", ""], rows, "encode_throughput")
 
 
+def search_index() -> str:
+    report = read("search_index")
+    rows = [["every text compared", "1", "0", f"{report['exact_ms_per_query']:.1f} ms", "", ""]]
+    rows += [
+        [
+            f"index, graphs: {index['graphs']}",
+            f"**{index['recall_at_10']:.4f}**",
+            f"{index['largest_difference']:.1e}",
+            f"{index['ms_per_query']:.1f} ms",
+            f"{index['build_seconds']:.0f} s",
+            f"{index['mib_on_disk']:.0f} MiB",
+        ]
+        for index in report["indexes"]
+    ]
+    header = ["", "recall at 10", "largest difference of a cosine", "per query", "to build", "on disk"]
+    return table(header, rows, "search_index")
+
+
 def evaluation_speed() -> str:
     report = read("evaluation_speed")
     seconds = {side: statistics.median(values) for side, values in report["seconds"].items()}
@@ -181,6 +199,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "scaling": scaling,
     "memory": memory,
     "encode_throughput": encode_throughput,
+    "search_index": search_index,
     "evaluation_speed": evaluation_speed,
     "streaming_memory": streaming_memory,
 }

@@ -19,7 +19,9 @@ import tables
 
 from arccse_hf.model import length_batching
 
-SCRIPTS = "train_throughput step_profile objective_cost scaling gpu evaluation_speed pretrain_small_bert".split()
+SCRIPTS = (
+    "train_throughput step_profile objective_cost scaling gpu evaluation_speed search_index pretrain_small_bert".split()
+)
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
 
 
@@ -136,6 +138,15 @@ def test_scaling_fits_exponents_and_launches_processes(report_of, text, monkeypa
     monkeypatch.setattr(tables, "read", lambda name: report)
     assert "training on 8 / 16 sentences" in tables.scaling()
     assert "batch 16, chunks of 4 | largest" in tables.memory()
+
+
+def test_search_index_compares_with_the_exact_search(report_of, text, monkeypatch):
+    report = report_of("search_index", "--text", text, "--model", "tiny", "--sentences", "150", "--queries", "10")
+    assert report["documents"] == 150 and [index["graphs"] for index in report["indexes"]] == [1, 10]
+    for index in report["indexes"]:
+        assert index["recall_at_10"] >= 0.98 and index["largest_difference"] < 1e-6
+    monkeypatch.setattr(tables, "read", lambda name: report)
+    assert "| index, graphs: 10 |" in tables.search_index()
 
 
 def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):

@@ -42,7 +42,7 @@ class ExactStore:
 
     def candidates(self, query: np.ndarray, count: int) -> np.ndarray:
         """As `DocumentStore.candidates`: the nearest, and all that are tied with the last of them."""
-        cosines = self.embeddings @ query
+        cosines = self.embeddings @ query.astype(np.float32)  # in float64 the whole matrix would be converted first
         if count >= len(cosines):
             return np.arange(len(cosines))
         last = np.partition(cosines, len(cosines) - count)[len(cosines) - count]
