@@ -4,8 +4,8 @@
     python benchmarks/own_documents.py --output benchmarks/results/own_documents.json \
         --corpus docstrings=installed-docs --corpus python=python3.11-doc --seeds 1 2 3
 
-A corpus is a folder or glob of documents, or `installed-docs`. Each run is `configs/own-documents.yaml` with one change,
-started from all-MiniLM-L6-v2 with mean pooling. All runs of one corpus and seed hold the same documents out; which
+A corpus is a folder or glob of documents, or `installed-docs`. Each run is the recipe `own-documents` with one change,
+and with the fields of `--settings`. All runs of one corpus and seed hold the same documents out; which
 queries are asked about them depends on the pairs trained on (`queries` in the JSON), so rows are compared by their
 difference to the start encoder. Results are written after each run, and runs that stand in the file are left out when
 the script is started again. The seed that comes first is finished before the next.
