@@ -112,6 +112,12 @@ def finish_run(folder: Path) -> None:
     write_json(folder / STATUS, _status(folder) | {"status": "done", "finished": _now()})
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Removes the checkpoints of a run that is done, and the optimizer's state with them."""
+    for checkpoint in checkpoints(folder):
+        shutil.rmtree(checkpoint)
+
+
 def is_done(folder: Path) -> bool:
     """Returns whether a run has come to its end. One from before the mark has when it left its model and its scores."""
     if (folder / STATUS).is_file():

@@ -264,6 +264,20 @@ class ArcCSETrainingArguments(TrainingArguments):
             "help": "What to do where the loss or the gradient is not finite: stop, or skip that batch and count it."
         },
     )
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop after so many measurements in a row in which --metric_for_best_model did not get better. By "
+            "default training runs to its end."
+        },
+    )
+    keep_checkpoints: bool = field(
+        default=True,
+        metadata={"help": "Keep the checkpoints, with the optimizer's state, once the model is exported."},
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder of the model. By default runs/NAME, of the recipe or the encoder."}
+    )
     overwrite_output_dir: bool = field(
         default=False, metadata={"help": "Replace the model or the checkpoints that output_dir holds."}
     )
@@ -339,10 +353,15 @@ class ArcCSETrainingArguments(TrainingArguments):
             greater_is_better: whether a larger value of a metric is the better one.
 
         Raises:
-            UserError: `metric_for_best_model` is not measured.
+            UserError: `metric_for_best_model` is not measured, or there is nothing to stop early by.
         """
         if not metrics or self.eval_strategy == IntervalStrategy.NO:
             self.load_best_model_at_end = False
+        if self.early_stopping_patience is not None and not self.load_best_model_at_end:
+            raise UserError(
+                f"--early_stopping_patience {self.early_stopping_patience}: needs something to measure on the way "
+                "(--eval_tasks, --eval_strategy steps) and --load_best_model_at_end True"
+            )
         if not metrics:
             self.eval_strategy, self.eval_on_start = IntervalStrategy.NO, False
             self.metric_for_best_model = None

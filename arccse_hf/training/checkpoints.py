@@ -39,6 +39,9 @@ def publish_checkpoint(staged: Path, target: Path, run: dict[str, object]) -> No
     paths = sorted(path for path in staged.rglob("*") if path.is_file())
     with ThreadPoolExecutor(max_workers=4) as pool:
         sums = pool.map(_checksum, paths)
+    mode = (staged / _STATE).stat().st_mode
+    for path in paths:
+        path.chmod(mode)  # safetensors writes weights for their owner alone
     files = {
         path.relative_to(staged).as_posix(): {"size": path.stat().st_size, "sha256": checksum}
         for path, checksum in zip(paths, sums, strict=True)

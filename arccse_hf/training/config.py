@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..command_line import Command, note_new_name
@@ -135,14 +136,20 @@ def _read_command_line(argv: Sequence[str], fields: Sequence[Option]) -> Setting
         if last.endswith((".yaml", ".yml")):
             raise UserError(f"--{name} {last}: a recipe must come first: arccse train {last} --{name} ...")
     if recipe is None:
-        return given
+        return {"output_dir": f"runs/{_last_part(given.get('model_name_or_path', 'arccse'))}"} | given
     try:
         path = find_recipe(recipe)
     except UserError:
         if recipe == argv[0]:
             raise
         raise UserError(f"{recipe!r}: belongs to no field, as most take one value; and it is no recipe") from None
-    return merge_settings(canonical_names(read_config(path), fields), given)
+    settings = merge_settings(canonical_names(read_config(path), fields), given)
+    return {"output_dir": f"runs/{path.stem}"} | settings
+
+
+def _last_part(model: str) -> str:
+    """Returns the last part of an encoder's path or hub id, without a checksum."""
+    return Path(model.split("#")[0]).name or "arccse"
 
 
 def _check(settings: Settings, fields: Sequence[Option], texts_given: bool) -> dict[str, object]:

@@ -29,6 +29,7 @@ from .checkpoints import (
     remove_leftovers,
 )
 from .distributed import on_first_process, world_size
+from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
 from .stop_signals import StopSignals, TrainingStopped
 
@@ -156,6 +157,15 @@ class FaultTolerantTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        """Creates the repository of `--push_to_hub`; see `hub.open_repository`."""
+        if self.is_world_process_zero():
+            self.hub_model_id = open_repository(self.args)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if self.is_world_process_zero():
+            push_checkpoint(Path(checkpoint_folder), self.hub_model_id, self.args)
 
     def _load_best_model(self) -> None:
         best = Path(self.state.best_model_checkpoint)

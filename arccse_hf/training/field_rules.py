@@ -44,6 +44,7 @@ INTERVALS = {
     "eval_accumulation_steps": _COUNT,
     "torch_empty_cache_steps": _COUNT,
     "save_total_limit": _COUNT,
+    "early_stopping_patience": _COUNT,
     # The optimizer.
     "learning_rate": "[0, 1e6]",
     "weight_decay": "[0, 1e6]",
@@ -107,9 +108,7 @@ SUGGESTIONS = {
     "data": "train_file",
     "tasks": "eval_tasks",
     "workers": "dataloader_num_workers",
-    "patience": "training does not stop early; it ends with the best checkpoint (--load_best_model_at_end)",
-    "early_stopping_patience": "training does not stop early; it ends with the best checkpoint "
-    "(--load_best_model_at_end)",
+    "patience": "early_stopping_patience",
 }
 """Names that people try, and the field that they mean or the way out."""
 

@@ -17,6 +17,7 @@ from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
+from ..evaluation.suite import STS_AVERAGE, TRANSFER_AVERAGE
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments, DataArguments
@@ -97,6 +98,7 @@ def prepare(
         processing_class=tokenizer,
         eval_suite=suite,
     )
+    warn_of_test_sets(suite, trainer.args)
     start = {}
     if verdict_tasks and trainer.is_world_process_zero():
         start = {name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()}
@@ -114,6 +116,20 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
         raise UserError(f"--eval_tasks {' '.join(data_args.eval_tasks)}{source}: {error}") from error
     # Not only whole texts: a paragraph that is to be found must not be trained on sentence by sentence either.
     return suite, held_out_texts(suite.sentences)
+
+
+def warn_of_test_sets(suite: TaskSuite | None, args: ArcCSETrainingArguments) -> None:
+    """Warns where a published test set chooses the checkpoint: its score is then no test any more."""
+    if suite is None or not args.load_best_model_at_end:
+        return
+    for task in suite.tasks:
+        chooses = args.metric_for_best_model in [f"{task.name}_{metric}" for metric in task.main_metrics]
+        if chooses and task.name in (*STS_AVERAGE, *TRANSFER_AVERAGE):
+            logger.warning(
+                "--eval_tasks %s: a test set chooses the best checkpoint, so its score flatters the result; choose by "
+                "--metric_for_best_model stsb_dev_spearman, or --load_best_model_at_end False",
+                task.name,
+            )
 
 
 def load_rows(

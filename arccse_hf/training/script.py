@@ -31,6 +31,7 @@ from ..run_folder import (
     metrics_of,
     no_empty_folder,
     read_json,
+    remove_checkpoints,
     write_json,
 )
 from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
@@ -40,6 +41,7 @@ from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
 from .distributed import on_first_process
+from .hub import push_exported
 from .judging import judge_trained, show_verdict
 from .model_card import model_card
 from .preparation import Setup, prepare
@@ -115,6 +117,7 @@ def run(
             model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
             setup = prepare(model, tokenizer, data_args, args, texts)
             args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
+            args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
             trained = fit(setup, resume)
         before, after = measure(setup)
         write_records(setup, trained, before, after, model_args, data_args)
@@ -225,9 +228,11 @@ def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., M
     """
     trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
     verdict = None
-    # Through a checkpoint, because the weights may be sharded over processes.
+    # Through a checkpoint, because the weights may be sharded over processes. It is not what goes to the hub.
     final = folder / FINAL_CHECKPOINT
+    push, trainer.args.push_to_hub = trainer.args.push_to_hub, False
     trainer.save_model(str(final))
+    trainer.args.push_to_hub = push
     if trainer.is_world_process_zero():
         with without_zero3_init():
             trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
@@ -240,6 +245,12 @@ def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., M
             export(trained, setup.tokenizer, folder, str(card(verdict=verdict)))
         shutil.rmtree(final)
         finish_run(folder)
+        if not trainer.args.keep_checkpoints:
+            remove_checkpoints(folder)
+        if push and verdict is not None and verdict.keeps_start:
+            logger.warning("--push_to_hub True: nothing is uploaded, since the start encoder is what was exported")
+        elif push:
+            push_exported(folder, trainer.hub_model_id, trainer.args)
     return verdict
 
 

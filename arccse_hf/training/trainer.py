@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
-from transformers import PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
@@ -121,6 +121,8 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self.add_callback(self.clock)
         self.add_callback(self._console)
         self.add_callback(SeedPerProcessCallback())
+        if self.args.early_stopping_patience is not None:
+            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
         if isinstance(self.data_collator, ArcCSECollator):
             self.add_callback(SetCollatorEpochCallback(self.data_collator))
 

@@ -119,7 +119,7 @@ def test_data_to_measure_on_brings_its_tasks(given, tasks):
         (["--lr", "1"], "did you mean --learning_rate?"),
         (["--margin", "1"], "did you mean --angular_margin?"),
         (["--epochs", "1"], "did you mean --num_train_epochs?"),
-        (["--patience", "1"], "--patience: there is no such field; training does not stop early"),
+        (["--patience", "1"], "--patience: there is no such field; did you mean --early_stopping_patience?"),
         (["--warmup_ratio", "0.1"], "did you mean --warmup_steps?"),
         (["--use_liger_kernel"], "^--use_liger_kernel true: must be false; it replaces losses"),
         (["--do_train", "no"], "^--do_train no: must be true; .* arccse evaluate"),

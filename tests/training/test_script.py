@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,10 +19,12 @@ from arccse_hf import ArcCSEModel
 from arccse_hf.data import installed_docs
 from arccse_hf.data.sentences import split_sentences
 from arccse_hf.errors import UserError
+from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite
 from arccse_hf.inference.loading import resolve_model_path
 from arccse_hf.run_folder import is_done
 from arccse_hf.training import own_documents, script
 from arccse_hf.training.config import parse_arguments
+from arccse_hf.training.preparation import warn_of_test_sets
 
 ROOT = Path(__file__).parents[2]
 
@@ -280,7 +283,7 @@ def test_the_recipes_can_be_read(capsys):
     from arccse_hf.training.config import parse_arguments
 
     for recipe in sorted((ROOT / "configs").glob("*.yaml")):
-        model, _, training = parse_arguments([str(recipe), "--use_cpu"])
+        model, _, training = parse_arguments([str(recipe), "--use_cpu", "--train_file", "text.txt"])
         assert training.output_dir == f"runs/{recipe.stem}"
         if recipe.stem.startswith("simcse"):
             assert (model.angular_margin, training.triplet_weight) == (0, 0)
@@ -317,6 +320,36 @@ def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
     assert all("triplets_violated" in line for line in log if "loss" in line)
     printed = capsys.readouterr().out
     assert "VERDICT: " in printed and "start encoder" in printed
+
+
+def test_training_stops_early_and_leaves_no_checkpoints_where_none_are_wanted(command, tmp_path, scored):
+    script.main([
+        *command, "--eval_data", str(scored), "--eval_steps", "1", "--max_steps", "9", "--learning_rate", "0",
+        "--early_stopping_patience", "2", "--keep_checkpoints", "False",
+    ])  # fmt: skip
+    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    assert state["global_step"] == 3  # nothing is learnt: steps 2 and 3 are no better than step 1
+    assert is_done(tmp_path / "out") and not list((tmp_path / "out").glob("checkpoint-*"))
+
+
+def test_early_stopping_needs_something_to_measure(command):
+    with pytest.raises(UserError, match="--early_stopping_patience 2: needs something to measure on the way"):
+        script.main([*command, "--early_stopping_patience", "2"])
+
+
+def test_weights_of_checkpoints_are_readable_by_whom_the_folder_is(command, tmp_path):
+    script.main([*command, "--save_steps", "4"])
+    modes = {path.stat().st_mode for path in (tmp_path / "out" / "checkpoint-4").iterdir()}
+    assert len(modes) == 1
+
+
+@pytest.mark.parametrize(("task", "warned"), [("stsb_test", True), ("stsb_dev", False)])
+def test_a_test_set_that_chooses_the_checkpoint_is_warned_about(task, warned, caplog):
+    pairs = ScoredPairs(["a", "b"], ["c", "d"], [1.0, 2.0])
+    suite = TaskSuite([STSTask(task, pairs)])
+    args = SimpleNamespace(load_best_model_at_end=True, metric_for_best_model=f"{task}_spearman")
+    warn_of_test_sets(suite, args)
+    assert (f"--eval_tasks {task}: a test set chooses the best checkpoint" in caplog.text) == warned
 
 
 def test_the_quickstarts_encoder_is_the_official_one():

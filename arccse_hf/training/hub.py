@@ -1,0 +1,102 @@
+"""What goes to a model hub: the exported folder, once, at the end; checkpoints where `--hub_strategy` asks for them."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HTTPError  # of the HTTP client that this version has
+from transformers.trainer_utils import HubStrategy
+
+from ..errors import UserError, one_line
+from ..run_folder import RECORDS
+from .arguments import ArcCSETrainingArguments
+
+logger = logging.getLogger("arccse_hf")
+
+Result = TypeVar("Result")
+
+NOT_UPLOADED = (".*", "checkpoint-*", "checkpoint-*/*", "final-checkpoint/*", "runs/*", *RECORDS)
+"""What a run leaves beside its model. The settings and the log have paths of this machine."""
+CHECKPOINT_STRATEGIES = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
+
+
+def open_repository(args: ArcCSETrainingArguments) -> str:
+    """Creates the repository where it is missing, before anything is trained.
+
+    Returns:
+        Its whole id, such as `user/name`.
+
+    Raises:
+        UserError: The hub cannot be reached, or does not let this user write there.
+    """
+    name = args.hub_model_id or Path(str(args.output_dir)).absolute().name
+    return _ask(
+        lambda: HfApi().create_repo(name, token=args.hub_token, private=args.hub_private_repo, exist_ok=True).repo_id,
+        f"--push_to_hub True: {name}",
+        "log in with `hf auth login`, or leave it out and upload the finished folder later",
+    )
+
+
+def push_checkpoint(checkpoint: Path, repo_id: str, args: ArcCSETrainingArguments) -> None:
+    """Uploads a checkpoint where the strategy asks for it; a failure is a warning, for training can go on.
+
+    Args:
+        checkpoint: Its folder.
+        repo_id: Of the hub.
+        args: Of the run. `checkpoint` keeps the newest one in `last-checkpoint`; `all_checkpoints` keeps all.
+    """
+    if args.hub_strategy not in CHECKPOINT_STRATEGIES:
+        return
+    target = "last-checkpoint" if args.hub_strategy == HubStrategy.CHECKPOINT else checkpoint.name
+    try:
+        _ask(
+            lambda: HfApi().upload_folder(
+                repo_id=repo_id,
+                folder_path=checkpoint,
+                path_in_repo=target,
+                commit_message=f"Checkpoint of step {checkpoint.name.removeprefix('checkpoint-')}",
+                token=args.hub_token,
+                revision=args.hub_revision,
+            ),
+            f"{checkpoint.name}: was not uploaded",
+            "training goes on",
+        )
+    except UserError as error:
+        logger.warning("%s", error)
+
+
+def push_exported(folder: Path, repo_id: str, args: ArcCSETrainingArguments) -> None:
+    """Uploads the finished folder with its card, and nothing else that the run left there.
+
+    Args:
+        folder: Of the run.
+        repo_id: Of the hub.
+        args: Of the run.
+
+    Raises:
+        UserError: The upload failed; the model is still in `folder`.
+    """
+    info = _ask(
+        lambda: HfApi().upload_folder(
+            repo_id=repo_id,
+            folder_path=folder,
+            ignore_patterns=list(NOT_UPLOADED),
+            commit_message="Trained with arccse_hf",
+            token=args.hub_token,
+            revision=args.hub_revision,
+        ),
+        f"--push_to_hub True: {repo_id}",
+        f"the model is whole in {folder}; `hf upload {repo_id} {folder}` tries again",
+    )
+    logger.info("uploaded to %s", info.commit_url)
+
+
+def _ask(call: Callable[[], Result], what: str, way_out: str) -> Result:
+    try:
+        return call()
+    except (OSError, ValueError, HTTPError) as error:
+        raise UserError(f"{what}: {one_line(error)}; {way_out}") from error

@@ -1,0 +1,122 @@
+"""What a run uploads, to a stand-in for the hub on this machine."""
+
+import base64
+import json
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
+
+import pytest
+
+
+class Hub(BaseHTTPRequestHandler):
+    """The part of the hub's interface that creating a repository and committing files to it takes."""
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        url = f"http://{self.headers['Host']}"
+        if self.path == "/api/repos/create":
+            self.server.created.append(json.loads(body))
+            name = json.loads(body)["name"].split("/")[-1]
+            answer = {"url": f"{url}/somebody/{name}", "id": f"somebody/{name}", "name": f"somebody/{name}"}
+        elif self.path == "/api/validate-yaml":
+            answer = {"errors": [], "warnings": []}
+        elif "/preupload/" in self.path:
+            paths = [file["path"] for file in json.loads(body)["files"]]
+            answer = {"files": [{"path": path, "uploadMode": "regular", "shouldIgnore": False} for path in paths]}
+        elif "/commit/" in self.path:
+            lines = [json.loads(line) for line in body.splitlines()]
+            files = {
+                line["value"]["path"]: base64.b64decode(line["value"]["content"])
+                for line in lines
+                if line["key"] == "file"
+            }
+            self.server.commits.append((self.path, lines[0]["value"]["summary"], files))
+            commit = f"{len(self.server.commits):040}"
+            answer = {"commitOid": commit, "commitUrl": f"{url}/somebody/model/commit/{commit}", "success": True}
+        else:
+            self.send_error(404)
+            return
+        self._send(answer)
+
+    def do_GET(self):
+        if self.path.startswith("/api/models/"):
+            self._send({"id": "somebody/tickets", "sha": f"{len(self.server.commits):040}", "siblings": []})
+        else:
+            self.send_error(404)
+
+    def _send(self, answer):
+        content = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *given):
+        pass
+
+
+@pytest.fixture
+def hub():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
+    server.created, server.commits = [], []
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield SimpleNamespace(url=f"http://127.0.0.1:{server.server_port}", created=server.created, commits=server.commits)
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def train(encoder, sentences, tmp_path, monkeypatch):
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(sentences))
+
+    def run(url, *settings):
+        monkeypatch.setenv("HF_ENDPOINT", url)
+        monkeypatch.setenv("HF_TOKEN", "hf_nothing")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
+        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+        command = [
+            "--model_name_or_path", str(encoder), "--train_file", str(text), "--output_dir", str(tmp_path / "tickets"),
+            "--per_device_train_batch_size", "8", "--max_steps", "2", "--save_steps", "1", "--use_cpu", "True",
+            "--max_seq_length", "24", "--push_to_hub", "True", *settings,
+        ]  # fmt: skip
+        return subprocess.run(
+            [sys.executable, "-m", "arccse_hf", "train", *command], capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+def test_the_exported_folder_is_uploaded_once_with_its_card(train, hub, tmp_path):
+    finished = train(hub.url)
+    assert finished.returncode == 0, finished.stderr
+    assert [created["name"] for created in hub.created] == ["tickets"]
+    ((path, message, files),) = hub.commits
+    assert path == "/api/models/somebody/tickets/commit/main" and message == "Trained with arccse_hf"
+    out = tmp_path / "tickets"
+    assert {"model.safetensors", "modules.json", "README.md", "config.json", "1_Pooling/config.json"} <= files.keys()
+    assert not [name for name in files if "checkpoint" in name or name.endswith(("trainer_state.json", "_args.bin"))]
+    assert "run_settings.json" not in files
+    assert files["model.safetensors"] == (out / "model.safetensors").read_bytes()
+    assert b'SentenceTransformer("somebody/tickets")' in files["README.md"]
+
+
+def test_checkpoints_are_uploaded_to_a_place_of_their_own_where_the_strategy_says_so(train, hub):
+    finished = train(hub.url, "--hub_strategy", "checkpoint")
+    assert finished.returncode == 0, finished.stderr
+    messages = [message for _, message, _ in hub.commits]
+    assert messages == ["Checkpoint of step 1", "Checkpoint of step 2", "Trained with arccse_hf"]
+    assert all(name.startswith("last-checkpoint/") for _, _, files in hub.commits[:2] for name in files)
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line_before_training(train, tmp_path):
+    finished = train("http://127.0.0.1:9")
+    assert finished.returncode != 0 and "Traceback" not in finished.stderr
+    assert "--push_to_hub True: tickets: " in finished.stderr and "hf auth login" in finished.stderr
+    assert not (tmp_path / "tickets").exists()
