@@ -136,7 +136,8 @@ def _read_command_line(argv: Sequence[str], fields: Sequence[Option]) -> Setting
         if last.endswith((".yaml", ".yml")):
             raise UserError(f"--{name} {last}: a recipe must come first: arccse train {last} --{name} ...")
     if recipe is None:
-        return {"output_dir": f"runs/{_last_part(given.get('model_name_or_path', 'arccse'))}"} | given
+        given.setdefault("output_dir", f"runs/{_last_part(given.get('model_name_or_path', 'arccse'))}")
+        return given
     try:
         path = find_recipe(recipe)
     except UserError:
@@ -144,7 +145,8 @@ def _read_command_line(argv: Sequence[str], fields: Sequence[Option]) -> Setting
             raise
         raise UserError(f"{recipe!r}: belongs to no field, as most take one value; and it is no recipe") from None
     settings = merge_settings(canonical_names(read_config(path), fields), given)
-    return {"output_dir": f"runs/{path.stem}"} | settings
+    settings.setdefault("output_dir", f"runs/{path.stem}")
+    return settings
 
 
 def _last_part(model: str) -> str:

@@ -285,3 +285,11 @@ def test_without_anything_to_measure_nothing_is_evaluated():
     training = parse_arguments([*REQUIRED, "--use_cpu"])[2]
     training.resolve_eval_settings([], better)
     assert (training.eval_strategy, training.eval_on_start, training.load_best_model_at_end) == ("no", False, False)
+
+
+def test_the_folder_of_a_run_is_called_after_its_recipe_or_its_encoder():
+    assert read_values(["quickstart"])["output_dir"] == "runs/quickstart"
+    text = ["--train_file", "text.txt"]
+    assert read_values(["--model", "a/tiny-bert", *text])["output_dir"] == "runs/tiny-bert"
+    assert read_values(["arccse-bert-base", *text])["output_dir"] == "runs/arccse-bert-base"
+    assert read_values(["arccse-bert-base", *text, "--output_dir", "out"])["output_dir"] == "out"
