@@ -77,6 +77,8 @@ class TripletHead(nn.Module):
     def __init__(self, config: ArcCSEConfig):
         super().__init__()
         self.triplet_margin = config.triplet_margin
+        self.triplet_angular_margin = config.triplet_angular_margin
+        self.triplet_max_gap = config.triplet_max_gap
 
     def forward(self, triplets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the losses of `triplets` `[triplets, 3, dim]`, and each sentence's cosines with its two versions.
@@ -96,10 +98,18 @@ class TripletHead(nn.Module):
         anchors, closer, farther = triplets.unbind(1)
         closer_cosine, farther_cosine = row_cosines(anchors, closer), row_cosines(anchors, farther)
         rounding = _FINE_ROUNDING if _computed_in_full_precision(triplets) else _COARSE_ROUNDING
-        return self._losses(closer_cosine - rounding, farther_cosine + rounding) > 0
+        smallest_gap = self._losses(closer_cosine - rounding, farther_cosine + rounding)
+        largest_gap = self._losses(closer_cosine + rounding, farther_cosine - rounding)
+        return torch.maximum(smallest_gap, largest_gap) > 0
 
     def _losses(self, closer_cosine: Tensor, farther_cosine: Tensor) -> Tensor:
-        return triplet_losses_from_cosines(closer_cosine, farther_cosine, triplet_margin=self.triplet_margin)
+        return triplet_losses_from_cosines(
+            closer_cosine,
+            farther_cosine,
+            triplet_margin=self.triplet_margin,
+            triplet_angular_margin=self.triplet_angular_margin,
+            triplet_max_gap=self.triplet_max_gap,
+        )
 
 
 def _computed_in_full_precision(embeddings: Tensor) -> bool:

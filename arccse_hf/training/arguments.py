@@ -19,7 +19,9 @@ from ..model.configuration_arccse import ArcCSEConfig
 from .field_rules import check_rules
 from .unsupported import refuse_unsupported
 
-HEAD_SETTINGS = ("pooling", "projection", "temperature", "angular_margin", "triplet_margin")
+HEAD_SETTINGS = tuple(
+    "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap".split()
+)
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
 
 
@@ -59,6 +61,14 @@ class ModelArguments:
     )
     triplet_margin: float = field(
         default=ArcCSEConfig.triplet_margin, metadata={"help": "Cosine by which the less masked version must win."}
+    )
+    triplet_angular_margin: float = field(
+        default=ArcCSEConfig.triplet_angular_margin,
+        metadata={"help": "Degrees by which the less masked version must win besides, as ArcCon's margin."},
+    )
+    triplet_max_gap: float | None = field(
+        default=ArcCSEConfig.triplet_max_gap,
+        metadata={"help": "Cosine by which the less masked version may win at most. By default any."},
     )
 
     def __post_init__(self):

@@ -13,6 +13,8 @@ INTERVALS = {
     "temperature": "[0.001, 100]",
     "angular_margin": "[0, 90)",
     "triplet_margin": "[0, 2)",
+    "triplet_angular_margin": "[0, 90)",
+    "triplet_max_gap": "(0, 2]",
     "triplet_weight": "[0, 1e6]",
     "small_span_ratio": "(0, 1)",
     "large_span_ratio": "(0, 1)",

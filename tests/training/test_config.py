@@ -107,6 +107,12 @@ def test_data_to_measure_on_brings_its_tasks(given, tasks):
         (["--triplet_weight", "-1"], "^--triplet_weight -1: must be a number from 0 to"),
         (["--angular_margin", "120"], "^--angular_margin 120: must be a number 0 or more and below 90$"),
         (["--triplet_margin", "2"], "^--triplet_margin 2: must be a number 0 or more and below 2$"),
+        (["--triplet_angular_margin", "90"], "^--triplet_angular_margin 90: must be a number 0 or more and below 90$"),
+        (["--triplet_max_gap", "0"], "^--triplet_max_gap 0: must be a number above 0 "),
+        (
+            ["--triplet_max_gap", "0.2", "--triplet_margin", "0.1", "--triplet_angular_margin", "10"],
+            "^--triplet_max_gap must be a number above 0.2743, the gap that triplet_margin and triplet_angular_margin",
+        ),
         (["--temperature", "nan"], "^--temperature nan: must be a number from 0.001 to 100$"),
         (["--accelerator_config", '{"even_batches": false}'], "even_batches: must be true"),
         (["--max_seq_length", "2"], "--max_seq_length 2"),
