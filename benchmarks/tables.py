@@ -191,6 +191,27 @@ def streaming_memory() -> str:
     return table(["rows read", "resident"], rows, "streaming_memory")
 
 
+def own_documents() -> str:
+    runs = read("own_documents")["runs"]
+    corpora = list(dict.fromkeys(run["corpus"] for run in runs))
+    rows = []
+    for variant in dict.fromkeys(run["variant"] for run in runs):
+        cells = []
+        for corpus in corpora:
+            chosen = [run for run in runs if (run["corpus"], run["variant"]) == (corpus, variant)]
+            cells.append("; ".join(map(_gain, chosen)) or "not run")
+        rows.append([variant, *cells])
+    return table(["pairs", *corpora], rows, "own_documents")
+
+
+def _gain(run: dict[str, Any]) -> str:
+    before = run["scores"]["start encoder"]["mrr_at_10"]
+    return (
+        f"{before:.3f} {run['difference']:+.3f} [{run['low']:+.3f}, {run['high']:+.3f}], a = {run['share']:g} "
+        f"(seed {run['seed']})"
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "train_throughput": lambda: train_throughput("train_throughput"),
     "train_throughput-tiny": lambda: train_throughput("train_throughput-tiny"),
@@ -202,6 +223,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "search_index": search_index,
     "evaluation_speed": evaluation_speed,
     "streaming_memory": streaming_memory,
+    "own_documents": own_documents,
 }
 
 
