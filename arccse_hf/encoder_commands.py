@@ -98,6 +98,19 @@ CLUSTER = Command(
     ),
 )
 
+INFO = Command(
+    name="info",
+    help="Tell what is in a file of text, in a model's folder, or what a run was and how to go on with it.",
+    example="arccse info texts.txt --model out",
+    positional=Option("what", required=True, metavar="FILE|MODEL|RUN", help="File or quoted glob, folder, hub id."),
+    options=(
+        Option("model", metavar="MODEL", help="Of a file: the encoder whose tokenizer and length are looked at."),
+        Option("text_column", metavar="NAME", help="Of a file: the column of the texts; as train chooses by default."),
+        MAX_SEQ_LENGTH,
+        _JSON,
+    ),
+)
+
 
 def search(argv: Sequence[str]) -> int:
     """Finds the texts that are nearest to queries."""
@@ -148,6 +161,15 @@ def cluster(argv: Sequence[str]) -> int:
     return _mine(CLUSTER, argv, "min_community_size")
 
 
+def info(argv: Sequence[str]) -> int:
+    """Tells what is in a file, a model or a run."""
+    values = INFO.read(INFO.parse(argv))
+    from .inference.info import run
+
+    given = {name: values[name] for name in ("model", "text_column", "max_seq_length")}
+    return run(values["what"], as_json=bool(values["json"]), **given)
+
+
 def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
     values = command.read(command.parse(argv))
     from .inference.mining import run
@@ -181,5 +203,6 @@ ENCODER_VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], 
     "similarity": (lambda: SIMILARITY, similarity),
     "duplicates": (lambda: DUPLICATES, duplicates),
     "cluster": (lambda: CLUSTER, cluster),
+    "info": (lambda: INFO, info),
 }
 """As `commands.VERBS`."""

@@ -15,7 +15,7 @@ from arccse_hf.commands import VERBS
 from arccse_hf.encoder_commands import SEARCH, search
 from arccse_hf.errors import UserError
 from arccse_hf.inference import hnsw_store
-from arccse_hf.inference.corpus import CorpusOptions, embed_corpus
+from arccse_hf.inference.corpus import CorpusOptions, Documents, EmbeddedCorpus, embed_corpus
 from arccse_hf.inference.hnsw_store import HnswStore, build_index
 from arccse_hf.inference.nearest import ExactStore, nearest
 from arccse_hf.inference.open import load_encoder
@@ -251,3 +251,15 @@ def test_a_missing_extra_is_one_line(package, option, message, folder, monkeypat
     write_docs("docs.jsonl", texts(3))
     with pytest.raises(UserError, match=message):
         search(["--model", "none", "--corpus", "docs.jsonl", "--query", "cat", *option])
+
+
+def test_copies_get_the_embedding_of_the_first(model, folder, monkeypatch):
+    """Batches differ, and with them the last digits: here by much."""
+    write_docs("docs.jsonl", ["a cat", "the dog", "a cat"])
+    corpus = embed_corpus(load_encoder(model), ["docs.jsonl"], CorpusOptions(cache_dir=Path("cache")))
+    (part,) = corpus.parts()
+    vectors = np.eye(3, 16, dtype=np.float32)
+    monkeypatch.setattr(EmbeddedCorpus, "parts", lambda _: iter([Documents(part.table, vectors.copy())]))
+    np.testing.assert_array_equal(corpus.read().embeddings, vectors[[0, 1, 0]])
+    build_index(corpus, Path("index"))
+    np.testing.assert_array_equal(HnswStore(Path("index")).embeddings, vectors[[0, 1, 0]])

@@ -1,0 +1,123 @@
+"""`arccse info` against what the libraries themselves say of the same folder, and against a real run."""
+
+import json
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backbones import save_encoder
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from tiny import make_trainer, tiny_model
+
+from arccse_hf.data.tokenization import tokenize_texts
+from arccse_hf.encoder_commands import INFO, info
+from arccse_hf.errors import UserError
+from arccse_hf.inference.export import export
+from arccse_hf.run_folder import begin_run, finish_run, write_json
+
+
+@pytest.fixture
+def finished(tmp_path, tokenizer) -> Path:
+    model = tiny_model(pooling="cls", projection="mlp", normalize=True, prompts={"query": "find:"})
+    export(model, tokenizer, tmp_path / "out")
+    return tmp_path / "out"
+
+
+def facts(capsys, *argv: str) -> dict:
+    assert info([*map(str, argv), "--json"]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])  # training prints rows before
+
+
+def test_a_model_is_what_sentence_transformers_opens(finished, capsys):
+    found, model = facts(capsys, finished), SentenceTransformer(str(finished), device="cpu")
+    assert found["modules"] == [type(module).__name__ for module in model]
+    assert found["pooling"] == model[1].pooling_mode and found["dimension"] == model.get_embedding_dimension()
+    assert found["max length"] == f"{model.max_seq_length} tokens" and found["normalised"] is True
+    assert found["similarity"] == model.similarity_fn_name and found["prompts"] == ["query: 'find:'"]
+    count = sum(weight.numel() for weight in model.state_dict().values())
+    assert found["weights"].startswith(f"{count:,} parameters")
+    assert found["architecture"] == "bert, 3 layers" and "run" not in found
+
+
+def test_a_plain_encoder_and_a_checkpoint(tmp_path, tokenizer, capsys):
+    found = facts(capsys, save_encoder(tmp_path / "plain", tokenizer))
+    assert found["model"] == "plain encoder" and "mean is taken" in found["pooling"] and found["dimension"] == 16
+    model = tiny_model(pooling="mean_top2", projection="none")
+    model.save_pretrained(tmp_path / "checkpoint-2")
+    tokenizer.save_pretrained(tmp_path / "checkpoint-2")
+    found = facts(capsys, tmp_path / "checkpoint-2")
+    assert found["model"] == "checkpoint of ArcCSE" and found["pooling"] == "mean_top2"
+    assert "angular margin 10.0, temperature 0.05" in found["trained with"]
+
+
+def test_a_run_that_was_stopped_says_how_to_go_on(tmp_path, tokenizer, sentences, capsys):
+    rows = tokenize_texts(Dataset.from_dict({"anchor": sentences}), tokenizer, 32)
+    begin_run(tmp_path, resume=False, overwrite=False, facts={"hardware": "CPU", "versions": {"torch": "2"}})
+    make_trainer(tmp_path, rows, tokenizer, max_steps=4, save_strategy="steps", save_steps=2).train()
+    found = facts(capsys, tmp_path)
+    assert found["run"] == "not done" and found["steps"] == "4 of 4"
+    assert found["checkpoints"] == ["checkpoint-4", "checkpoint-2"]
+    assert found["to go on"].endswith("--resume_from_checkpoint True goes on from checkpoint-4")
+    write_json(tmp_path / "all_results.json", {"before_x": 0.25, "eval_x": 0.5, "eval_runtime": 3})
+    write_json(tmp_path / "run_settings.json", {"model": {"model_name_or_path": "base"}, "data": {"train_file": ["t"]}})
+    finish_run(tmp_path)
+    found = facts(capsys, tmp_path)
+    assert found["run"] == "done" and found["scores"] == ["x  0.2500 -> 0.5000"] and "to go on" not in found
+    assert found["from"] == "base" and found["text"] == ["t"] and found["hardware"] == "CPU"
+
+
+def test_a_file_is_read_with_a_models_tokenizer(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = ["the red cat", "the red cat", "", "a zebra " + "road " * 70]
+    Path("texts.jsonl").write_text("".join(json.dumps({"text": row, "n": 1}) + "\n" for row in rows))
+    found = facts(capsys, "texts.jsonl")
+    assert found["rows"] == 4 and found["columns"] == ["text (text)", "n (integers)"] and "--model" in found["hint"]
+    found = facts(capsys, "texts.jsonl", "--model", finished)
+    # 74 tokens with [CLS] and [SEP], of 64 that are read; one of 72 + 3 words is unknown; the copy is left out.
+    assert found["health"] == (
+        f"2 rows · 50.0% cut at 64 tokens ({10 / 79:.1%} of tokens lost) · {1 / 75:.1%} unknown tokens"
+        " · median 34 tokens · 1 duplicates"
+    )
+    assert any("unknown to this tokenizer" in line for line in found["warnings"])
+    assert "64" not in facts(capsys, "texts.jsonl", "--model", finished, "--max_seq_length", "9")["health"]
+
+
+def test_the_example_of_the_help_runs(finished, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("texts.txt").write_text("a cat\nthe dog\n")
+    argv = shlex.split(INFO.example)
+    assert argv[:2] == ["arccse", "info"] and info(argv[2:]) == 0
+    assert "health     2 rows" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ("none.txt", "FILE none.txt: does not exist"),
+        ("nothing", "nothing: neither a file of text .*, a folder, nor a hub id"),
+        ("empty", "empty: holds neither a model nor a run"),
+        ("empty --model m", "--model, --text_column and --max_seq_length: go with a file of text"),
+        ("a.jsonl --text_column body --model out", "has no column body; it has text"),
+    ],
+)
+def test_mistakes_are_one_line(argv, message, finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    Path("a.jsonl").write_text('{"text": "x"}\n')
+    with pytest.raises(UserError, match=message):
+        info(argv.split())
+
+
+def test_folders_are_read_without_torch(finished):
+    code = f"""
+import contextlib, io, sys
+from arccse_hf.__main__ import main
+with contextlib.suppress(SystemExit), contextlib.redirect_stdout(io.StringIO()):
+    main(["info", {str(finished)!r}])
+assert not {{"torch", "transformers", "datasets"}} & sys.modules.keys()
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
