@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the person at the keyboard can mend, and how a command line ends with it."""
+"""The one exception for mistakes that the person at the keyboard can fix, and how a command line ends with it."""
 
 import difflib
 import os

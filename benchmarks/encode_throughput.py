@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--length", type=int, help="tokens a sentence is cut to; the model's own limit by default")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--memory-rows", type=int, default=1_000_000, help="0: only the throughput")
+    parser.add_argument("--memory_rows", type=int, default=1_000_000, help="0: only the throughput")
     parser.add_argument("--output", help="where the JSON goes")
     options = parser.parse_args(argv)
     sentences = read_sentences(options.text, options.sentences)

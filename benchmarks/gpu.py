@@ -9,7 +9,7 @@ Encoders have random weights. Each part is measured for itself; one that fails l
 steps     a bare training step in bfloat16 autocast (ArcCon on pairs, AdamW) for BERT-base and BERT-large: eager, in
           sub-batches of like length as training has it; padded, each batch in one piece; compiled, which is padded
           too. Batches of random tokens, whose lengths are log-normal as those of English Wikipedia sentences are
-          (median 28 tokens), cut to --lengths. Batches above --plain-limit go through the gradient cache, in chunks of
+          (median 28 tokens), cut to --lengths. Batches above --plain_limit go through the gradient cache, in chunks of
           --chunk texts. Utilisation is that of `measuring.training_flops` on tokens that are not padding, over the
           best of some large square products in bfloat16.
 trainers  `ArcCSETrainer` beside sentence-transformers' trainer on the same sentences, both in bfloat16, taking turns.
@@ -60,13 +60,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 4096])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
     parser.add_argument("--lengths", type=int, nargs="+", default=[32])
-    parser.add_argument("--plain-limit", type=int, default=512, help="largest batch that goes without gradient cache")
+    parser.add_argument("--plain_limit", type=int, default=512, help="largest batch that goes without gradient cache")
     parser.add_argument("--chunk", type=int, default=1024, help="texts in a chunk of the gradient cache")
-    parser.add_argument("--trainer-shape", choices=SHAPES, default="base")
-    parser.add_argument("--trainer-batches", type=int, nargs="+", default=[64, 512])
+    parser.add_argument("--trainer_shape", choices=SHAPES, default="base")
+    parser.add_argument("--trainer_batches", type=int, nargs="+", default=[64, 512])
     parser.add_argument("--steps", type=int, default=5, help="training steps of one measurement")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--peak-sizes", type=int, nargs="+", default=[4096, 8192, 16384], help="of the matrix products")
+    parser.add_argument("--peak_sizes", type=int, nargs="+", default=[4096, 8192, 16384], help="of the matrix products")
     parser.add_argument("--tiny", action="store_true", help="sizes that a CPU does in a minute")
     parser.add_argument("--output", help="where the JSON goes")
     options = parser.parse_args(argv)

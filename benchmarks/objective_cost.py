@@ -30,7 +30,7 @@ OBJECTIVES = {
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_run_options(parser)
-    parser.add_argument("--triplet-min-tokens", type=int, default=25, help="shorter sentences get no triplet")
+    parser.add_argument("--triplet_min_tokens", type=int, default=25, help="shorter sentences get no triplet")
     parser.add_argument("--repeats", type=int, default=5)
     options = parser.parse_args(argv)
     sentences = read_sentences(options.text, options.batch * (options.steps + 1))

@@ -47,7 +47,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--vocabulary", type=int, default=16_000, help="words and pieces of words")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
-    parser.add_argument("--max_length", type=int, default=64, help="tokens a sentence is cut to")
+    parser.add_argument("--max_length", type=int, default=64, help="tokens that a sentence is cut to")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--bf16", action="store_true")

@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add_run_options(parser)
     parser.add_argument("--triplets", action="store_true", help="with the triplet objective")
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--peak-sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="of the matrix products")
+    parser.add_argument("--peak_sizes", type=int, nargs="+", default=[1024, 2048, 4096], help="of the matrix products")
     options = parser.parse_args(argv)
     settings = {"triplet_weight": 0.1 if options.triplets else 0.0}
     sentences = read_sentences(options.text, options.batch * (options.steps + 1))

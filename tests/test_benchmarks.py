@@ -85,7 +85,7 @@ def test_tables_are_those_of_the_recorded_results():
 def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text, monkeypatch):
     report = report_of(
         "step_profile", "--text", text, "--model", "tiny", "--batch", "4", "--steps", "2", "--repeats", "3",
-        "--peak-sizes", "64",
+        "--peak_sizes", "64",
     )  # fmt: skip
     assert report["tokens_per_step"] == {
         "real": 2 * 4 * TOKENS, "computed": 2 * 4 * TOKENS, "squares": 2 * 4 * TOKENS**2, "padding": 0,
@@ -106,7 +106,7 @@ def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text, monk
 
 def test_objective_cost_sets_extra_time_against_extra_tokens(report_of, text, monkeypatch):
     report = report_of(
-        "objective_cost", "--text", text, "--model", "tiny", "--batch", "4", "--triplet-min-tokens", "5",
+        "objective_cost", "--text", text, "--model", "tiny", "--batch", "4", "--triplet_min_tokens", "5",
         "--steps", "1", "--repeats", "2",
     )  # fmt: skip
     tokens = {name: counted["real"] for name, counted in report["tokens_per_step"].items()}

@@ -3,7 +3,7 @@
 Why these libraries:
 
 - Markdown: markdown-it-py reads CommonMark to the letter, and rich brings it along already.
-- HTML: selectolax (an extra) is a C parser of less than 3 MB that mends broken pages as browsers do. trafilatura
+- HTML: selectolax (an extra) is a C parser of less than 3 MB that repairs broken pages as browsers do. trafilatura
   guesses better where a page's text ends and its menus begin, but it brings a dozen packages, and guesses: what lies
   outside of `<main>` or `<article>`, and navigation, is left out here.
 - reStructuredText: docutils (an extra) is its definition.

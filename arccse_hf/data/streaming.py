@@ -38,7 +38,7 @@ class TextStream(IterableDataset):
     A row is `anchor` [, `positive` [, `negative`]] and `epoch`: how often the text had been read before. Each epoch has
     an order of its own. Its rows are dealt out over the readers (all processes, and their dataloader workers), whole
     files where their number is a multiple of the readers', else row by row, where each reads all and keeps its part:
-    every row is seen exactly once an epoch, and no process runs out of rows before another.
+    every row is seen exactly once per epoch, and no process runs out of rows before another.
 
     A row is a duplicate where its reader kept an equal one among its last `shuffle_buffer` rows of this epoch. To find
     them all would take memory that grows with the text.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -38,7 +39,7 @@ class BaseModules:
     pooling_name: str
     dense: dict[str, Tensor] | None = None
     unknown: tuple[str, ...] = ()
-    settings: dict[str, object] = field(default_factory=dict)
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 def read_base_modules(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> BaseModules | None:

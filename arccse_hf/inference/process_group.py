@@ -20,7 +20,7 @@ def process_state(timeout: timedelta | None = None) -> PartialState:
     Left to itself PartialState takes several processes on a machine without an accelerator for as many single ones.
 
     Args:
-        timeout: How long a process waits for the others where they meet; the first call settles it. None: minutes.
+        timeout: How long a process waits for the others where they meet; the first call decides it. None: minutes.
     """
     use_cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     return PartialState(cpu=use_cpu, **({} if timeout is None else {"timeout": timeout}))

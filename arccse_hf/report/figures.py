@@ -1,4 +1,4 @@
-"""The pictures of the report: each drawn for a light and a dark page, with one colour a run throughout."""
+"""The pictures of the report: each drawn for a light and a dark page, with one colour per run throughout."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ def _settings(theme: Theme) -> dict[str, object]:
 
 
 def curves(title: str, series: Sequence[tuple[str, Style, Series]], *, percent: bool = False) -> Callable[[Axes], None]:
-    """A value over steps, one line a run."""
+    """A value over steps, one line per run."""
 
     def draw(axes: Axes) -> None:
         for position, (name, style, (steps, values)) in enumerate(series):
@@ -131,7 +131,7 @@ def curves(title: str, series: Sequence[tuple[str, Style, Series]], *, percent: 
 
 
 def plane(series: Sequence[tuple[str, Style, Series]]) -> Callable[[Axes], None]:
-    """Alignment against uniformity: a path a run, from a hollow point, with an arrow to the filled last one."""
+    """Alignment against uniformity: one path per run, from a hollow point, with an arrow to the filled last one."""
 
     def draw(axes: Axes) -> None:
         for name, style, (uniformity, alignment) in series:

@@ -67,7 +67,7 @@ def _add_curve(
 def _geometry(styled: Sequence[tuple[Run, Style]]) -> Section:
     section = Section(
         "Alignment and uniformity",
-        "A path a run, from the hollow point through every evaluation to the filled one; the arrow leads from the "
+        "One path per run, from the hollow point through every evaluation to the filled one; the arrow leads from the "
         "first to the last. Low alignment: similar sentences are close. Low uniformity: sentences fill the sphere "
         "evenly.",
     )

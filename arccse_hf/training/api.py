@@ -8,6 +8,7 @@ from enum import Enum
 from datasets import Dataset
 
 from ..data.training_texts import texts_as_dataset
+from ..options import Settings
 from .config import parse_arguments
 from .script import TrainResult, run
 
@@ -40,13 +41,15 @@ def train(
     """
     given = {"model_name_or_path": model, "output_dir": output_dir, **settings}
     # As text, so that one table checks names, types and choices.
-    settings = {name: _as_text(value) for name, value in given.items() if value is not None}
-    return run(*parse_arguments(settings, texts_given=True), texts=texts_as_dataset(texts))
+    as_text: Settings = {
+        name: [_as_text(item) for item in value] if isinstance(value, list | tuple) else _as_text(value)
+        for name, value in given.items()
+        if value is not None
+    }
+    return run(*parse_arguments(as_text, texts_given=True), texts=texts_as_dataset(texts))
 
 
-def _as_text(value: object) -> str | list[str]:
+def _as_text(value: object) -> str:
     if isinstance(value, Mapping):
         return json.dumps(value)
-    if isinstance(value, list | tuple):
-        return [_as_text(item) for item in value]
     return str(value.value if isinstance(value, Enum) else value)

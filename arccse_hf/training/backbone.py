@@ -1,6 +1,7 @@
 """Opening the encoder that a run starts from, with every check that can be made before training."""
 
 import logging
+from typing import Any
 
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -19,14 +20,14 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
     """The model to train, with the pretrained encoder inside, and its tokenizer.
 
     Raises:
-        UserError: there is no such encoder, it is none, its checkpoint lacks weights, or the tokenizer does not fit.
+        UserError: There is no such encoder, it is none, its checkpoint lacks weights, or the tokenizer does not fit.
     """
     name = f"--model_name_or_path {arguments.model_name_or_path}"
     path = resolve_model_path(arguments.model_name_or_path)
-    loading = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
+    loading: dict[str, Any] = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
     with silence_load_report(), without_zero3_init():
-        base = read_base_modules(path, revision=loading["revision"], trust_remote_code=loading["trust_remote_code"])
-    settings = arguments.head_settings() | (settings_of_base(base, arguments) if base else {})
+        base = read_base_modules(path, **loading)
+    settings: dict[str, Any] = arguments.head_settings() | (settings_of_base(base, arguments) if base else {})
     try:
         with silence_load_report(), without_zero3_init():  # from_backbone makes errors of what the report would say
             model = ArcCSEForContrastiveLearning.from_backbone(
@@ -55,7 +56,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
     return model, tokenizer
 
 
-def settings_of_base(base: BaseModules, arguments: ModelArguments) -> dict[str, object]:
+def settings_of_base(base: BaseModules, arguments: ModelArguments) -> dict[str, Any]:
     """Returns the fields of `ArcCSEConfig` that a sentence-transformers model brings; what the user set goes over them.
 
     Raises:

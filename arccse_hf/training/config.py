@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..command_line import Command, note_new_name
 from ..errors import UserError, one_line
@@ -17,6 +17,8 @@ from .fields import fields_of_dataclasses, load_fields, made_for_installed_trans
 
 if TYPE_CHECKING:
     from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+
+Arguments = TypeVar("Arguments", "ModelArguments", "DataArguments", "ArcCSETrainingArguments")
 
 TEXT_SOURCES = {"train_file", "dataset_name"}
 """They exclude each other, so one that is given later replaces either."""
@@ -74,7 +76,7 @@ def read_values(given: Sequence[str] | Settings, *, texts_given: bool = False) -
 
 
 def build_arguments(
-    values: Mapping[str, object],
+    values: Mapping[str, Any],
 ) -> tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]:
     """Returns the dataclasses with these values of their fields, and their defaults for the others.
 
@@ -83,7 +85,7 @@ def build_arguments(
     """
     from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 
-    def build(arguments: type) -> object:
+    def build(arguments: type[Arguments]) -> Arguments:
         names = {item.name for item in dataclasses.fields(arguments)}
         return arguments(**{name: value for name, value in values.items() if name in names})
 
@@ -133,9 +135,9 @@ def _read_command_line(argv: Sequence[str], fields: Sequence[Option]) -> Setting
     recipe = given.pop("recipe", None)
     for name, value in given.items():
         last = value[-1] if isinstance(value, list) else value
-        if last.endswith((".yaml", ".yml")):
+        if isinstance(last, str) and last.endswith((".yaml", ".yml")):
             raise UserError(f"--{name} {last}: a recipe must come first: arccse train {last} --{name} ...")
-    if recipe is None:
+    if not isinstance(recipe, str):
         given.setdefault("output_dir", f"runs/{_last_part(given.get('model_name_or_path', 'arccse'))}")
         return given
     try:

@@ -38,10 +38,10 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
     weights may be sharded over them; the main one writes.
 
     Args:
-        trainer: before `train` or after it.
-        rows: what it trains on.
-        suite: its `eval_suite`, if it has one.
-        path: the file to write.
+        trainer: Before `train` or after it.
+        rows: What it trains on.
+        suite: Its `eval_suite`, if it has one.
+        path: The file to write.
     """
     if is_deepspeed_zero3_enabled() and trainer.deepspeed is None:
         logger.warning(f"No {Path(path).name}: DeepSpeed ZeRO-3 gathers its weights in training only.")
@@ -50,7 +50,7 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
     modes = [(module, module.training) for module in model.modules()]
     try:
         with torch.no_grad(), trainer.compute_loss_context_manager(), _seeded(model.device):
-            sample = _training_cosines(trainer, rows)
+            sample: dict[str, object] = {**_training_cosines(trainer, rows)}
             task = next((task for task in suite.tasks if isinstance(task, STSTask)), None) if suite else None
             if task is not None:
                 sample["sts"] = _sts_cosines(trainer, task)

@@ -207,6 +207,7 @@ class FaultTolerantTrainer(Trainer):
             self._stop()
 
     def training_step(self, *args, **kwargs) -> Tensor:
+        """Returns the loss of a step; one that is not finite counts in the log as the step before it."""
         loss = super().training_step(*args, **kwargs)
         self._step_loss = self._step_loss + loss
         # The log's mean counts a batch that is left out with the loss of the batch before.
@@ -272,6 +273,7 @@ class FaultTolerantTrainer(Trainer):
         raise TrainingStopped(128 + self._stop_signal)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs a line, with the number of skipped steps where there are some."""
         if "loss" in logs and self.skipped_steps:
             logs["skipped_steps"] = self.skipped_steps
         if self.state.global_step == getattr(self, "_initial_global_step", -1):

@@ -4,9 +4,14 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from multiprocessing.sharedctypes import RawValue
+from types import FrameType
+from typing import Any
 
 _INSISTS = 2.0
+
+_Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None  # as `signal` has it
 
 
 class TrainingStopped(SystemExit):
@@ -29,7 +34,7 @@ class StopSignals:
         self._process = os.getpid()
         self._over = RawValue("b", 0)  # shared with the workers
         self._first_time = 0.0
-        self._before: dict[int, object] = {}
+        self._before: dict[int, _Handler] = {}
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():  # Python sets handlers in no other

@@ -1,4 +1,4 @@
-"""Text that is read while training goes on: each row once an epoch, on whichever reader; the same after a resume."""
+"""Text that is read while training goes on: each row once per epoch, on whichever reader; the same after a resume."""
 
 import gzip
 import itertools

@@ -52,7 +52,7 @@ class TestGoingOn:
         environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
         done = subprocess.run([*command, "--shard_rows", "10"], env=environment, capture_output=True, timeout=240)
         assert done.returncode == -9, done.stderr
-        # Two windows a shard: it died in the second half of the second one.
+        # Two windows per shard: it died in the second half of the second one.
         names = sorted(contents())
         assert len(names) == 2 and names[1] == "x.txt-00000.parquet" and names[0].startswith(".x.txt-00001.parquet.")
 

@@ -207,7 +207,7 @@ def test_a_resumed_run_ends_as_if_it_had_never_stopped(tmp_path, rows, tokenizer
         "save_strategy": "steps", "save_steps": 4, "save_total_limit": None, "seed": 7,
     }  # fmt: skip
     whole = make_trainer(tmp_path / "whole", rows.select(range(26)), tokenizer, **settings)
-    whole.train()  # 6 batches an epoch: the checkpoint lies inside one
+    whole.train()  # 6 batches per epoch: the checkpoint lies inside one
     resumed = make_trainer(tmp_path / "resumed", rows.select(range(26)), tokenizer, **settings)
     resumed.train(resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-4"))
     expected = whole.model.state_dict()

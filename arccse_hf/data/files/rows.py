@@ -114,7 +114,7 @@ class RowFile(ABC):
         for name, column in zip(columns, zip(*values, strict=True), strict=True):
             try:
                 array = pa.array(column, pa.string())
-            except (pa.ArrowException, TypeError, UnicodeEncodeError):  # Some value is no text, or must be mended.
+            except (pa.ArrowException, TypeError, UnicodeEncodeError):  # Some value is no text, or must be repaired.
                 checked = [self.text(value, number, name) for value, number in zip(column, numbers, strict=True)]
                 array = pa.array(checked, pa.string())
             arrays.append(array)
