@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -18,6 +18,9 @@ from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig
 from .field_rules import check_rules
 from .unsupported import refuse_unsupported
+
+Pooling = Literal["cls", "mean", "mean_first_last", "mean_top2"]
+Projection = Literal["none", "mlp", "mlp_train_only"]
 
 HEAD_SETTINGS = tuple(
     "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap".split()
@@ -43,12 +46,12 @@ class ModelArguments:
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
     )
-    pooling: Literal["cls", "mean", "mean_first_last", "mean_top2"] | None = field(
+    pooling: Pooling | None = field(
         default=None,
         metadata={"help": "How token states become a sentence embedding. By default as the encoder itself, else cls."},
     )
-    projection: Literal["none", "mlp", "mlp_train_only"] | None = field(
-        default=ArcCSEConfig.projection,
+    projection: Projection | None = field(
+        default=cast("Projection | None", ArcCSEConfig.projection),
         metadata={
             "help": "SimCSE's MLP on the pooled vector. By default as the encoder itself; where it says nothing of a "
             "pooling, mlp_train_only for cls and none otherwise."
@@ -387,11 +390,13 @@ class ArcCSETrainingArguments(TrainingArguments):
         if self.save_strategy == SaveStrategy.NO:
             self.load_best_model_at_end = False
         if self.load_best_model_at_end and self.save_strategy != SaveStrategy.BEST:
-            saves, measures = (self.save_strategy, self.save_steps), (self.eval_strategy, self.eval_steps)
-            by_steps = self.eval_strategy == IntervalStrategy.STEPS
-            if saves[0] != measures[0] or (by_steps and saves[1] % measures[1]):
+            save_strategy, eval_strategy = SaveStrategy(self.save_strategy), IntervalStrategy(self.eval_strategy)
+            eval_steps = self.logging_steps if self.eval_steps is None else self.eval_steps  # as Trainer has it
+            save_steps = eval_steps if self.save_steps is None else self.save_steps
+            by_steps = eval_strategy == IntervalStrategy.STEPS
+            if save_strategy != eval_strategy or (by_steps and save_steps % eval_steps):
                 raise UserError(
-                    f"--save_strategy {saves[0].value} --save_steps {saves[1]:g}: the best checkpoint can only be kept "
-                    f"where it is measured, --eval_strategy {measures[0].value} --eval_steps {measures[1]:g}; make the "
-                    "one a multiple of the other, or --load_best_model_at_end False"
+                    f"--save_strategy {save_strategy.value} --save_steps {save_steps:g}: the best checkpoint can only "
+                    f"be kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; "
+                    "make the one a multiple of the other, or --load_best_model_at_end False"
                 )

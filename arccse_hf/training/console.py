@@ -152,7 +152,8 @@ def header(
     """Returns what a run is, in a few words each: encoder, rows, batch, steps, device, precision, objective."""
     words = []
     if model is not None:
-        name = getattr(model.config.backbone_config, "_name_or_path", "") or model.config.backbone_config.model_type
+        config = model.base_model.encoder.config
+        name = getattr(config, "_name_or_path", "") or config.model_type
         # The last two parts: "model" alone, as some packages call the folder, says nothing.
         words.append(f"{'/'.join(name.rstrip('/').split('/')[-2:])} ({model.config.pooling})")
     words.append("a stream of rows" if rows is None else f"{rows:,} rows")

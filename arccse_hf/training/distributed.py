@@ -121,6 +121,7 @@ class EvenlySplitBatchSampler(Sampler[list[int]]):
 
 
 def require_one_gpu(args: ArcCSETrainingArguments) -> None:
+    """Raises UserError where one process sees several GPUs, over which Trainer would spread a batch by itself."""
     if args.n_gpu > 1:
         raise UserError(
             f"one process sees {args.n_gpu} GPUs: start one for each (accelerate launch --multi_gpu "

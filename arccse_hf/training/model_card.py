@@ -9,6 +9,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_from_cache
@@ -98,6 +99,7 @@ def model_card(
     name = args.hub_model_id if args.push_to_hub and args.hub_model_id else Path(args.output_dir).resolve().name
     method = "ArcCSE" if model_args.angular_margin or args.triplet_weight else "SimCSE"
     base = _without_folder(model_args.model_name_or_path.split("#")[0])
+    assert model_args.pooling is not None  # training has decided it
     return ModelCard.from_template(
         _metadata(model_args, data_args, method, name, tasks, after),
         template_path=str(TEMPLATE),
@@ -147,16 +149,17 @@ def _metadata(
     base = model_args.model_name_or_path
     on_hub = not base.startswith("package:") and not Path(base).exists()
     dataset = data_args.dataset_name
-    public = dataset is not None and dataset != "installed-docs" and not Path(dataset).exists()
+    public = [] if dataset in (None, "installed-docs") or Path(str(dataset)).exists() else [str(dataset)]
+    facts: dict[str, Any] = _facts_of_base(base, model_args.model_revision)
     return ModelCardData(
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=["sentence-transformers", "sentence-similarity", "feature-extraction", method.lower()],
         base_model=base if on_hub else None,
-        datasets=[dataset] if public else None,
+        datasets=public or None,
         model_name=name if results else None,
         eval_results=results or None,
-        **_facts_of_base(base, model_args.model_revision),
+        **facts,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any, cast
 
 import torch
 from datasets import Dataset
@@ -34,7 +35,7 @@ from ..run_folder import (
     remove_checkpoints,
     write_json,
 )
-from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments, Pooling, Projection
 from .backbone import load_backbone
 from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
@@ -113,8 +114,12 @@ def run(
             resume = check_start(data_args, args)
             set_seed(args.seed)
             model, tokenizer = load_backbone(model_args)
-            # What was left open is settled now: the card and the settings say what it became.
-            model_args = replace(model_args, pooling=model.config.pooling, projection=model.config.projection)
+            # What was left open is decided now: the card and the settings say what it became.
+            model_args = replace(
+                model_args,
+                pooling=cast(Pooling, model.config.pooling),
+                projection=cast(Projection, model.config.projection),
+            )
             setup = prepare(model, tokenizer, data_args, args, texts)
             args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
             args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
@@ -255,17 +260,20 @@ def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., M
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
-    """Returns a checkpoint's folder, True for the newest one of output_dir, or None; those who are short of a file are
-    named before anything is loaded."""
+    """Returns what `Trainer.train` resumes from: a checkpoint's folder, True for the newest of output_dir, or None.
+
+    Raises:
+        UserError: There is no such checkpoint, or it lacks a file; nothing has been loaded then.
+    """
     given = args.resume_from_checkpoint
     if given is None or given.lower() == "false":
         return None
     newest = given.lower() == "true"
-    checkpoint = on_first_process(lambda: find_checkpoint(args.output_dir)) if newest else Path(given)
-    if not newest and not is_complete(checkpoint):
+    if not newest and not is_complete(Path(given)):
         raise UserError(
             f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no readable trainer_state.json)"
         )
+    checkpoint = on_first_process(lambda: find_checkpoint(args.output_dir)) if newest else Path(given)
     if checkpoint is not None:
         check_checkpoint(checkpoint, checksums=False)
     return newest or given
@@ -285,7 +293,7 @@ def show_results(result: TrainResult) -> None:
     if result.verdict is not None:
         show_verdict(result.verdict, console)
     # Not wrapped, so that it can be copied at any width; no markup, since a folder may be called [red].
-    plain = {"highlight": False, "markup": False, "soft_wrap": True}
+    plain: dict[str, Any] = {"highlight": False, "markup": False, "soft_wrap": True}
     console.print(f"The model is in {output_dir}. To use it:\n", **plain)
     console.print("    from sentence_transformers import SentenceTransformer", **plain)
     console.print(f'    embeddings = SentenceTransformer("{output_dir}").encode(["your text"])\n', **plain)
