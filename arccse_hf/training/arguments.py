@@ -288,7 +288,8 @@ class ArcCSETrainingArguments(TrainingArguments):
         default=True,
         metadata={"help": "Keep the checkpoints, with the optimizer's state, once the model is exported."},
     )
-    output_dir: str | None = field(
+    # None until `TrainingArguments.__post_init__` has filled it in, and a folder for everyone who reads it.
+    output_dir: str = field(  # type: ignore[assignment]
         default=None, metadata={"help": "Folder of the model. By default runs/NAME, of the recipe or the encoder."}
     )
     overwrite_output_dir: bool = field(

@@ -138,7 +138,7 @@ def _read_command_line(argv: Sequence[str], fields: Sequence[Option]) -> Setting
         if isinstance(last, str) and last.endswith((".yaml", ".yml")):
             raise UserError(f"--{name} {last}: a recipe must come first: arccse train {last} --{name} ...")
     if not isinstance(recipe, str):
-        given.setdefault("output_dir", f"runs/{_last_part(given.get('model_name_or_path', 'arccse'))}")
+        given.setdefault("output_dir", f"runs/{_last_part(str(given.get('model_name_or_path', 'arccse')))}")
         return given
     try:
         path = find_recipe(recipe)
