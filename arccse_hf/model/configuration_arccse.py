@@ -2,12 +2,16 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 from transformers import AutoConfig
 from transformers.configuration_utils import PreTrainedConfig, SubConfigSpec
 
-POOLINGS = ("cls", "mean", "mean_first_last", "mean_top2")
-PROJECTIONS = ("none", "mlp", "mlp_train_only")
+Pooling = Literal["cls", "mean", "mean_first_last", "mean_top2"]
+Projection = Literal["none", "mlp", "mlp_train_only"]
+
+POOLINGS: tuple[str, ...] = get_args(Pooling)
+PROJECTIONS: tuple[str, ...] = get_args(Projection)
 
 
 class ArcCSEConfig(PreTrainedConfig):

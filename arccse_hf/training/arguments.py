@@ -15,12 +15,9 @@ from ..data.collator import TRIPLET_MIN_TOKENS
 from ..data.pair_dataset import CropUnit
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
-from ..model.configuration_arccse import ArcCSEConfig
+from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection
 from .field_rules import check_rules
 from .unsupported import refuse_unsupported
-
-Pooling = Literal["cls", "mean", "mean_first_last", "mean_top2"]
-Projection = Literal["none", "mlp", "mlp_train_only"]
 
 HEAD_SETTINGS = tuple(
     "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap".split()
@@ -394,8 +391,7 @@ class ArcCSETrainingArguments(TrainingArguments):
             save_strategy, eval_strategy = SaveStrategy(self.save_strategy), IntervalStrategy(self.eval_strategy)
             eval_steps = self.logging_steps if self.eval_steps is None else self.eval_steps  # as Trainer has it
             save_steps = eval_steps if self.save_steps is None else self.save_steps
-            by_steps = eval_strategy == IntervalStrategy.STEPS
-            if save_strategy != eval_strategy or (by_steps and save_steps % eval_steps):
+            if save_strategy != eval_strategy or (eval_strategy == IntervalStrategy.STEPS and save_steps % eval_steps):
                 raise UserError(
                     f"--save_strategy {save_strategy.value} --save_steps {save_steps:g}: the best checkpoint can only "
                     f"be kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; "

@@ -19,6 +19,7 @@ from ..compat import without_zero3_init
 from ..data.streaming import TextStream
 from ..errors import UserError
 from ..inference.export import export
+from ..model.configuration_arccse import Pooling, Projection
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import (
     COSINES,
@@ -35,7 +36,7 @@ from ..run_folder import (
     remove_checkpoints,
     write_json,
 )
-from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments, Pooling, Projection
+from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .backbone import load_backbone
 from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
