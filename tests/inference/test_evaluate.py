@@ -19,7 +19,7 @@ from arccse_hf.errors import UserError
 from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
 from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
-from arccse_hf.evaluation.tables import difference_grid, score_grids, to_markdown, write_report
+from arccse_hf.evaluation.tables import difference_table, score_tables, to_markdown, write_report
 from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import evaluate, run
 from arccse_hf.inference.open import load_encoder
@@ -235,9 +235,9 @@ class TestComparison:
         tasks = [STSTask(n, ScoredPairs(*p, list(rng.uniform(size=20)))) for n, p in zip(names, pairs, strict=True)]
         one, two = two_results(TaskSuite(tasks))
         found = {d.task: d for d in compare([one, two])}
-        (_, grid) = score_grids([one, two], TaskSuite([*tasks, STSTask("stsb_dev", tasks[0].pairs)]))
-        assert grid.header[-3:] == ["SICK-R", "avg", "STS-B dev"]
-        assert grid.rows[0][-2:] == [f"{100 * one.averages['sts_avg_spearman']:.2f}", "-"]
+        (_, table) = score_tables([one, two], TaskSuite([*tasks, STSTask("stsb_dev", tasks[0].pairs)]))
+        assert table.header[-3:] == ["SICK-R", "avg", "STS-B dev"]
+        assert table.rows[0][-2:] == [f"{100 * one.averages['sts_avg_spearman']:.2f}", "-"]
         assert found["sts_avg"].value == pytest.approx(np.mean([found[name].value for name in names]))
         assert found["sts_avg"].high - found["sts_avg"].low < found["sts12"].high - found["sts12"].low
 
@@ -248,11 +248,11 @@ class TestComparison:
         results = [ModelResult("x", "cls"), ModelResult("y", "cls")]
         for result, alignment in zip(results, (0.2, 0.1), strict=True):
             result.scores["geometry"] = {"alignment": alignment, "uniformity": -2.0, "mean_cosine": math.nan}
-        grid = score_grids(results, suite)[1]
-        assert grid.header == ["model", "alignment", "uniformity", "mean cosine"]
-        assert grid.rows == [["x", "0.200", "-2.000", "NaN"], ["y", "0.100", "-2.000", "NaN"]]
-        assert grid.bold == {(1, 1), (0, 2), (1, 2)}
-        assert "| y | **0.100** | **-2.000** | NaN |" in to_markdown([grid])
+        table = score_tables(results, suite)[1]
+        assert table.header == ["model", "alignment", "uniformity", "mean cosine"]
+        assert table.rows == [["x", "0.200", "-2.000", "NaN"], ["y", "0.100", "-2.000", "NaN"]]
+        assert table.bold == {(1, 1), (0, 2), (1, 2)}
+        assert "| y | **0.100** | **-2.000** | NaN |" in to_markdown([table])
 
     def test_names_are_as_short_as_they_can_be_told_apart(self):
         assert short_names(["/runs/out/a/", "b"], parts=2) == ["out/a", "b"]
@@ -262,8 +262,8 @@ class TestComparison:
         results = two_results(suite)
         results[0].scores["stsb_dev"]["pearson"] = math.nan
         differences = compare(results)
-        grids = [*score_grids(results, suite), difference_grid(differences, results)]
-        write_report(tmp_path / "report", results, differences, grids, {"data": None})
+        tables = [*score_tables(results, suite), difference_table(differences, results)]
+        write_report(tmp_path / "report", results, differences, tables, {"data": None})
         content = json.loads((tmp_path / "report" / "evaluation.json").read_text())
         assert content["models"][0]["scores"]["stsb_dev"]["pearson"] is None
         assert content["models"][1]["scores"]["stsb_dev"]["spearman"] == results[1].scores["stsb_dev"]["spearman"]
