@@ -21,7 +21,7 @@ from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences,
 from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
 from arccse_hf.evaluation.tables import difference_table, score_tables, to_markdown, write_report
 from arccse_hf.inference.embed import embed
-from arccse_hf.inference.evaluate import evaluate, run
+from arccse_hf.inference.evaluate import evaluate, evaluate_and_print
 from arccse_hf.inference.open import load_encoder
 from arccse_hf.run_folder import short_names
 
@@ -283,7 +283,7 @@ class TestCommand:
         monkeypatch.setattr(
             SentenceTransformer, "encode", lambda self, s, **kwargs: seen.extend(s) or encode(self, s, **kwargs)
         )
-        assert run([plain], ["sts", "geometry"], data=own_pairs) == 0
+        assert evaluate_and_print([plain], ["sts", "geometry"], data=own_pairs) == 0
         rows = list(csv.DictReader(Path(own_pairs).read_text().splitlines()))
         assert sorted(seen) == sorted({row[c] for row in rows for c in ("sentence1", "sentence2")})
         printed = capsys.readouterr().out
@@ -306,7 +306,12 @@ class TestCommand:
             evaluate(str(tmp_path / "nowhere"), "sts", data=own_pairs)
 
     def test_two_models_and_a_report(self, plain, st_folder, own_pairs, tmp_path, capsys):
-        assert run([plain, st_folder], ["sts"], data=own_pairs, output=tmp_path / "report", max_seq_length=4) == 0
+        assert (
+            evaluate_and_print(
+                [plain, st_folder], ["sts"], data=own_pairs, output=tmp_path / "report", max_seq_length=4
+            )
+            == 0
+        )
         printed = capsys.readouterr().out
         assert "sentences were cut to 4 tokens" in printed
         assert "95 % interval" in printed
@@ -315,27 +320,27 @@ class TestCommand:
         assert content["models"][0]["truncated"] > 0
 
     def test_a_model_that_fails_does_not_lose_the_others(self, plain, own_pairs, tmp_path, capsys):
-        assert run([str(tmp_path / "nowhere"), plain], ["sts"], data=own_pairs) == 2
+        assert evaluate_and_print([str(tmp_path / "nowhere"), plain], ["sts"], data=own_pairs) == 2
         captured = capsys.readouterr()
         assert "nowhere" in captured.err and "mean (default)" in captured.out
 
     def test_a_failing_task_is_reported_by_the_exit_status(self, plain, own_pairs, monkeypatch, capsys):
         monkeypatch.setattr("arccse_hf.evaluation.geometry.GeometryTask.score_with_samples", Failing.score_with_samples)
-        assert run([plain], ["sts", "geometry"], data=own_pairs) == 1
+        assert evaluate_and_print([plain], ["sts", "geometry"], data=own_pairs) == 1
         printed = capsys.readouterr().out
         assert "geometry failed: RuntimeError: no luck" in printed and "Spearman" in printed
 
     def test_an_output_that_cannot_be_written_is_refused_before_the_work(self, plain, own_pairs):
         with pytest.raises(UserError, match=r"--output_dir .*own.csv: cannot be written"):
-            run([plain], ["sts"], data=own_pairs, output=Path(own_pairs))
+            evaluate_and_print([plain], ["sts"], data=own_pairs, output=Path(own_pairs))
 
     def test_mteb_is_an_extra(self, plain, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
         with pytest.raises(UserError, match=r"pip install 'arccse_hf\[mteb\]'"):
-            run([plain], ["mteb:STS12"])
+            evaluate_and_print([plain], ["mteb:STS12"])
 
     def test_two_processes_give_the_numbers_of_one(self, plain, own_pairs, tmp_path):
-        assert run([plain], ["sts", "geometry"], data=own_pairs, output=tmp_path / "one") == 0
+        assert evaluate_and_print([plain], ["sts", "geometry"], data=own_pairs, output=tmp_path / "one") == 0
         launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
         launcher += [
             "--num_machines",
