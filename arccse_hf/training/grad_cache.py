@@ -1,5 +1,6 @@
-"""Contrastive batches of any size in the memory of a chunk (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch
-Size under Memory Limited Setup", RepL4NLP 2021).
+"""Contrastive batches of any size in the memory of a chunk.
+
+From Gao et al., "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup" (RepL4NLP 2021).
 
 (1) The texts are embedded in chunks, without a graph. (2) The loss of all embeddings gives the gradient of each.
 (3) Every chunk is embedded once more, with a graph and the dropout masks that it had, and takes the gradient of its

@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, set_seed
+from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
@@ -63,6 +63,8 @@ class ArcCSETrainer(FaultTolerantTrainer):
         >>> trainer.train()
     """
 
+    control: TrainerControl
+
     def __init__(
         self,
         model: ArcCSEForContrastiveLearning | str | None = None,
@@ -79,6 +81,8 @@ class ArcCSETrainer(FaultTolerantTrainer):
         require_one_gpu(args)
         model, processing_class = _open(model, processing_class, args.seed)
         if args.train_last_layers is not None:
+            if model is None:
+                raise UserError("--train_last_layers: does not go with model_init; let that freeze its layers")
             train_last_layers(model, args.train_last_layers)
         suite = choose_suite(eval_dataset, eval_suite)
         args.resolve_eval_settings(suite.metric_names() if suite else [], greater_is_better)
@@ -186,6 +190,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
     def training_step(
         self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
+        """Returns the loss of a batch, whose gradient the weights then have; see `compute_loss`."""
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self._grad_cache is not None:
             # The gradient that it takes on is already that of the scaled loss, divided by the accumulation steps.
@@ -212,6 +217,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
         return self.model.losses(**embeddings, gather_keys=self._gather_keys, left_out=left_out)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Logs a line; one of training gets the means of the objective's parts since the line before."""
         if "loss" in logs:  # a line of training, not of evaluation
             logs.update(self._objective_log.means())
         super().log(logs, start_time)
@@ -249,6 +255,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
             self._console.close()
 
     def end(self) -> None:
+        """Ends the process group in order; all processes must call."""
         # Threads of gloo may hold tensors of the last collective: where its group is destroyed meanwhile, both can wait
         # for ever. They are done with them when all processes have met once more.
         self.accelerator.wait_for_everyone()
@@ -303,6 +310,7 @@ class ArcCSETrainer(FaultTolerantTrainer):
             return embed(self._encoder, texts, batch_size=self.args.eval_batch_size, after_batch=after_batch)
 
     def floating_point_ops(self, inputs: dict[str, dict[str, Tensor]]) -> int:
+        """Estimates the operations of a step: 6 per token and weight, as `transformers` does for other models."""
         tokens = sum(batch["input_ids"].numel() for batch in inputs.values())
         return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
 
@@ -314,19 +322,22 @@ class ArcCSETrainer(FaultTolerantTrainer):
 
 
 class SeedPerProcessCallback(TrainerCallback):
-    """Trainer seeds all processes alike, and then the same rows of their batches would get the same dropout masks. Only
-    here, because the order of the rows, which they must agree on, is settled by then."""
+    """Gives each process its own dropout masks; Trainer seeds all alike, and row i would have one mask everywhere."""
 
     def on_train_begin(self, args, state, control, **kwargs):
+        """Seeds anew, after the samplers: processes must agree on the order of rows, and not on dropout."""
         if args.process_index > 0:
             torch.manual_seed(args.seed + args.process_index)
 
 
 class SetCollatorEpochCallback(TrainerCallback):
+    """Tells the collator which epoch it is, so that every epoch draws new spans and a resumed run the same ones."""
+
     def __init__(self, collator: ArcCSECollator):
         self.collator = collator
 
     def on_epoch_begin(self, args, state, control, **kwargs):
+        """Sets the epoch, counted from 0; a resumed run starts within one."""
         self.collator.set_epoch(int(state.epoch or 0))
 
 

@@ -6,7 +6,9 @@ from backbones import BACKBONES
 from tiny import batch, make_trainer, tiny_model, trainable
 
 from arccse_hf.errors import UserError
+from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.frozen_layers import train_last_layers
+from arccse_hf.training.trainer import ArcCSETrainer
 
 
 @pytest.mark.parametrize("family", sorted(set(BACKBONES) - {"albert"}))
@@ -30,6 +32,12 @@ def test_only_the_last_layers_and_the_projection_get_a_gradient(family):
     assert names == expected
     assert names.isdisjoint(frozen)
     assert has_graph == {0: {False}, 1: {True}, 2: {True}}
+
+
+def test_what_model_init_makes_is_not_frozen_behind_its_back(tokenizer, tmp_path):
+    args = ArcCSETrainingArguments(output_dir=str(tmp_path), train_last_layers=1, use_cpu=True)
+    with pytest.raises(UserError, match="--train_last_layers: does not go with model_init"):
+        ArcCSETrainer(args=args, model_init=tiny_model, processing_class=tokenizer, train_dataset=["a dog", "a cat"])
 
 
 def test_the_optimizer_holds_no_state_of_frozen_weights(tmp_path, tokenizer, sentences):
