@@ -98,6 +98,8 @@ CLUSTER = Command(
     ),
 )
 
+PAIR_KINDS = ("auto", "title", "adjacent", "crops", "dropout")
+
 INFO = Command(
     name="info",
     help="Tell what is in a file of text, in a model's folder, or what a run was and how to go on with it.",
@@ -107,6 +109,8 @@ INFO = Command(
         Option("model", metavar="MODEL", help="Of a file: the encoder whose tokenizer and length are looked at."),
         Option("text_column", metavar="NAME", help="Of a file: the column of the texts; as train chooses by default."),
         MAX_SEQ_LENGTH,
+        Option("pairs", choices=PAIR_KINDS, metavar="KIND", help="Of documents: the pairs that train would make."),
+        Option("show", "int", default=3, interval="[0, 1000000]", help="How many of these pairs to print."),
         _JSON,
     ),
 )
@@ -166,7 +170,7 @@ def info(argv: Sequence[str]) -> int:
     values = INFO.read(INFO.parse(argv))
     from .inference.info import run
 
-    given = {name: values[name] for name in ("model", "text_column", "max_seq_length")}
+    given = {name: values[name] for name in ("model", "text_column", "max_seq_length", "pairs", "show")}
     return run(values["what"], as_json=bool(values["json"]), **given)
 
 

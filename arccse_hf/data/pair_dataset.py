@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Sequence
-from typing import Literal
 
 import datasets
 import numpy as np
@@ -15,10 +14,8 @@ from transformers import PreTrainedTokenizerBase, TrainingArguments
 
 from .dataloaders import loader_options, prepare_share
 from .distinct_batches import DistinctDocumentBatchSampler
-from .pairs import PairRow
+from .pairs import CropUnit, PairRow, draw_texts
 from .tokenization import check_length
-
-CropUnit = Literal["sentences", "tokens"]
 
 TOKEN_CROP_SHARES = (0.05, 0.5)
 """The shortest and the longest crop, as a share of its window's tokens (Contriever's)."""
@@ -107,14 +104,8 @@ class PairDataset(Dataset):
 
     def draw_texts(self, index: int, rng: np.random.Generator | None = None) -> tuple[str, str]:
         """The two texts of a row, before what happens to their tokens: for crops of tokens the whole window, twice."""
-        row = self.rows[index]
-        if row.kind != "crops":
-            return row.texts[0], row.texts[-1]
-        if self.crop_unit == "tokens":
-            window = " ".join(row.texts)
-            return window, window
         rng = rng or np.random.default_rng((self.seed, self.epoch, index))
-        return _sentence_crop(row.texts, rng), _sentence_crop(row.texts, rng)
+        return draw_texts(self.rows[index], rng, self.crop_unit)
 
     def _finish(self, token_ids: list[int], kind: str, rng: np.random.Generator) -> list[int]:
         content = [position for position, token in enumerate(token_ids) if token not in self._special]
@@ -154,10 +145,3 @@ class PairDataset(Dataset):
         sampler = self.batch_sampler(batch_size, args)
         loader = DataLoader(self, batch_sampler=sampler, collate_fn=collate, **loader_options(args))
         return prepare_share(loader, args, device)
-
-
-def _sentence_crop(sentences: Sequence[str], rng: np.random.Generator) -> str:
-    """One or two sentences that follow each other."""
-    length = int(rng.integers(1, 3))
-    start = int(rng.integers(len(sentences) - length + 1))
-    return " ".join(sentences[start : start + length])

@@ -16,6 +16,7 @@ from .documents import Document, Section
 from .sentences import split_sentences
 
 PairKind = Literal["dropout", "crops", "title", "adjacent", "mixed", "auto"]
+CropUnit = Literal["sentences", "tokens"]
 SINGLE_KINDS = ("title", "adjacent", "crops", "dropout")
 QUERY_KINDS = ("title", "heading", "first_sentence")
 """What can stand for a text, the most like what a user types first."""
@@ -177,6 +178,26 @@ def opening(section: Section) -> str:
         if len(text) >= OPENING_CHARS:
             break
     return text
+
+
+def draw_texts(row: PairRow, rng: np.random.Generator, crop_unit: CropUnit = "sentences") -> tuple[str, str]:
+    """Returns the two texts of a row, before what happens to their tokens.
+
+    Crops of tokens are made later: both texts are the whole window.
+    """
+    if row.kind != "crops":
+        return row.texts[0], row.texts[-1]
+    if crop_unit == "tokens":
+        window = " ".join(row.texts)
+        return window, window
+    return _sentence_crop(row.texts, rng), _sentence_crop(row.texts, rng)
+
+
+def _sentence_crop(sentences: Sequence[str], rng: np.random.Generator) -> str:
+    """One or two sentences that follow each other."""
+    length = int(rng.integers(1, 3))
+    start = int(rng.integers(len(sentences) - length + 1))
+    return " ".join(sentences[start : start + length])
 
 
 def query_texts(document: Document, kind: str) -> list[tuple[str, str]]:

@@ -12,9 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..data.columns import choose_columns, require_text
+from ..data.documents import read_documents
 from ..data.files import RowFile, expand_files, file_kind, open_file
 from ..data.files.find import KINDS
+from ..data.pairs import PairKind, draw_texts, make_pairs
 from ..errors import UserError, one_line
 from ..run_folder import (
     MODULES,
@@ -42,6 +46,8 @@ def run(
     model: str | None = None,
     text_column: str | None = None,
     max_seq_length: int | None = None,
+    pairs: PairKind | None = None,
+    show: int = 3,
     as_json: bool = False,
 ) -> int:
     """Prints the facts about a file, a model or a run, and returns the exit status 0.
@@ -51,13 +57,17 @@ def run(
         model: Of a file: the encoder that would read it.
         text_column: Of a file: the column of the texts; None: as `arccse train` chooses.
         max_seq_length: Of a file: tokens that a text is cut to; None: the encoder's limit.
+        pairs: Of documents: the kind of pairs that `arccse train --pairs` would make of them.
+        show: How many of these pairs to print.
         as_json: Whether to print a JSON object.
 
     Raises:
         UserError: There is nothing of this name, or it cannot be read.
     """
     path = Path(what).expanduser()
-    if not path.is_dir() and not what.startswith("package:") and file_kind(what) in KINDS:
+    if pairs is not None:
+        facts = pair_facts(what, pairs, show, text_column)
+    elif not path.is_dir() and not what.startswith("package:") and file_kind(what) in KINDS:
         facts = file_facts(what, model, text_column, max_seq_length)
     else:
         if model or text_column or max_seq_length:
@@ -95,6 +105,22 @@ def file_facts(
         return facts | {"hint": "--model MODEL tells how much of the text an encoder would see"}
     columns = [text_column] if text_column else choose_columns(files[0].columns, source=f"{option} {pattern}")
     return facts | {"text": columns} | _health(files, columns, model, max_seq_length)
+
+
+def pair_facts(pattern: str, kind: PairKind, show: int, text_column: str | None = None) -> Facts:
+    """Returns what became of documents, the pairs that they give, and the first pair of as many of them.
+
+    Raises:
+        UserError: There are no documents, or they have no such pairs.
+    """
+    documents, counts = read_documents([pattern], text_column=text_column, option="FILE")
+    rows, made = make_pairs(documents, kind)
+    first = list({row.document: row for row in reversed(rows)}.values())[::-1][:show]
+    texts = [draw_texts(row, np.random.default_rng(row.document)) for row in first]
+    lines = [
+        f"{name}: {one_line(text)}" for pair in texts for name, text in zip(("anchor", "positive"), pair, strict=True)
+    ]
+    return {"documents": str(counts), "pairs": str(made), "examples": lines}
 
 
 def model_facts(folder: Path) -> Facts:

@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collator import TRIPLET_MIN_TOKENS
-from ..data.pair_dataset import CropUnit
+from ..data.pairs import CropUnit
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection

@@ -121,3 +121,28 @@ assert not {{"torch", "transformers", "datasets"}} & sys.modules.keys()
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_documents_show_the_pairs_that_training_would_make(tmp_path, capsys):
+    for number in range(3):
+        (tmp_path / f"{number}.md").write_text(
+            f"# Title {number}\n\nThe first sentence {number}. And the next {number}.\n"
+        )
+    found = facts(capsys, tmp_path, "--pairs", "title", "--show", "2")
+    assert found["pairs"].startswith("3 pairs (3 title) from 3 of 3 documents")
+    assert found["examples"] == [
+        "anchor: Title 0",
+        "positive: The first sentence 0. And the next 0.",
+        "anchor: Title 1",
+        "positive: The first sentence 1. And the next 1.",
+    ]
+    crops = facts(capsys, tmp_path, "--pairs", "crops", "--show", "9")["examples"]
+    assert len(crops) == 6 and all(
+        line.split(": ", 1)[1] in (tmp_path / f"{n // 2}.md").read_text() for n, line in enumerate(crops)
+    )
+
+
+def test_documents_without_such_pairs_say_which_they_have(tmp_path):
+    (tmp_path / "a.md").write_text("# Title\n\nOne sentence only.\n")
+    with pytest.raises(UserError, match="--pairs adjacent: 1 documents have no such pair .*possible are title"):
+        info([str(tmp_path), "--pairs", "adjacent"])
