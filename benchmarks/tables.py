@@ -39,8 +39,10 @@ def read(name: str) -> dict[str, Any]:
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], *names: str) -> str:
-    """Returns a Markdown table, and below it the command and the date of each measurement behind it."""
+    """Returns a Markdown table, and below it the command and the date of each measurement that is named."""
     lines = ["| " + " | ".join(row) + " |" for row in [header, ["---"] * len(header), *rows]]
+    if not names:
+        return "\n".join(lines)
     sources = [f"`{report['command']}`, {report['date']}" for report in map(read, names)]
     return "\n".join([*lines, "", ";\n".join(sources) + "."])
 
@@ -97,12 +99,15 @@ def step_profile() -> str:
 
 def objective_cost() -> str:
     report = read("objective_cost")
-    columns = ("time", "tokens", "extra_time_per_extra_tokens")
-    rows = [
-        [name, *(f"{cost[column]:.2f}" if column in cost else "" for column in columns)]
-        for name, cost in report["over_simcse"].items()
+    columns = ("time", "processor_time", "tokens")
+    rows = [[name, *(f"{cost[column]:.2f}" for column in columns)] for name, cost in report["over_simcse"].items()]
+    against = table(["against SimCSE", "time", "processor time", "tokens"], rows, "objective_cost")
+    names = ["views' forward", "triplets' look", "triplets' forward", "losses", "backward", "optimizer", "rest"]
+    stages = [
+        [name, *(f"{seconds[stage]:.2f}" if stage in seconds else "" for stage in names)]
+        for name, seconds in report["stages"].items()
     ]
-    return table(["against SimCSE", "time", "tokens", "extra time per extra tokens"], rows, "objective_cost")
+    return "\n".join([table(["processor seconds per step", *names], stages), "", against])
 
 
 def scaling() -> str:
