@@ -91,6 +91,7 @@ def text_health(
     tokenizer: PreTrainedTokenizerBase,
     max_seq_length: int,
     *,
+    rows: int | None = None,
     triplet_min_tokens: int | None = None,
     duplicates: int = 0,
     seed: int = 0,
@@ -101,6 +102,7 @@ def text_health(
         texts: One or more rows; all columns are text, and triplets are drawn from the first.
         tokenizer: Of the encoder.
         max_seq_length: Tokens that a text will be cut to, special tokens included.
+        rows: Of the whole text, where `texts` is a sample of it already.
         triplet_min_tokens: Tokens that a triplet needs; None where there are no triplets.
         duplicates: Number of rows that were left out before.
         seed: Of the draw.
@@ -119,7 +121,7 @@ def text_health(
     special = tokenizer.num_special_tokens_to_add()
     kept = np.minimum(lengths, max_seq_length)
     return TextHealth(
-        rows=len(texts),
+        rows=len(texts) if rows is None else rows,
         sampled=size,
         max_seq_length=max_seq_length,
         cut=float((lengths > max_seq_length).mean()),

@@ -17,6 +17,7 @@ from .distinct_batches import DistinctDocumentBatchSampler
 from .pairs import CropUnit, PairRow, draw_texts
 from .tokenization import check_length
 
+SIDES = ("anchor", "positive")
 TOKEN_CROP_SHARES = (0.05, 0.5)
 """The shortest and the longest crop, as a share of its window's tokens (Contriever's)."""
 
@@ -80,11 +81,15 @@ class PairDataset(Dataset):
         """The first `count` rows as they are drawn in this epoch."""
         return datasets.Dataset.from_list(self.__getitems__(range(min(count, len(self)))))
 
-    def texts(self) -> datasets.Dataset:
-        """Returns the texts of all rows, uncut, as they are drawn in this epoch; see `draw_texts`."""
-        pairs = [self.draw_texts(index) for index in range(len(self))]
-        anchors, positives = zip(*pairs, strict=True)
-        return datasets.Dataset.from_dict({"anchor": anchors, "positive": positives})
+    def texts(self, count: int) -> datasets.Dataset:
+        """Returns the texts of up to `count` rows, uncut, as they are drawn in this epoch; see `draw_texts`.
+
+        Rows that become crops of tokens are left out, since they have their texts only as tokens.
+        """
+        places = [index for index, row in enumerate(self.rows) if row.kind != "crops" or self.crop_unit != "tokens"]
+        chosen = [places[place] for place in np.linspace(0, len(places) - 1, min(count, len(places)), dtype=int)]
+        pairs = [self.draw_texts(index) for index in chosen]
+        return datasets.Dataset.from_dict({side: [pair[view] for pair in pairs] for view, side in enumerate(SIDES)})
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -98,7 +103,7 @@ class PairDataset(Dataset):
         texts = [text for pair in pairs for text in pair]
         token_ids = iter(self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"])
         return [
-            {side: self._finish(next(token_ids), self.rows[index].kind, rng) for side in ("anchor", "positive")}
+            {side: self._finish(next(token_ids), self.rows[index].kind, rng) for side in SIDES}
             for index, rng in zip(indices, rngs, strict=True)
         ]
 

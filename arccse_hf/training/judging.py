@@ -11,12 +11,13 @@ from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from ..evaluation import TaskSuite
 from ..evaluation.tables import label
 from ..inference.embed import TrainingEncoder, embed_here
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .rows import input_length
-from .verdict import Verdict, VerdictTasks, judge
+from .verdict import Embed, Verdict, VerdictTasks, judge
 
 logger = logging.getLogger("arccse_hf")
 
@@ -44,6 +45,35 @@ def judge_trained(
     """
     chosen_by = f" and mixtures on {tasks.validation.num_queries:,}" if tasks.validation else ""
     logger.info(f"judging on {tasks.test.num_queries:,} {tasks.queries}{chosen_by}")
+    verdict = judge(model, start, _embedder(model, tokenizer, args), tasks, seed=args.seed)
+    model.cpu()
+    if verdict.keeps_start:
+        verdict.notes.append(f"to try: {advice(data_args, args)}")
+    return verdict
+
+
+def measure_exported(
+    model: ArcCSEForContrastiveLearning,
+    tokenizer: PreTrainedTokenizerBase,
+    suite: TaskSuite,
+    args: ArcCSETrainingArguments,
+) -> dict[str, float]:
+    """Returns the metrics of a model with other weights than those that training measured last, by name.
+
+    Args:
+        model: As it is exported.
+        tokenizer: Its tokenizer.
+        suite: What to measure.
+        args: How it was trained, and the device.
+    """
+    scores = suite.flatten(suite.score(_embedder(model, tokenizer, args)(suite.sentences)))
+    model.cpu()
+    return scores
+
+
+def _embedder(
+    model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase, args: ArcCSETrainingArguments
+) -> Embed:
     model.eval().to(args.device)
     encoder = TrainingEncoder(model, tokenizer, input_length(model, tokenizer, args.max_seq_length))
 
@@ -51,11 +81,7 @@ def judge_trained(
         batch_size = args.per_device_eval_batch_size
         return embed_here(encoder, texts, batch_size=batch_size, after_batch=lambda _: None).cpu().numpy()
 
-    verdict = judge(model, start, embed, tasks, seed=args.seed)
-    model.cpu()
-    if verdict.keeps_start:
-        verdict.notes.append(f"to try: {advice(data_args, args)}")
-    return verdict
+    return embed
 
 
 def advice(data_args: DataArguments, args: ArcCSETrainingArguments) -> str:

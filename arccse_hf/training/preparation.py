@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from ..data.cleaning import CleaningCounts, held_out_texts
-from ..data.health import text_health
+from ..data.health import SAMPLE_ROWS, text_health
 from ..data.pair_dataset import PairDataset
 from ..data.pairs import PairCounts
 from ..data.streaming import TextStream
@@ -17,6 +17,7 @@ from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
+from ..evaluation.held_out import MIN_TEST_PAIRS
 from ..evaluation.suite import STS_AVERAGE, TRANSFER_AVERAGE
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
@@ -83,13 +84,18 @@ def prepare(
         suite, held_out = load_evaluation(data_args)
         if texts is None and trains_on_documents(data_args):
             rows, counts, verdict_tasks = prepare_documents(data_args, args, tokenizer, held_out)
-            looked_at = rows.texts()
+            looked_at = rows.texts(SAMPLE_ROWS)
             sample = rows.head(STREAM_SAMPLE)
         else:
             verdict_tasks = prepare_own_pairs(data_args, args.seed)
             held_out |= held_out_texts(verdict_tasks.texts) if verdict_tasks else set()
             rows, looked_at, counts = load_rows(data_args, args, tokenizer, held_out, texts)
             sample = rows if isinstance(rows, Dataset) else tokenize_texts(looked_at, tokenizer, args.max_seq_length)
+    if args.require_better and verdict_tasks is None:
+        raise UserError(
+            f"--require_better True: there is nothing to judge by; give --eval_pairs with at least {MIN_TEST_PAIRS} "
+            "pairs, or more documents"
+        )
     log_health(looked_at, tokenizer, args, max_input_length(model, tokenizer), counts)
     trainer = ArcCSETrainer(
         model=model,
@@ -182,18 +188,19 @@ def log_health(
     """Says in one line what the encoder will see of the texts, and warns where that is much less than there is.
 
     Args:
-        texts: All rows, or the first ones of a stream.
+        texts: All rows, the first ones of a stream, or a sample of pairs; nothing is said of none.
         tokenizer: Of the encoder.
         args: The run's.
         longest: Tokens that the encoder reads at most.
         counts: What became of the rows that were read.
     """
-    if not args.should_log:
+    if not args.should_log or not len(texts):
         return
     health = text_health(
         texts,
         tokenizer,
         args.max_seq_length,
+        rows=counts.made.total() if isinstance(counts, PairCounts) else len(texts),
         triplet_min_tokens=args.triplet_min_tokens if args.triplet_weight > 0 else None,
         duplicates=counts.duplicate if isinstance(counts, CleaningCounts) else counts.repeated,
         seed=args.seed,

@@ -44,7 +44,7 @@ from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
 from .distributed import on_first_process
 from .hub import push_exported
-from .judging import judge_trained, show_verdict
+from .judging import judge_trained, measure_exported, show_verdict
 from .model_card import model_card
 from .preparation import Setup, prepare
 from .provenance import hardware, package_versions
@@ -135,10 +135,9 @@ def run(
             counts=setup.counts,
             tasks=setup.suite.tasks if setup.suite else (),
             before=before,
-            after=after,
             settings=settings,
         )
-        verdict = export_trained(setup, data_args, card)
+        verdict, after = export_trained(setup, data_args, before, after, card)
         setup.trainer.end()
         return TrainResult(args.output_dir, before, after, verdict)
 
@@ -221,16 +220,25 @@ def write_records(
         write_json(folder / SETTINGS, settings)
 
 
-def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., ModelCard]) -> Verdict | None:
+def export_trained(
+    setup: Setup,
+    data_args: DataArguments,
+    before: dict[str, float],
+    after: dict[str, float],
+    card: Callable[..., ModelCard],
+) -> tuple[Verdict | None, dict[str, float]]:
     """Judges what was trained, exports it or what it started from, and marks the run as done.
 
     Args:
         setup: Of the run.
         data_args: Of the run.
-        card: Gives the model card, from the verdict.
+        before: Metrics of the untrained encoder.
+        after: Metrics of the trained one.
+        card: Gives the model card, from the verdict and the metrics of what is exported.
 
     Returns:
-        The verdict, on the main process.
+        The verdict, and the metrics of what is exported: a mixture or the start encoder, where the verdict says so. On
+        other processes than the main one there is no verdict, and `after` is returned.
     """
     trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
     verdict = None
@@ -246,9 +254,14 @@ def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., M
                 verdict = judge_trained(
                     trained, setup.start, setup.tokenizer, setup.verdict_tasks, data_args, trainer.args
                 )
-                results = read_json(folder / RESULTS) | verdict.metrics()
+                if setup.suite is not None and verdict.keeps_start and before:
+                    after = before
+                elif setup.suite is not None and (verdict.keeps_start or verdict.share < 1):
+                    after = measure_exported(trained, setup.tokenizer, setup.suite, trainer.args)
+                scores = {f"eval_{name}": value for name, value in after.items()}
+                results = read_json(folder / RESULTS) | scores | verdict.metrics()
                 write_json(folder / RESULTS, results | {"verdict": verdict.as_dict()})
-            export(trained, setup.tokenizer, folder, str(card(verdict=verdict)))
+            export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
         shutil.rmtree(final)
         finish_run(folder)
         if not trainer.args.keep_checkpoints:
@@ -257,7 +270,7 @@ def export_trained(setup: Setup, data_args: DataArguments, card: Callable[..., M
             logger.warning("--push_to_hub True: nothing is uploaded, since the start encoder is what was exported")
         elif push:
             push_exported(folder, trainer.hub_model_id, trainer.args)
-    return verdict
+    return verdict, after
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:

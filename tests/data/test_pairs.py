@@ -173,3 +173,13 @@ def test_pairs_are_cut_to_the_length_with_their_special_tokens(tokenizer):
 
 def test_dropout_rows_are_a_sentence_with_itself(tokenizer):
     assert drawn(tokenizer, PairRow(0, "dropout", ("the cat",))) == ["[CLS] the cat [SEP]"] * 2
+
+
+def test_texts_to_look_at_are_spread_over_the_rows_and_leave_crops_of_tokens_out(tokenizer):
+    rows = [PairRow(n, "title", (f"title {n}", f"text {n}")) for n in range(10)]
+    windows = [PairRow(n, "crops", (f"first {n}.", f"second {n}.")) for n in range(10, 14)]
+    looked_at = PairDataset([*rows, *windows], tokenizer, 16, crop_unit="tokens").texts(4)
+    assert looked_at["anchor"] == ["title 0", "title 3", "title 6", "title 9"]
+    assert looked_at["positive"] == ["text 0", "text 3", "text 6", "text 9"]
+    assert len(PairDataset(windows, tokenizer, 16, crop_unit="tokens").texts(4)) == 0
+    assert len(PairDataset(windows, tokenizer, 16).texts(9)) == 4

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from conftest import WORDS
 
+from arccse_hf import evaluate
 from arccse_hf.errors import UserError
 from arccse_hf.training import script
 
@@ -94,19 +95,43 @@ def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_pat
     assert "pairs (90 title) from 90 of 90 documents" in caplog.text
 
 
+@pytest.mark.parametrize("share", [0.0, 0.5])
+def test_the_scores_are_those_of_what_is_exported(command, tmp_path, monkeypatch, share, capsys):
+    """Not of the weights that training ended with."""
+    monkeypatch.setattr("arccse_hf.training.mixtures.SHARES", (share,))
+    monkeypatch.setattr("arccse_hf.training.verdict.compare", lambda *given: ("no clear difference", 0.0, -0.1, 0.1))
+    scored = tmp_path / "scored.csv"
+    draw = random.Random(0)
+    pairs = [(" ".join(draw.sample(WORDS, 4)), " ".join(draw.sample(WORDS, 4))) for _ in range(30)]
+    scored.write_text("sentence1,sentence2,score\n" + "".join(f"{a},{b},{n % 7}\n" for n, (a, b) in enumerate(pairs)))
+    measure = ["--eval_data", str(scored), "--eval_tasks", "sts", "--eval_strategy", "steps", "--eval_steps", "6"]
+    script.main([*command, *measure, "--save_strategy", "steps", "--save_steps", "6"])
+    out = tmp_path / "out"
+    results = json.loads((out / "all_results.json").read_text())
+    log = json.loads((out / "trainer_state.json").read_text())["log_history"]
+    trained = [line["eval_scored_spearman"] for line in log if line.get("step") == 6 and "eval_scored_spearman" in line]
+    expected = evaluate([str(out)], str(scored)).scores[str(out)]["scored_spearman"]
+    assert results["eval_scored_spearman"] == pytest.approx(expected, abs=1e-6) != pytest.approx(trained[-1], abs=1e-6)
+    assert f"{expected:.4f}" in (out / "README.md").read_text() and f"{expected:.4f}" in capsys.readouterr().out
+    assert (results["eval_scored_spearman"] == results["before_scored_spearman"]) == (share == 0)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         (["--streaming", "True", "--max_steps", "3"], "--streaming True: documents are read whole"),
         (["--max_train_samples", "5"], "--max_train_samples 5: chooses rows"),
         (["--pairs", "mixed"], "--pairs mixed: say how much of each, such as"),
+        (["--train_file", "TEXT", "--require_better", "True"], "--require_better True: there is nothing to judge by"),
         (["--eval_pairs", "missing.csv"], "missing.csv"),
         (["--per_device_train_batch_size", "200"], "150 documents do not fill a batch of 200"),
         (["--train_last_layers", "9"], "--train_last_layers 9: the encoder has"),
         (["--anchor_weight", "-1"], "--anchor_weight"),
     ],
 )
-def test_mistakes_are_told_in_one_line(command, settings, message):
+def test_mistakes_are_told_in_one_line(command, settings, message, tmp_path, sentences):
+    (tmp_path / "text.txt").write_text("\n".join(sentences))
+    settings = [str(tmp_path / "text.txt") if word == "TEXT" else word for word in settings]
     with pytest.raises(UserError, match=message):
         script.main([*command, *settings])
 

@@ -315,6 +315,9 @@ def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
             assert not texts.intersection([text, f"{text}.", *split_sentences(text)])
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert status == 0 and results["verdict"]["pairs"] == 100
+    assert (
+        results["verdict"]["validation"] == {} and results["verdict"]["share"] == 1
+    )  # 16 documents: too few to choose
     assert 0 < results["before_verdict_mrr_at_10"] <= 1 and 0 < results["eval_verdict_mrr_at_10"] <= 1
     log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
     assert all("triplets_violated" in line for line in log if "loss" in line)
