@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,6 +64,8 @@ class OnnxEncoder:
 
     Attributes:
         graph: The .onnx file.
+        prompts: What is put before a text, by name, as in the model that was exported.
+        default_prompt_name: Of the prompt that `encode` puts before texts, if any.
         dtype: Of the embeddings.
 
     Raises:
@@ -84,6 +87,8 @@ class OnnxEncoder:
         stored = json.loads(settings.read_text(encoding="utf-8"))
         self.max_seq_length: int = stored["max_seq_length"]
         self.dimension: int = stored["dimension"]
+        self.prompts: dict[str, str] = stored.get("prompts", {})
+        self.default_prompt_name: str | None = stored.get("default_prompt_name")
         self.graph = graph
         self.dtype = torch.float32
         self.tokenizer = AutoTokenizer.from_pretrained(graph.parent)
@@ -102,6 +107,7 @@ class OnnxEncoder:
         convert_to_tensor: bool = False,
         show_progress_bar: bool = False,
         normalize_embeddings: bool = False,
+        prompt_name: str | None = None,
     ) -> np.ndarray | Tensor:
         """Returns the embeddings `[len(sentences), dim]` in float32, in the order of `sentences`.
 
@@ -111,11 +117,14 @@ class OnnxEncoder:
             convert_to_tensor: Whether to return a tensor instead of an array.
             show_progress_bar: Accepted as `SentenceTransformer` does; no bar is shown.
             normalize_embeddings: Whether to scale embeddings to length 1.
+            prompt_name: Of the prompt before each text; `default_prompt_name` by default.
         """
+        prompt = self.prompts.get(prompt_name or self.default_prompt_name or "", "")
+        sentences = [prompt + sentence for sentence in sentences]
         parts = [np.empty((0, self.dimension), dtype=np.float32)]
         for start in range(0, len(sentences), batch_size):
             tokens = self.tokenizer(
-                list(sentences[start : start + batch_size]),
+                sentences[start : start + batch_size],
                 padding=True,
                 truncation=True,
                 max_length=self.max_seq_length,
@@ -127,6 +136,18 @@ class OnnxEncoder:
         if normalize_embeddings:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         return torch.from_numpy(embeddings) if convert_to_tensor else embeddings
+
+    def encode_query(self, sentences: Sequence[str], **settings: Any) -> np.ndarray | Tensor:
+        """As `encode`, with the prompt for queries."""
+        return self.encode(sentences, prompt_name=self._first_prompt("query"), **settings)
+
+    def encode_document(self, sentences: Sequence[str], **settings: Any) -> np.ndarray | Tensor:
+        """As `encode`, with the prompt for documents."""
+        return self.encode(sentences, prompt_name=self._first_prompt("document", "passage", "corpus"), **settings)
+
+    def _first_prompt(self, *names: str) -> str | None:
+        """Returns the first of these names that has a prompt, as sentence-transformers chooses it."""
+        return next((name for name in names if name in self.prompts), None)
 
     def get_embedding_dimension(self) -> int:
         """Returns the width of the embeddings."""
@@ -159,6 +180,8 @@ def export_onnx(
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
+    if any(not getattr(module, "include_prompt", True) for module in model):
+        raise UserError("MODEL: its pooling leaves the prompt's tokens out, which a graph cannot; leave out --to onnx")
     output_dir = Path(output_dir)
     if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
         raise UserError(f"OUT {output_dir}: is in use; choose another folder")
@@ -168,7 +191,12 @@ def export_onnx(
         staging.mkdir()
         _write_graph(model, staging / GRAPH)
         model.tokenizer.save_pretrained(staging)
-        settings = {"max_seq_length": model.max_seq_length, "dimension": model.get_embedding_dimension()}
+        settings = {
+            "max_seq_length": model.max_seq_length,
+            "dimension": model.get_embedding_dimension(),
+            "prompts": model.prompts,
+            "default_prompt_name": model.default_prompt_name,
+        }
         (staging / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         expected, speed = _embed_timed(model, sentences)
         size = sum(weight.numel() * weight.element_size() for weight in model.parameters())

@@ -52,12 +52,12 @@ class Encoder:
 
         That is this one, where the model has neither prompts nor routes for them.
         """
-        if isinstance(self.model, OnnxEncoder):
-            return self
-        from sentence_transformers.sentence_transformer.modules import Router
-
         prompted = any(self.model.prompts.get(name) for names in _PROMPTS.values() for name in names)
-        routed = any(isinstance(module, Router) for module in self.model)
+        routed = False
+        if not isinstance(self.model, OnnxEncoder):
+            from sentence_transformers.sentence_transformer.modules import Router
+
+            routed = any(isinstance(module, Router) for module in self.model)
         return replace(self, task=task) if prompted or routed else self
 
     def fingerprint(self) -> str:
@@ -69,7 +69,8 @@ class Encoder:
         else:
             words = tokenizer.get_vocab()
         if isinstance(self.model, OnnxEncoder):
-            digest = hashlib.sha256(json.dumps(words, sort_keys=True).encode())
+            parts = [self.model.prompts, self.model.default_prompt_name, words]
+            digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode())
             # The weights may lie beside the graph.
             for path in sorted(self.model.graph.parent.glob(f"{self.model.graph.name}*")):
                 digest.update(path.read_bytes())

@@ -1,6 +1,7 @@
 """An exported graph embeds as PyTorch does, at any batch size and length; nothing half-made is left."""
 
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -17,6 +18,7 @@ from arccse_hf.inference.encode_files.command import open_and_encode
 from arccse_hf.inference.encode_files.reading import Columns
 from arccse_hf.inference.encode_files.windows import EncodeOptions
 from arccse_hf.inference.onnx import GRAPH, QUANTIZED_GRAPH, OnnxEncoder, export_onnx
+from arccse_hf.inference.open import load_encoder
 
 onnxruntime = pytest.importorskip("onnxruntime")
 
@@ -84,3 +86,30 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 def test_every_backbone_that_the_exporter_takes(family, tmp_path, tokenizer, sentences):
     model = encoder(tmp_path / "encoder", tokenizer, family)
     assert export_onnx(model, tmp_path / "out", sentences)[1].min_cosine > 0.9999
+
+
+def test_queries_and_documents_get_the_prompts_of_the_model(tmp_path, tokenizer, sentences):
+    model = encoder(tmp_path / "encoder", tokenizer)
+    plain = model.encode(sentences[:5])
+    model.prompts |= {"query": "the cat: ", "document": "a dog. ", "own": "the house "}
+    model.default_prompt_name = "own"
+    export_onnx(model, tmp_path / "out", sentences)
+    graph = OnnxEncoder(tmp_path / "out")
+    for name in ("encode", "encode_query", "encode_document"):
+        expected = getattr(model, name)(sentences[:5])
+        np.testing.assert_allclose(getattr(graph, name)(sentences[:5]), expected, atol=1e-5)
+        assert not np.allclose(expected, plain, atol=1e-3)
+    opened = load_encoder(str(tmp_path / "out"))
+    query = opened.for_task("query")
+    np.testing.assert_allclose(query.encode_batch(sentences[:5]), model.encode_query(sentences[:5]), atol=1e-5)
+    before = opened.fingerprint()
+    graph.prompts["query"] = "another: "
+    assert replace(opened, model=graph).fingerprint() != before
+
+
+def test_a_pooling_that_leaves_prompts_out_is_refused(tmp_path, tokenizer, sentences):
+    model = encoder(tmp_path / "encoder", tokenizer)
+    model[1].include_prompt = False
+    with pytest.raises(UserError, match="its pooling leaves the prompt's tokens out"):
+        export_onnx(model, tmp_path / "out", sentences)
+    assert not (tmp_path / "out").exists()
