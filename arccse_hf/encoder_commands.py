@@ -110,7 +110,7 @@ INFO = Command(
         Option("text_column", metavar="NAME", help="Of a file: the column of the texts; as train chooses by default."),
         MAX_SEQ_LENGTH,
         Option("pairs", choices=PAIR_KINDS, metavar="KIND", help="Of documents: the pairs that train would make."),
-        Option("show", "int", default=3, interval="[0, 1000000]", help="How many of these pairs to print."),
+        Option("show", "int", interval="[0, 1000000]", help="With --pairs: how many of them to print; 3 by default."),
         _JSON,
     ),
 )

@@ -36,6 +36,7 @@ from ..run_folder import (
 Facts = dict[str, Any]
 """Name -> value, in the order in which they are printed."""
 
+SHOWN_PAIRS = 3
 _MAX_ROWS = 1_000_000
 _DESCRIBED = ("*.json", "*/*.json", "README.md")
 
@@ -47,7 +48,7 @@ def run(
     text_column: str | None = None,
     max_seq_length: int | None = None,
     pairs: PairKind | None = None,
-    show: int = 3,
+    show: int | None = None,
     as_json: bool = False,
 ) -> int:
     """Prints the facts about a file, a model or a run, and returns the exit status 0.
@@ -58,15 +59,19 @@ def run(
         text_column: Of a file: the column of the texts; None: as `arccse train` chooses.
         max_seq_length: Of a file: tokens that a text is cut to; None: the encoder's limit.
         pairs: Of documents: the kind of pairs that `arccse train --pairs` would make of them.
-        show: How many of these pairs to print.
+        show: How many of these pairs to print; `SHOWN_PAIRS` by default.
         as_json: Whether to print a JSON object.
 
     Raises:
         UserError: There is nothing of this name, or it cannot be read.
     """
     path = Path(what).expanduser()
+    if pairs is None and show is not None:
+        raise UserError(f"--show {show}: goes with --pairs")
     if pairs is not None:
-        facts = pair_facts(what, pairs, show, text_column)
+        if model or max_seq_length:
+            raise UserError("--model and --max_seq_length: go without --pairs")
+        facts = pair_facts(what, pairs, SHOWN_PAIRS if show is None else show, text_column)
     elif not path.is_dir() and not what.startswith("package:") and file_kind(what) in KINDS:
         facts = file_facts(what, model, text_column, max_seq_length)
     else:
@@ -75,7 +80,7 @@ def run(
         folder = path if path.is_dir() else _find_model(what)
         facts = run_facts(folder) | model_facts(folder)
         if not facts:
-            raise UserError(f"{what}: holds neither a model nor a run")
+            raise UserError(f"{what}: holds neither a model nor a run; --pairs auto looks for documents in it")
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return 0
@@ -288,7 +293,8 @@ def _find_model(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=list(_DESCRIBED)))
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"{name}: neither a file of text ({', '.join(KINDS)}), a folder, nor a hub id that can be reached"
+            f"{name}: neither a file of text ({', '.join(KINDS)}), a folder, nor a hub id that can be reached; --pairs "
+            "auto reads documents"
         ) from error
 
 

@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from backbones import save_encoder
@@ -12,8 +13,9 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny import make_trainer, tiny_model
 
+from arccse_hf.data.pairs import PairKind
 from arccse_hf.data.tokenization import tokenize_texts
-from arccse_hf.encoder_commands import INFO, info
+from arccse_hf.encoder_commands import INFO, PAIR_KINDS, info
 from arccse_hf.errors import UserError
 from arccse_hf.inference.export import export
 from arccse_hf.run_folder import begin_run, finish_run, write_json
@@ -146,3 +148,17 @@ def test_documents_without_such_pairs_say_which_they_have(tmp_path):
     (tmp_path / "a.md").write_text("# Title\n\nOne sentence only.\n")
     with pytest.raises(UserError, match="--pairs adjacent: 1 documents have no such pair .*possible are title"):
         info([str(tmp_path), "--pairs", "adjacent"])
+
+
+def test_options_of_pairs_and_of_files_are_not_mixed(tmp_path):
+    (tmp_path / "a.md").write_text("# Title\n\nOne sentence only.\n")
+    with pytest.raises(UserError, match="--show 2: goes with --pairs"):
+        info([str(tmp_path), "--show", "2"])
+    with pytest.raises(UserError, match="--model and --max_seq_length: go without --pairs"):
+        info([str(tmp_path), "--pairs", "title", "--model", "m"])
+    with pytest.raises(UserError, match="holds neither a model nor a run; --pairs auto looks for documents"):
+        info([str(tmp_path)])
+
+
+def test_the_kinds_of_pairs_are_those_of_training_that_need_no_weights():
+    assert set(PAIR_KINDS) == set(get_args(PairKind)) - {"mixed"}
