@@ -291,7 +291,7 @@ def test_mistakes_are_found_before_anything_is_trained(study_file, base, content
 def test_the_shipped_studies_are_valid(path):
     study = read_study(path)
     study.check()
-    assert len(study.seeds) >= 3 and len(study.variants) >= 4
+    assert len(study.seeds) == 5 and len(study.variants) >= 4
 
 
 def samples(values):
