@@ -15,7 +15,7 @@ from ..errors import UserError, one_line
 from .documents import Document, Section
 from .sentences import split_sentences
 
-PairKind = Literal["dropout", "crops", "title", "adjacent", "mixed", "auto"]
+PairKind = Literal["auto", "title", "adjacent", "crops", "dropout", "mixed"]
 CropUnit = Literal["sentences", "tokens"]
 SINGLE_KINDS = ("title", "adjacent", "crops", "dropout")
 QUERY_KINDS = ("title", "heading", "first_sentence")

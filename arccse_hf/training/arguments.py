@@ -12,7 +12,7 @@ from transformers import TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collator import TRIPLET_MIN_TOKENS
-from ..data.pairs import CropUnit
+from ..data.pairs import CropUnit, PairKind
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection
@@ -130,7 +130,7 @@ class DataArguments:
         default=5, metadata={"help": "Rows with a text of fewer characters are dropped (and counted)."}
     )
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
-    pairs: Literal["auto", "title", "adjacent", "crops", "dropout", "mixed"] | None = field(
+    pairs: PairKind | None = field(
         default=None,
         metadata={
             "help": "Read the text as documents, and train on pairs of this kind: a title with its text, neighbouring "

@@ -31,7 +31,7 @@ _PAPERS = {
     "ArcCSE": "https://aclanthology.org/2022.acl-long.336/",
     "SimCSE": "https://aclanthology.org/2021.emnlp-main.552/",
 }
-_CITATIONS = {
+CITATIONS = {
     "ArcCSE": """@inproceedings{zhang-etal-2022-contrastive,
     title = "A Contrastive Framework for Learning Sentence Representations from Pairwise and Triple-wise Perspective in
              Angular Space",
@@ -121,7 +121,7 @@ def model_card(
         verdict="" if verdict is None else verdict_section(verdict),
         keeps_start=verdict is not None and verdict.keeps_start,
         protocols=[_PROTOCOLS[group] for group in dict.fromkeys(task.group for task in tasks) if group in _PROTOCOLS],
-        citation=_CITATIONS[method],
+        citation=CITATIONS[method],
     )
 
 
