@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from . import __version__
-from .command_line import ArgumentParser, first_sentence, help_format
+from .cli.command import ArgumentParser, first_sentence, help_format
 from .commands import VERBS
 from .errors import UserError, did_you_mean, exit_with
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from arccse_hf.command_line import Command
+from arccse_hf.cli.command import Command
 from arccse_hf.commands import VERBS
 
 COMMANDS = {verb: build() for verb, (build, _) in VERBS.items()}

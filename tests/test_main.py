@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from arccse_hf.__main__ import main
-from arccse_hf.command_line import note_new_name
+from arccse_hf.cli.command import note_new_name
 from arccse_hf.commands import VERBS
 from arccse_hf.errors import UserError, exit_with
 

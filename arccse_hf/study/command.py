@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import yaml
 
+from ..cli.options import Settings
+from ..cli.recipes import RECIPES, find_recipe
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.tables import print_table, table_console
-from ..options import Settings
-from ..recipes import RECIPES, find_recipe
 from ..report import needing_matplotlib
 from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments

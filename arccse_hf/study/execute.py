@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 import yaml
 
+from ..cli.options import Settings
 from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
 from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
-from ..options import Settings
 from ..run_folder import RECORDS, RESULTS, SETTINGS, is_done, read_json, write_json
 from ..training.config import parse_arguments
 from .plan import PlannedRun, StudyConfig, format_choice

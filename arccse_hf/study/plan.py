@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from ..cli.options import Option, Settings
 from ..errors import UserError
-from ..options import Option, Settings
 from ..training.config import merge_settings, parse_arguments, read_values
 from ..training.config_file import read_config
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from ..cli.options import Settings
 from ..evaluation import TaskSuite
 from ..evaluation.bootstrap import RESAMPLES, PerItemScores, bootstrap_differences, interval
-from ..options import Settings
 from .execute import RunResult, chosen_fields, read_result, read_samples
 from .plan import UNTRAINED, PlannedRun, StudyConfig
 

@@ -7,8 +7,8 @@ from enum import Enum
 
 from datasets import Dataset
 
+from ..cli.options import Settings
 from ..data.training_texts import texts_as_dataset
-from ..options import Settings
 from .config import parse_arguments
 from .script import TrainResult, run
 

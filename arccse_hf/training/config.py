@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ..command_line import Command, note_new_name
+from ..cli.command import Command, note_new_name
+from ..cli.options import Option, Settings
+from ..cli.recipes import find_recipe
 from ..errors import UserError, one_line
-from ..options import Option, Settings
-from ..recipes import find_recipe
 from .config_file import read_config
 from .field_rules import SUGGESTIONS
 from .fields import fields_of_dataclasses, load_fields, made_for_installed_transformers

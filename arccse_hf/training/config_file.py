@@ -6,8 +6,8 @@ from pathlib import Path
 
 import yaml
 
+from ..cli.options import Settings
 from ..errors import UserError, one_line
-from ..options import Settings
 
 MAX_BYTES = 200_000
 MAX_VALUES = 20_000

@@ -3,8 +3,8 @@
 `fields.py` puts this into the table that the command line reads, and the arguments check themselves against it.
 """
 
+from ..cli.options import Interval
 from ..errors import UserError
-from ..options import Interval
 
 _STEPS, _COUNT, _SEED = "(0, 1e9]", "[1, 1000000000]", "[0, 4294967295]"
 

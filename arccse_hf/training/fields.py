@@ -15,7 +15,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from ..options import Option
+from ..cli.options import Option
 from .field_rules import ALIASES, CHOICES, COMMAS, COMMON_TRAINER_FIELDS, INTERVALS, OLD_NAMES, REASONS
 
 TABLE = Path(__file__).with_name("fields.json")

@@ -5,7 +5,7 @@ import pytest
 from sentence_transformers import SentenceTransformer
 from tiny import tiny_model
 
-from arccse_hf.commands import export
+from arccse_hf.commands.encoders import export
 from arccse_hf.errors import UserError
 from arccse_hf.inference import export_command
 from arccse_hf.inference.export import export as export_model

@@ -13,9 +13,9 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from tiny import make_trainer, tiny_model
 
+from arccse_hf.commands.texts import INFO, PAIR_KINDS, info
 from arccse_hf.data.pairs import PairKind
 from arccse_hf.data.tokenization import tokenize_texts
-from arccse_hf.encoder_commands import INFO, PAIR_KINDS, info
 from arccse_hf.errors import UserError
 from arccse_hf.inference.export import export
 from arccse_hf.run_folder import begin_run, finish_run, write_json

@@ -11,7 +11,7 @@ import pytest
 from backbones import save_encoder
 from sentence_transformers import SentenceTransformer
 
-from arccse_hf.encoder_commands import CLUSTER, DUPLICATES, SIMILARITY, cluster, duplicates, similarity
+from arccse_hf.commands.texts import CLUSTER, DUPLICATES, SIMILARITY, cluster, duplicates, similarity
 from arccse_hf.errors import UserError
 from arccse_hf.inference import mining
 from arccse_hf.inference.corpus import Documents

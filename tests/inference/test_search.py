@@ -12,7 +12,7 @@ from backbones import WORDS, save_encoder
 from sentence_transformers import SentenceTransformer
 
 from arccse_hf.commands import VERBS
-from arccse_hf.encoder_commands import SEARCH, search
+from arccse_hf.commands.texts import SEARCH, search
 from arccse_hf.errors import UserError
 from arccse_hf.inference import hnsw_store
 from arccse_hf.inference.corpus import CorpusOptions, Documents, EmbeddedCorpus, embed_corpus

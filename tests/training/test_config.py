@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import TrainingArguments
 
-from arccse_hf.command_line import note_new_name
+from arccse_hf.cli.command import note_new_name
 from arccse_hf.errors import UserError
 from arccse_hf.training import config as config_module
 from arccse_hf.training.arguments import ArcCSETrainingArguments

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
+from arccse_hf.cli.options import Interval
 from arccse_hf.errors import UserError
-from arccse_hf.options import Interval
 from arccse_hf.training import field_rules, fields
 from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 

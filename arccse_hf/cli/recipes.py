@@ -6,9 +6,9 @@ import difflib
 from importlib.resources import files
 from pathlib import Path
 
-from .errors import UserError
+from ..errors import UserError
 
-RECIPES = Path(str(files(__package__))) / "configs"
+RECIPES = Path(str(files("arccse_hf"))) / "configs"
 """Recipes of `train`; its folder `studies` has those of `study`, and `published` the papers' scores."""
 
 

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import UserError
+from ..errors import UserError
 
 Settings = dict[str, "str | list[str] | Settings"]
 """Settings by name, their values as text: what a recipe or a command line gives."""

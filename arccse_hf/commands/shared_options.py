@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from .options import Option
+from ..cli.options import Option
 
 MODEL = Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH.", required=True)
 POOLING = Option("pooling", help="cls, mean, ...: overrides the model's own; plain encoders use mean by default.")

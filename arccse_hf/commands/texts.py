@@ -1,18 +1,18 @@
 """The verbs that put a finished encoder to use: search, similarity, duplicates, cluster, info.
 
-As in `commands.py`, what does the work is imported once the command line is known to be right.
+What does the work is imported once the command line is known to be right.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from .command_line import Command
-from .errors import UserError
-from .options import Option
+from ..cli.command import Command
+from ..cli.options import Option
+from ..errors import UserError
 from .shared_options import (
     BATCH_SIZE,
     CACHE_DIR,
@@ -27,7 +27,7 @@ from .shared_options import (
 )
 
 if TYPE_CHECKING:
-    from .inference.corpus import CorpusOptions
+    from ..inference.corpus import CorpusOptions
 
 _JSON = Option("json", "switch", help="Print JSON instead.")
 _EMBEDDING = (TEXT_COLUMN, ID_COLUMN, POOLING, MAX_SEQ_LENGTH, BATCH_SIZE, DTYPE, CACHE_DIR)
@@ -127,7 +127,7 @@ def search(argv: Sequence[str]) -> int:
         raise UserError("--query: is empty; give some words")
     if not queries and not values["query_file"] and not sys.stdin.isatty():
         raise UserError("--query: is missing, and there is no terminal to ask on; give it, or --query_file")
-    from .inference.search import run
+    from ..inference.search import run
 
     return run(
         values["model"],
@@ -148,7 +148,7 @@ def similarity(argv: Sequence[str]) -> int:
     values = SIMILARITY.read(SIMILARITY.parse(argv))
     if len(values["texts"]) < 2:
         raise UserError("TEXT TEXT ...: give two texts or more, each in quotes")
-    from .inference.similarity import run
+    from ..inference.similarity import run
 
     return run(
         values["model"], values["texts"], as_json=bool(values["json"]), **{name: values[name] for name in _ENCODER}
@@ -168,7 +168,7 @@ def cluster(argv: Sequence[str]) -> int:
 def info(argv: Sequence[str]) -> int:
     """Tells what is in a file, a model or a run."""
     values = INFO.read(INFO.parse(argv))
-    from .inference.info import run
+    from ..inference.info import run
 
     given = {name: values[name] for name in ("model", "text_column", "max_seq_length", "pairs", "show")}
     return run(values["what"], as_json=bool(values["json"]), **given)
@@ -176,7 +176,7 @@ def info(argv: Sequence[str]) -> int:
 
 def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
     values = command.read(command.parse(argv))
-    from .inference.mining import run
+    from ..inference.mining import run
 
     return run(
         command.name,
@@ -190,7 +190,7 @@ def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
 
 
 def _corpus_options(values: dict[str, Any], option: str) -> CorpusOptions:
-    from .inference.corpus import CorpusOptions
+    from ..inference.corpus import CorpusOptions
 
     return CorpusOptions(
         option,
@@ -200,13 +200,3 @@ def _corpus_options(values: dict[str, Any], option: str) -> CorpusOptions:
         values.get("output_dtype", "float32"),
         None if values["cache_dir"] is None else Path(values["cache_dir"]),
     )
-
-
-ENCODER_VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] = {
-    "search": (lambda: SEARCH, search),
-    "similarity": (lambda: SIMILARITY, similarity),
-    "duplicates": (lambda: DUPLICATES, duplicates),
-    "cluster": (lambda: CLUSTER, cluster),
-    "info": (lambda: INFO, info),
-}
-"""As `commands.VERBS`."""

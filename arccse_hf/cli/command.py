@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
-from .errors import UserError, did_you_mean
+from ..errors import UserError, did_you_mean
 from .options import Option, Settings
 
 

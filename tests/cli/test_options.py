@@ -2,8 +2,8 @@
 
 import pytest
 
+from arccse_hf.cli.options import Interval, Option
 from arccse_hf.errors import UserError
-from arccse_hf.options import Interval, Option
 
 
 @pytest.mark.parametrize(

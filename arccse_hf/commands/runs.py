@@ -1,0 +1,144 @@
+"""The verbs of training runs: train, report, study, reproduce."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ..cli.command import Command
+from ..cli.options import Option, Settings
+from ..cli.recipes import find_recipe
+from ..training.config import merge_settings, read_values
+from ..training.config_file import read_config
+from ..training.field_rules import SUGGESTIONS
+from ..training.fields import load_fields
+from .shared_options import output_dir_option
+
+_SET_BY_STUDY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
+_RESUME = Option("resume", "switch", help="Go on: do what is not done yet.")
+
+REPORT = Command(
+    name="report",
+    help="Draw what happened in runs: one page with curves, geometry, cosines and scores, and its pictures.",
+    example="arccse report runs/simcse runs/arccse --output_dir report",
+    positional=Option("runs", metavar="RUN ...", many=True, required=True, help="Output folders of `arccse train`."),
+    options=(output_dir_option("Folder for report.html and its pictures.", default="report"),),
+)
+
+
+def _fields(*excluded: str) -> tuple[Option, ...]:
+    """Returns the fields of a run that a study takes too; help does not list them."""
+    return tuple(replace(field, group=None, required=False) for field in load_fields() if field.name not in excluded)
+
+
+def study_command() -> Command:
+    """Returns the command line of `arccse study`."""
+    return Command(
+        name="study",
+        help="Train variants of a recipe over several seeds, and compare them: table, intervals, pictures.",
+        example="arccse study objectives --train_file sentences.txt --eval_data hub --seeds 1 2 3",
+        positional=Option(
+            "config", metavar="STUDY", required=True, help="Name of a study that ships with the package, or its path."
+        ),
+        options=(
+            output_dir_option("Folder of the runs and results, instead of the file's."),
+            _RESUME,
+            Option(
+                "seeds",
+                "int",
+                many=True,
+                commas=True,
+                metavar="SEED",
+                interval="[0, 4294967295]",
+                help="Instead of the file's.",
+            ),
+            Option("run", "int", interval="[0, 1000000]", help="Do this one run alone, for array jobs."),
+            Option("list", "switch", help="List the runs and which are done."),
+            *_fields(*_SET_BY_STUDY, "seed"),
+        ),
+        notes="Every field of `arccse train` can be given too; it goes over the study's settings, and under what its "
+        "variants set.",
+        noun="field",
+        suggestions=SUGGESTIONS | {"seed": "seeds"},
+    )
+
+
+def reproduce_command() -> Command:
+    """Returns the command line of `arccse reproduce`."""
+    return Command(
+        name="reproduce",
+        help="Train a recipe, score it on the seven STS sets, and print the published row above ours.",
+        example="arccse reproduce simcse-bert-base --train_file sentences.txt --eval_data hub",
+        positional=Option(
+            "config", metavar="RECIPE", required=True, help="Name of a recipe that ships with the package, or its path."
+        ),
+        options=(
+            output_dir_option("Folder, instead of runs/reproduce/RECIPE."),
+            _RESUME,
+            *_fields(*_SET_BY_STUDY),
+        ),
+        notes="Every field of `arccse train` can be given too; it goes over the recipe.",
+        noun="field",
+        suggestions=SUGGESTIONS,
+    )
+
+
+def train(argv: Sequence[str]) -> int:
+    """Trains as `argv` says."""
+    read_values(argv)  # before anything is imported
+    from ..training.script import main
+
+    return main(argv)
+
+
+def report(argv: Sequence[str]) -> int:
+    """Draws the report of runs."""
+    values = REPORT.read(REPORT.parse(argv))
+    from ..report import write_report
+
+    print(write_report([Path(run) for run in values["runs"]], Path(values["output_dir"])))
+    return 0
+
+
+def study(argv: Sequence[str]) -> int:
+    """Trains variants of a recipe over seeds."""
+    from ..study.plan import read_study
+
+    values, overrides = _own_and_fields(study_command(), argv)
+    path, output = find_recipe(values["config"], "studies"), _path(values["output_dir"])
+    read_study(path, output, overrides, values["seeds"]).check_fields()  # before anything is imported
+    from ..study.command import run_study
+
+    return run_study(
+        path,
+        overrides=overrides,
+        output=output,
+        seeds=values["seeds"],
+        resume=bool(values["resume"]),
+        only=values["run"],
+        list_runs=bool(values["list"]),
+    )
+
+
+def reproduce(argv: Sequence[str]) -> int:
+    """Trains a recipe and shows the published row above ours."""
+    values, overrides = _own_and_fields(reproduce_command(), argv)
+    path = find_recipe(values["config"])
+    read_values(merge_settings(read_config(path), overrides))  # before anything is imported
+    from ..study.command import reproduce as run
+
+    return run(path, overrides=overrides, output=_path(values["output_dir"]), resume=bool(values["resume"]))
+
+
+def _own_and_fields(command: Command, argv: Sequence[str]) -> tuple[dict[str, Any], Settings]:
+    """Returns the values of a command's own options, and the fields of a run among what was given, as text."""
+    given = command.parse(argv)
+    values = command.read(given)
+    fields = {option.name for option in command.options if option.group is None}
+    return values, {name: value for name, value in given.items() if name in fields}
+
+
+def _path(folder: str | None) -> Path | None:
+    return None if folder is None else Path(folder)
