@@ -41,12 +41,6 @@ class Hub(BaseHTTPRequestHandler):
             return
         self._send(answer)
 
-    def do_GET(self):
-        if self.path.startswith("/api/models/"):
-            self._send({"id": "somebody/tickets", "sha": f"{len(self.server.commits):040}", "siblings": []})
-        else:
-            self.send_error(404)
-
     def _send(self, answer):
         content = json.dumps(answer).encode()
         self.send_response(200)
