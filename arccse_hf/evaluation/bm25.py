@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from types import ModuleType
 
@@ -18,6 +19,7 @@ def require_bm25s() -> ModuleType:
         import bm25s
     except ModuleNotFoundError as error:
         raise UserError("BM25 needs bm25s: pip install 'arccse-hf[documents]'") from error
+    logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets itself to DEBUG when it is imported
     return bm25s
 
 

@@ -105,7 +105,9 @@ def show_verdict(verdict: Verdict, console: Console) -> None:
         table.add_row(*row)
     console.print(table)
     if verdict.example is not None:
-        console.print(f"the query {_short(verdict.example.query)!r} finds", markup=False, highlight=False)
+        console.print(
+            f"the query {_short(verdict.example.query)!r} finds", markup=False, highlight=False, soft_wrap=True
+        )
         for when, texts in (("before", verdict.example.before), ("after", verdict.example.after)):
             for place, text in enumerate(texts, start=1):
                 own = "*" if text == verdict.example.own else " "

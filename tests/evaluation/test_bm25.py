@@ -1,5 +1,6 @@
 """BM25 against a plain loop over its formula, and the sum of two rankings."""
 
+import logging
 import math
 import re
 from collections import Counter
@@ -48,3 +49,9 @@ def test_ranks_of_words_and_of_both_rankings():
     assert by_words.tolist() == [1, 2, 4]  # the last has no known word: all tie, and ties count against it
     # Ranks of the four documents by words + by the encoder: 1+4 4+1 4+2 4+3; 4+3 2+1 4+4 1+2; 4+4 4+3 4+1 4+2.
     assert by_both.tolist() == [2, 2, 1]
+
+
+def test_the_library_says_nothing_of_its_work(caplog):
+    with caplog.at_level(logging.DEBUG):
+        BM25Index(["a paper jam", "an empty cartridge"])
+    assert caplog.text == ""
