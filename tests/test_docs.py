@@ -4,65 +4,16 @@ import ast
 import importlib
 import importlib.util
 import re
-import shlex
-from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from doc_text import COMMANDS, DOCUMENTS, LINK, ROOT, block_commands, blocks, commands, option_names, our_command, spans
 
-from arccse_hf.cli.command import Command
-from arccse_hf.commands import VERBS
+from arccse_hf.cli.recipes import find_recipe
+from arccse_hf.study.plan import read_study
+from arccse_hf.training.config import merge_settings, read_values
+from arccse_hf.training.config_file import read_config
 
-COMMANDS = {verb: build() for verb, (build, _) in VERBS.items()}
-ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PLACEHOLDERS = {"field", "option", "with_underscores"}
-FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
-CODE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
-LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
-
-
-def blocks(document: Path, language: str) -> list[str]:
-    """Returns the contents of the fenced blocks in `language`."""
-    return [body for name, body in FENCE.findall(document.read_text(encoding="utf-8")) if name == language]
-
-
-def spans(document: Path) -> list[str]:
-    """Returns what stands between single backticks outside of fenced blocks."""
-    prose = FENCE.sub("", document.read_text(encoding="utf-8"))
-    return [" ".join(span.split()) for span in CODE.findall(prose)]
-
-
-def commands(document: Path) -> Iterator[list[str]]:
-    """Yields the words of every command in shell blocks and code spans, without variables, comments and ellipses."""
-    shell = "\n".join(blocks(document, "bash")).replace("\\\n", " ")
-    lines = shell.splitlines() + [span for span in spans(document) if " " in span]
-    for line in lines:
-        quoted = line.count("'") % 2  # a quotation over several lines, as in a job's script
-        words = shlex.split(line.replace("'", "") if quoted else line, comments=True)
-        words = [word.rstrip(";") for word in words if not re.match(r"[A-Z_]+=", word)]
-        words = [word for word, last in zip(words, ["", *words], strict=False) if word != "..." or last[:2] == "--"]
-        while words:
-            end = next((index for index, word in enumerate(words) if word in ("&&", "|", ";")), len(words))
-            if words[:end]:
-                yield words[:end]
-            words = words[end + 1 :]
-
-
-def our_command(words: list[str]) -> tuple[Command, list[str]] | None:
-    """Returns one of our commands and its arguments, if that is what `words` start."""
-    if "run_arccse.py" in words:
-        return COMMANDS["train"], words[words.index("run_arccse.py") + 1 :]
-    if words[0] == "arccse" or "arccse_hf" in words:
-        start = 1 if words[0] == "arccse" else words.index("arccse_hf") + 1
-        if words[start:] and not words[start].startswith("-"):
-            return COMMANDS[words[start]], words[start + 1 :]
-    return None
-
-
-def option_names(command: Command) -> set[str]:
-    """Returns every spelling of its options but old ones."""
-    return {name for option in command.options for name in (option.name, *option.aliases)} | {"help", "version"}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
@@ -74,6 +25,24 @@ def test_commands_are_accepted_as_they_stand(document):
             assert given <= option_names(command), f"{document.name}: {' '.join(words)}"
             if "help" not in given:
                 command.parse(arguments)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_commands_of_blocks_are_whole_and_their_values_allowed(document, monkeypatch):
+    monkeypatch.chdir(ROOT)  # recipes are named as from there
+    for words in block_commands(document):
+        words = ["1" if word.startswith("$") else word for word in words]  # a variable of the shell
+        command, arguments = our_command(words) or (None, [])
+        if command and command.name == "train":
+            read_values(arguments)
+        elif command:
+            values = command.read(command.parse(arguments))
+            fields = {option.name for option in command.options if option.group is None}
+            given = {name: value for name, value in command.parse(arguments).items() if name in fields}
+            if command.name == "study":
+                read_study(find_recipe(values["config"], "studies"), None, given, values["seeds"]).check_fields()
+            elif command.name == "reproduce":
+                read_values(merge_settings(read_config(find_recipe(values["config"])), given))
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
