@@ -82,6 +82,7 @@ MISTAKES = [
     ("similarity one --model m", "arccse similarity: error: TEXT TEXT ...: give two texts or more"),
     ("duplicates --model m", "arccse duplicates: error: --input: is missing"),
     ("cluster --model m --input a --threshold 2", "arccse cluster: error: --threshold 2: must be a number above 0 and"),
+    ("mine --model m --train_file a", "arccse mine: error: --output: is missing"),
     ("info", "arccse info: error: FILE|MODEL|RUN: is missing"),
     ("report", "arccse report: error: RUN ...: is missing"),
     ("train", "arccse train: error: nothing is given"),

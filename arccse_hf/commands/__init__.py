@@ -10,7 +10,20 @@ from ..training.config import train_command
 from ..training.fields import load_fields
 from .encoders import ENCODE, EVALUATE, EXPORT, encode, evaluate, export
 from .runs import REPORT, report, reproduce, reproduce_command, study, study_command, train
-from .texts import CLUSTER, DUPLICATES, INFO, SEARCH, SIMILARITY, cluster, duplicates, info, search, similarity
+from .texts import (
+    CLUSTER,
+    DUPLICATES,
+    INFO,
+    MINE,
+    SEARCH,
+    SIMILARITY,
+    cluster,
+    duplicates,
+    info,
+    mine,
+    search,
+    similarity,
+)
 
 VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] = {
     "train": (lambda: train_command(load_fields()), train),
@@ -21,6 +34,7 @@ VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] =
     "similarity": (lambda: SIMILARITY, similarity),
     "duplicates": (lambda: DUPLICATES, duplicates),
     "cluster": (lambda: CLUSTER, cluster),
+    "mine": (lambda: MINE, mine),
     "info": (lambda: INFO, info),
     "report": (lambda: REPORT, report),
     "study": (study_command, study),

@@ -1,4 +1,4 @@
-"""The verbs that put a finished encoder to use: search, similarity, duplicates, cluster, info.
+"""The verbs that put a finished encoder to use: search, similarity, duplicates, cluster, mine, info.
 
 What does the work is imported once the command line is known to be right.
 """
@@ -98,6 +98,40 @@ CLUSTER = Command(
     ),
 )
 
+MINE = Command(
+    name="mine",
+    help="Find a hard negative for each pair: a near text of another pair. Training takes the result as it is.",
+    example="arccse mine --model out --train_file pairs.csv --output triples.jsonl",
+    options=(
+        MODEL,
+        Option(
+            "train_file",
+            many=True,
+            adds=True,
+            required=True,
+            metavar="FILE",
+            help="Files or quoted globs with two columns of text: the pairs.",
+        ),
+        Option("output", required=True, metavar="FILE", help="A .jsonl file of anchor, positive and negative."),
+        Option("overwrite", "switch", help="Replace the output if it is there."),
+        Option(
+            "text_columns", many=True, default=(), metavar="NAME", help="Anchor and positive; found by name by default."
+        ),
+        Option("num_negatives", "int", default=1, interval="[1, 1000]", help="Rows per pair at most."),
+        Option(
+            "relative_margin",
+            "float",
+            default=0.05,
+            interval="[0, 1]",
+            help="A text nearer than the positive less this share of its cosine is no negative.",
+        ),
+        POOLING,
+        MAX_SEQ_LENGTH,
+        BATCH_SIZE,
+        DTYPE,
+    ),
+)
+
 PAIR_KINDS = ("auto", "title", "adjacent", "crops", "dropout")
 
 INFO = Command(
@@ -163,6 +197,21 @@ def duplicates(argv: Sequence[str]) -> int:
 def cluster(argv: Sequence[str]) -> int:
     """Finds clusters of texts."""
     return _mine(CLUSTER, argv, "min_community_size")
+
+
+def mine(argv: Sequence[str]) -> int:
+    """Finds hard negatives of pairs."""
+    values = MINE.read(MINE.parse(argv))
+    from ..inference.hard_negatives import run
+
+    settings = ("text_columns", "num_negatives", "relative_margin", "batch_size", *_ENCODER)
+    return run(
+        values["model"],
+        values["train_file"],
+        Path(values["output"]),
+        overwrite=bool(values["overwrite"]),
+        **{name: values[name] for name in settings},
+    )
 
 
 def info(argv: Sequence[str]) -> int:
