@@ -96,7 +96,7 @@ def prepare_documents(
         return make_pairs(chosen, kind, weights=weights, min_chars=data_args.min_chars, exclude=exclude, seed=args.seed)
 
     own = _own_pairs(data_args)
-    documents = _documents(data_args, exclude=held_out_texts(text for pair in own for text in pair))
+    documents = load_documents(data_args, exclude=held_out_texts(text for pair in own for text in pair))
     parts = divide_documents(documents, args.seed)
     if own:
         parts = parts._replace(train=parts.train + parts.test, test=[])
@@ -165,7 +165,16 @@ def _own_pairs(data_args: DataArguments) -> Pairs:
     return pairs
 
 
-def _documents(data_args: DataArguments, exclude: Collection[str]) -> list[Document]:
+def load_documents(data_args: DataArguments, exclude: Collection[str] = ()) -> list[Document]:
+    """Returns the documents that a run trains on or holds out.
+
+    Args:
+        data_args: What to read.
+        exclude: Of the docstrings, those with one of these texts are left out.
+
+    Raises:
+        UserError: They cannot be read, or the settings do not go with documents.
+    """
     if data_args.dataset_name == INSTALLED_DOCS:
         return [
             Document(None, (Section(None, ((query,), tuple(split_sentences(text)))),), INSTALLED_DOCS)
