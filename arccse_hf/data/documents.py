@@ -187,12 +187,21 @@ def find_files(
         for file in found:
             if _suffix(file) in page_suffixes:
                 pages[file] = None
-            elif file_kind(file) in KINDS or file == path:  # expand_files tells what a named file lacks
+            elif file_kind(file) in KINDS:
                 row_files[file] = None
+            elif file == path:
+                raise UserError(_unknown_kind(file, page_suffixes, option))
             else:
                 counts.read += 1
                 counts.other_kind.append(file)
     return list(pages), list(row_files)
+
+
+def _unknown_kind(file: str, page_suffixes: frozenset[str], option: str) -> str:
+    is_pdf = _suffix(file) == ".pdf"
+    advice = "; pdftotext makes text of it, which --one_document_per_file True reads" if is_pdf else ""
+    known = ", ".join([*sorted(page_suffixes), *KINDS])
+    return f"{option} {file}: unknown kind of document; known are {known}{advice}"
 
 
 def _page_suffixes(one_document_per_file: bool) -> frozenset[str]:

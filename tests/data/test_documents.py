@@ -162,10 +162,12 @@ def test_what_cannot_be_read_is_said_in_one_line(tmp_path):
     (tmp_path / "b.jsonl").write_text('{"text": "Row."}')
     (tmp_path / "none").mkdir()
     (tmp_path / "empty.md").write_text(" ")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.7")
     for patterns, message in (
         (["a.md", "b.jsonl"], "b.jsonl: holds rows, but .*a.md is a document; give files of one sort"),
         (["none"], r"none: has no file that is a document \(.htm, .html"),
         (["*.rst"], "matches no file"),
+        (["a.pdf"], r"a.pdf: unknown kind of document; known are .*\.md, .*\.csv, .*; pdftotext makes text of it"),
         (["missing.md"], "does not exist"),
         (["empty.md"], r"holds no document with text \(0 documents of 1: 1 empty \(empty.md\)\)"),
     ):
