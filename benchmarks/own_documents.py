@@ -95,7 +95,7 @@ def one_run(source: str, settings: Sequence[str], seed: int) -> dict:
         verdict = json.loads(results.read_text(encoding="utf-8"))["verdict"]
         pooling = settings[settings.index("--pooling") + 1] if "--pooling" in settings else None
         start = settings[settings.index("--model") + 1]
-        before, after = common_scores(source, seed, start, pooling), common_scores(source, seed, folder)
+        before, after = start_scores(source, seed, start, pooling), common_scores(source, seed, folder)
     common = {kind: [before[kind], after[kind]] for kind in before}
     return {name: verdict[name] for name in KEPT} | {"common": common}
 
@@ -107,6 +107,12 @@ def common_tests(source: str, seed: int) -> dict[str, RetrievalTask]:
     held_out = divide_documents(load_documents(chosen), seed).test
     pairs = {kind: query_pairs(held_out, kind) for kind in QUERY_KINDS}
     return {kind: RetrievalTask(kind, found) for kind, found in pairs.items() if len(found) >= MIN_TEST_PAIRS}
+
+
+@cache
+def start_scores(source: str, seed: int, model: str, pooling: str | None) -> dict[str, float]:
+    """Returns `common_scores` of an encoder that several runs start from."""
+    return common_scores(source, seed, model, pooling)
 
 
 def common_scores(source: str, seed: int, model: str, pooling: str | None = None) -> dict[str, float]:
