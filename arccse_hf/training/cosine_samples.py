@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 _ROWS = 256
 _NEGATIVES = 2048
-_PAIRS = 256
+_PAIRS = 2048  # what an interval between two runs is computed from
 _BATCH = 64
 _SEED = 0
 
@@ -32,7 +32,7 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
     The file holds `positives`, `negatives` (a sample), `closer` and `farther` (empty without triplets): cosines as
     training sees them, with dropout and projection, of up to 256 rows that are drawn and masked alike at every call;
     `num_rows`, how many rows there are; and, where the suite has an STS task, `sts` with its `task` name, the `cosines`
-    and gold `scores` of up to 256 pairs, and `num_pairs`.
+    and gold `scores` of up to 2,048 pairs, and `num_pairs`.
 
     Training is not affected: random state and the modules' modes are put back. All processes must call, since the
     weights may be sharded over them; the main one writes.

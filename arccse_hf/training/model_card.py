@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
@@ -22,7 +21,7 @@ from ..evaluation.tables import label
 from ..run_folder import CARD
 from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
 from .judging import verdict_section
-from .provenance import hardware, package_versions
+from .provenance import command_line, hardware, package_versions, without_folder
 from .verdict import Verdict
 
 TEMPLATE = Path(__file__).with_name("model_card_template.md")
@@ -98,7 +97,7 @@ def model_card(
     before, after = before or {}, after or {}
     name = args.hub_model_id if args.push_to_hub and args.hub_model_id else Path(args.output_dir).resolve().name
     method = "ArcCSE" if model_args.angular_margin or args.triplet_weight else "SimCSE"
-    base = _without_folder(model_args.model_name_or_path.split("#")[0])
+    base = without_folder(model_args.model_name_or_path.split("#")[0])
     assert model_args.pooling is not None  # training has decided it
     return ModelCard.from_template(
         _metadata(model_args, data_args, method, name, tasks, after),
@@ -111,7 +110,7 @@ def model_card(
         pooling=_POOLING_IN_WORDS[model_args.pooling] + (_DENSE if model_args.projection == "mlp" else ""),
         data=_data_in_words(data_args, counts),
         settings={setting: _cell(str(value)) for setting, value in _settings(model_args, args).items()},
-        command=_command(settings) if settings else "",
+        command=_fenced(command_line(settings)) if settings else "",
         hardware=hardware(args),
         versions=", ".join(f"{package} {version}" for package, version in package_versions().items()),
         results=[
@@ -228,39 +227,17 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
 
 def _data_in_words(data_args: DataArguments, counts: CleaningCounts | PairCounts) -> str:
     sources = [data_args.dataset_name] if data_args.dataset_name else data_args.train_file
-    source = inline_code(", ".join(map(_without_folder, sources))) if sources else "given in memory"
+    source = inline_code(", ".join(map(without_folder, sources))) if sources else "given in memory"
     if isinstance(counts, PairCounts):
         return f"Text: {source or 'documents'}; {counts}."
     used = f" {data_args.max_train_samples:,} of them were drawn at random." if data_args.max_train_samples else ""
     return f"Text: {source}; {counts}.{used}"
 
 
-def _without_folder(name: str) -> str:
-    """A path of this machine without its folders, which say who ran it; any other name as it is."""
-    is_path = name.startswith(("/", "~", ".")) or Path(name).exists()
-    return Path(name).name if is_path and not name.startswith("package:") else name
-
-
-def _command(settings: Mapping[str, object]) -> str:
-    """The command that gives this run again, as a fenced block with one field per line."""
-    lines = ["arccse train"]
-    for name, value in settings.items():
-        if name in ("resume_from_checkpoint", "overwrite_output_dir"):
-            continue
-        values = value if isinstance(value, list) else [value]
-        lines.append(f"--{name} {shlex.join(map(_argument, values))}")
-    text = " \\\n    ".join(lines)
-    fence = "`" * max(3, 1 + _longest_run(text))
-    return f"{fence}bash\n{text}\n{fence}"
-
-
-def _argument(value: object) -> str:
-    """A value as a command line has it."""
-    if isinstance(value, dict):
-        return json.dumps(value)
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    return _without_folder(str(value))
+def _fenced(command: str) -> str:
+    """A command as a fenced block of Markdown."""
+    fence = "`" * max(3, 1 + _longest_run(command))
+    return f"{fence}bash\n{command}\n{fence}"
 
 
 def inline_code(text: str) -> str:

@@ -1,8 +1,12 @@
-"""What a run was made with: versions and hardware, without names of machines or people."""
+"""What a run was made with: command, versions and hardware, without names of machines or people."""
 
+import json
 import os
 import platform
+import shlex
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -31,3 +35,33 @@ def hardware(args: ArcCSETrainingArguments) -> str:
     else:
         device = args.device.type
     return f"{args.world_size} x {device}" if args.world_size > 1 else device
+
+
+def command_line(settings: Mapping[str, object]) -> str:
+    """Returns the command that gives a run again, one field per line, without folders of this machine.
+
+    Args:
+        settings: The fields that were given, on the command line or in the recipe.
+    """
+    lines = ["arccse train"]
+    for name, value in settings.items():
+        if name in ("resume_from_checkpoint", "overwrite_output_dir"):
+            continue
+        values = value if isinstance(value, list) else [value]
+        lines.append(f"--{name} {shlex.join(map(_argument, values))}")
+    return " \\\n    ".join(lines)
+
+
+def without_folder(name: str) -> str:
+    """Returns a path of this machine without its folders, which say who ran it; any other name as it is."""
+    is_path = name.startswith(("/", "~", ".")) or Path(name).exists()
+    return Path(name).name if is_path and not name.startswith("package:") else name
+
+
+def _argument(value: object) -> str:
+    """A value as a command line has it."""
+    if isinstance(value, dict):
+        return json.dumps(value)
+    if isinstance(value, float) and value.is_integer():
+        return str(int(value))
+    return without_folder(str(value))

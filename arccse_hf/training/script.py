@@ -47,7 +47,7 @@ from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
 from .model_card import model_card
 from .preparation import Setup, prepare
-from .provenance import hardware, package_versions
+from .provenance import command_line, hardware, package_versions
 from .verdict import Verdict
 
 logger = logging.getLogger("arccse_hf")
@@ -124,7 +124,7 @@ def run(
             setup = prepare(model, tokenizer, data_args, args, texts)
             args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
             args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
-            trained = fit(setup, resume)
+            trained = fit(setup, resume, settings)
         before, after = measure(setup)
         write_records(setup, trained, before, after, model_args, data_args)
         card = partial(
@@ -151,8 +151,13 @@ def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str 
     return resume_argument(args)
 
 
-def fit(setup: Setup, resume: str | bool | None) -> dict[str, float]:
+def fit(setup: Setup, resume: str | bool | None, settings: Mapping[str, object] | None = None) -> dict[str, float]:
     """Trains, with cosines of a sample before and after it.
+
+    Args:
+        setup: Of the run.
+        resume: What to go on from.
+        settings: The fields that were given, for the command in the run's mark.
 
     Returns:
         Trainer's metrics of training; its speed is that of the steps alone.
@@ -161,6 +166,8 @@ def fit(setup: Setup, resume: str | bool | None) -> dict[str, float]:
     folder = Path(args.output_dir)
     if trainer.is_world_process_zero():
         facts = {"versions": package_versions(), "hardware": hardware(args)}
+        if settings:
+            facts["command"] = command_line(settings)
         begin_run(folder, resume=bool(resume), overwrite=args.overwrite_output_dir, facts=facts)
     clock = trainer.clock
     if args.cosine_samples:
