@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from html import escape
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -34,6 +36,8 @@ class Theme:
 
 
 THEMES = (Theme("", "#ffffff", "#1f2328", "#d8dee4"), Theme("-dark", "#161b22", "#e6edf3", "#30363d"))
+# Colours that nothing else has, in whose place the page's own are written.
+_IN_PAGE = Theme("", "none", "#010203", "#040506")
 
 
 @dataclass(frozen=True)
@@ -59,34 +63,44 @@ class Figure:
         name: File name without ending.
         text: What it shows, for readers who do not see it.
         files: PNG by file name, the light one first.
-        size: Width and height in pixels.
+        svg: The same for within a page, which gives it the colours of its ink (`currentColor`) and lines (`--line`).
     """
 
     name: str
     text: str
     files: dict[str, bytes]
-    size: tuple[int, int]
+    svg: str
 
 
 def render(name: str, text: str, draw: Callable[[Axes], None]) -> Figure:
-    """Draws on empty axes, once per theme; what `draw` labels goes into a legend below them."""
-    files = {}
-    for theme in THEMES:
-        with matplotlib.rc_context(_settings(theme)):
-            canvas = Canvas(figsize=(_WIDTH, _HEIGHT), layout="constrained")
-            axes = canvas.add_subplot()
-            draw(axes)
-            handles, labels = axes.get_legend_handles_labels()
-            if labels:
-                columns = 1 if max(map(len, labels)) > 24 else 2
-                rows = -(-len(labels) // columns)
-                canvas.set_figheight(_HEIGHT + _LEGEND_ROW * rows)
-                canvas.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
-            file = io.BytesIO()
-            canvas.savefig(file, format="png", dpi=_DPI, metadata={"Software": None})
-            files[f"{name}{theme.suffix}.png"] = file.getvalue()
-    width, height = (int(side * _DPI) for side in canvas.get_size_inches())
-    return Figure(name, text, files, (width, height))
+    """Draws on empty axes, once per theme and once for within a page; what `draw` labels goes into a legend below."""
+    files = {f"{name}{theme.suffix}.png": _draw(draw, theme, "png") for theme in THEMES}
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        svg = _draw(draw, _IN_PAGE, "svg").decode()
+    svg = re.sub(r"<metadata>.*?</metadata>|<!--.*?-->", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    box = re.search(r'viewBox="[^"]*"', svg)
+    assert box is not None
+    svg = f'<svg {box[0]} role="img" aria-label="{escape(text)}">' + svg[svg.index(">") + 1 :]
+    svg = re.sub(r"'DejaVu Sans'[^;\"]*", "system-ui, sans-serif", svg)
+    for colour, role in ((_IN_PAGE.ink, "currentColor"), (_IN_PAGE.grid, "var(--line)")):
+        svg = svg.replace(colour, role)
+    return Figure(name, text, files, svg)
+
+
+def _draw(draw: Callable[[Axes], None], theme: Theme, kind: str) -> bytes:
+    with matplotlib.rc_context(_settings(theme)):
+        canvas = Canvas(figsize=(_WIDTH, _HEIGHT), layout="constrained")
+        axes = canvas.add_subplot()
+        draw(axes)
+        handles, labels = axes.get_legend_handles_labels()
+        if labels:
+            columns = 1 if max(map(len, labels)) > 24 else 2
+            rows = -(-len(labels) // columns)
+            canvas.set_figheight(_HEIGHT + _LEGEND_ROW * rows)
+            canvas.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
+        file = io.BytesIO()
+        canvas.savefig(file, format=kind, dpi=_DPI, metadata={"Software": None} if kind == "png" else {"Date": None})
+        return file.getvalue()
 
 
 def _settings(theme: Theme) -> dict[str, object]:
@@ -191,7 +205,7 @@ def scatter(title: str, points: Series, style: Style, limits: tuple[float, float
     """Predicted cosine against gold score; `limits` of the cosine, so that two pictures compare."""
 
     def draw(axes: Axes) -> None:
-        axes.scatter(*points, s=13, color=style.colour, marker=style.marker, alpha=0.55, linewidths=0)
+        axes.plot(*points, color=style.colour, marker=style.marker, linestyle="none", markersize=3.6, alpha=0.55, mew=0)
         axes.set(title=title, xlabel="gold score", ylabel="predicted cosine", ylim=limits)
 
     return draw

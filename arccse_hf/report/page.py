@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import base64
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
 from ..evaluation import greater_is_better
 from .figures import Figure, Style
-from .runs import Run, scores
+from .records import is_number
+from .runs import Run
+from .scores import Score, best_of, headline, in_words, metric_label, score_table
 from .sections import Section
 
 _NONE = "-"
@@ -56,16 +57,25 @@ def _in_words(value: object) -> str:
 
 
 def build_page(runs: Sequence[Run], sections: Sequence[Section]) -> str:
-    """Returns the page: runs, scores, every section, settings."""
-    names = ", ".join(run.name for run in runs)
-    body = ["<h1>Training report</h1>", _runs_list(runs), "<h2>Scores</h2>", _scores_table(runs)]
+    """Returns the page: the result, every run's scores, the sections that have pictures, settings and provenance."""
+    table = score_table(runs)
+    sentence, reading = headline(table)
+    body = [f"<h1>{escape(sentence)}</h1>", f"<p>{escape(reading)}</p>", _runs_list(runs)]
+    if table:
+        body += ["<h2>Scores</h2>", _scores_table(runs, table)]
     for section in sections:
-        body.append(f"<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>")
-        body.append("".join(f'<p class="note">{escape(note)}</p>\n' for note in section.notes))
         if section.figures:
+            body.append(f"<h2>{escape(section.title)}</h2>\n<p>{escape(section.text)}</p>")
             body.append('<div class="grid">\n' + "\n".join(map(_figure, section.figures)) + "\n</div>")
-    body += ["<h2>Settings</h2>", _settings_table(runs)]
-    return _PAGE.format(title=f"Training report: {escape(names)}", style=_STYLE, body="\n".join(body))
+    if settings := settings_in_words(runs):
+        body += ["<h2>Settings</h2>", _settings_table(runs, settings)]
+    body += ["<h2>Where it comes from</h2>", *(_provenance(index, run) for index, run in enumerate(runs))]
+    notes = [f"{run.name}: {note}" for run in runs for note in run.missing]
+    notes += [note for section in sections for note in section.notes]
+    if notes:
+        items = "".join(f"<li>{escape(note)}</li>" for note in notes)
+        body += ["<h2>What is not on this page</h2>", f'<ul class="note">{items}</ul>']
+    return _PAGE.format(title=escape(sentence), style=_STYLE, body="\n".join(body))
 
 
 def _runs_list(runs: Sequence[Run]) -> str:
@@ -74,50 +84,70 @@ def _runs_list(runs: Sequence[Run]) -> str:
         facts = [f"{run.state.get('global_step', 0):,} steps"]
         if run.kept_step != run.state.get("global_step", 0):
             facts.append(f"the weights of step {run.kept_step:,} kept")
-        if "train_runtime" in run.results:
+        if is_number(run.results.get("train_runtime")):
             facts.append(f"{run.results['train_runtime']:,.0f} s")
-        notes = "".join(f'<br><span class="note">{escape(note)}</span>' for note in run.missing)
-        items.append(f"<li>{_swatch(index)}<strong>{escape(run.name)}</strong>: {', '.join(facts)}{notes}</li>")
+        if not run.has_ended:
+            facts.append("it has not ended")
+        items.append(f"<li>{_named(index, run)}: {', '.join(facts)}</li>")
     return f'<ul class="runs">{"".join(items)}</ul>'
 
 
-def _swatch(index: int) -> str:
-    return f'<span class="swatch" style="background:{Style.of(index).colour}"></span>'
+def _named(index: int, run: Run) -> str:
+    swatch = f'<span class="swatch" style="background:{Style.of(index).colour}"></span>'
+    return f"{swatch}<strong>{escape(run.name)}</strong>"
 
 
-def _scores_table(runs: Sequence[Run]) -> str:
-    table = scores(runs)
-    if not table:
-        return '<p class="note">No run has scores from before or after training.</p>'
-    head = "".join(f'<th colspan="2">{_swatch(i)}{escape(run.name)}</th>' for i, run in enumerate(runs))
+def _scores_table(runs: Sequence[Run], table: Mapping[str, Sequence[Score]]) -> str:
+    """One row per metric and run, so that a narrow screen shows them all."""
     rows = []
-    for metric, values in table.items():
-        after = [value for _, value in values if value is not None and value == value]
-        best = (max if greater_is_better(metric) else min)(after) if len(runs) > 1 and after else None
-        cells = "".join(_score(before) + _score(value, bold=value == best) for before, value in values)
-        rows.append(f'<tr><th scope="row">{escape(metric)}</th>{cells}</tr>')
-    when = "<th>before</th><th>after</th>" * len(runs)
-    return _table(f"<tr><th></th>{head}</tr><tr><th></th>{when}</tr>", rows)
+    for name, scores in table.items():
+        arrow, better = ("↑", "higher") if greater_is_better(name) else ("↓", "lower")
+        title = f'{escape(metric_label(name))} <span title="{better} is better">{arrow}</span>'
+        rows.append(f'<tr class="metric"><th scope="rowgroup" colspan="4">{title}</th></tr>')
+        ranked = best_of(name, scores)
+        for index, score in enumerate(scores):
+            is_best = len(runs) > 1 and bool(ranked) and score.after == ranked[0].after
+            change = None if score.before is None or score.after is None else score.after - score.before
+            cells = [in_words(score.before, name), in_words(score.after, name), in_words(change, name, signed=True)]
+            if is_best:
+                cells[1] = f"<strong>{cells[1]}</strong>"
+            values = "".join(f"<td>{cell}</td>" for cell in cells)
+            rows.append(f'<tr><th scope="row">{_named(index, score.run)}</th>{values}</tr>')
+    note = "<p>Bold: the best of what was trained.</p>" if len(runs) > 1 else ""
+    return note + _table("<tr><th></th><th>before</th><th>after</th><th>change</th></tr>", rows)
 
 
-def _score(value: float | None, bold: bool = False) -> str:
-    if value is None:
-        return f"<td>{_NONE}</td>"
-    return f"<td><strong>{value:.4f}</strong></td>" if bold else f"<td>{value:.4f}</td>"
+def _provenance(index: int, run: Run) -> str:
+    """What a run was made from, with and on, as far as it has left that."""
+    settings = {name: value for group in run.settings.values() for name, value in group.items()}
+    rows = run.cosine_samples.get("before", {}).get("num_rows")
+    data = _in_words(settings.get("dataset_name") or settings.get("train_file"))
+    dates = [str(run.mark[name]) for name in ("started", "finished") if name in run.mark]
+    versions = ", ".join(f"{package} {version}" for package, version in run.mark.get("versions", {}).items())
+    facts = {
+        "Model": _in_words(settings.get("model_name_or_path")),
+        "Data": data if data == _NONE or not is_number(rows) else f"{data}; {rows:,} rows",
+        "Date": " to ".join(dates),
+        "Device": run.mark.get("hardware", ""),
+        "Versions": versions,
+    }
+    items = [f"<dt>{name}</dt><dd>{escape(fact)}</dd>" for name, fact in facts.items() if fact not in ("", _NONE)]
+    if "command" in run.mark:
+        items.append(f"<dt>Command</dt><dd><pre>{escape(run.mark['command'])}</pre></dd>")
+    return f"<p>{_named(index, run)}</p><dl>{''.join(items)}</dl>" if items else ""
 
 
-def _settings_table(runs: Sequence[Run]) -> str:
-    settings = settings_in_words(runs)
-    if not settings:
-        return '<p class="note">No run has a run_settings.json.</p>'
-    head = "".join(f"<th>{_swatch(i)}{escape(run.name)}</th>" for i, run in enumerate(runs))
+def _settings_table(runs: Sequence[Run], settings: Mapping[str, Sequence[str]]) -> str:
     rows = []
     for name, values in settings.items():
-        differs = ' class="differs"' if len(set(values)) > 1 else ""
+        differs = len(set(values)) > 1
         cells = "".join(f"<td>{escape(value)}</td>" for value in values)
-        rows.append(f'<tr{differs}><th scope="row">{escape(name)}</th>{cells}</tr>')
-    more = "<p>Settings in which the runs differ are marked.</p>" if len(runs) > 1 else ""
-    return more + _table(f"<tr><th></th>{head}</tr>", rows, kind="words")
+        if not differs:
+            cells = f'<td colspan="{len(values)}">{escape(values[0])}</td>'
+        rows.append(f'<tr{" class=differs" * differs}><th scope="row">{escape(name)}</th>{cells}</tr>')
+    note = "<p>Marked: what the runs differ in. One value: it is that of all runs.</p>" if len(runs) > 1 else ""
+    head = "".join(f"<th>{_named(index, run)}</th>" for index, run in enumerate(runs))
+    return note + _table(f"<tr><th></th>{head}</tr>", rows, kind="words")
 
 
 def _table(head: str, rows: Sequence[str], kind: str = "numbers") -> str:
@@ -126,13 +156,7 @@ def _table(head: str, rows: Sequence[str], kind: str = "numbers") -> str:
 
 
 def _figure(figure: Figure) -> str:
-    light, dark = (f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in figure.files.values())
-    width, height = figure.size
-    return (
-        f'<figure><picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img src="{light}" width="{width}" height="{height}" alt="{escape(figure.text)}"></picture>'
-        f"<figcaption>{escape(figure.text)}</figcaption></figure>"
-    )
+    return f"<figure>{figure.svg}<figcaption>{escape(figure.text)}</figcaption></figure>"
 
 
 _STYLE = """
@@ -143,20 +167,25 @@ _STYLE = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif }
 main { max-width: 64rem; margin: 0 auto; padding: 1rem; overflow-wrap: anywhere }
-h1 { font-size: 1.5rem } h2 { font-size: 1.2rem; margin: 2rem 0 .3rem } p { margin: .3rem 0 .8rem; max-width: 46rem }
-.note { color: var(--soft); font-size: .9rem } .runs { list-style: none; padding: 0 }
+h1 { font-size: 1.5rem; line-height: 1.25; margin: .5rem 0 } h2 { font-size: 1.2rem; margin: 2rem 0 .3rem }
+p { margin: .3rem 0 .8rem; max-width: 46rem }
+.note { color: var(--soft); font-size: .9rem } ul.runs { list-style: none; padding: 0 }
 .swatch { display: inline-block; width: .8em; height: .8em; border-radius: 50%; margin-right: .4em }
 .grid { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 22rem), 1fr)); gap: 1rem }
 figure { margin: 0; max-width: 34rem; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
   overflow: hidden }
-img { display: block; width: 100%; height: auto }
+figure svg { display: block; width: 100%; height: auto }
 figcaption { padding: .2rem .8rem .7rem; color: var(--soft); font-size: .85rem }
-.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .5rem }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; overflow-wrap: normal }
-th, td { padding: .3rem .7rem; text-align: right; white-space: nowrap; border-bottom: 1px solid var(--line) }
-tbody tr:last-child > * { border-bottom: 0 }
-thead th { font-weight: 600 } th[scope=row] { text-align: left; font-weight: 400 }
+.wide { overflow-x: auto; background: var(--card); border: 1px solid var(--line); border-radius: .5rem;
+  width: fit-content; max-width: 100% }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums }
+th, td { padding: .3rem .6rem; text-align: right; border-bottom: 1px solid var(--line) }
+td { white-space: nowrap } tbody tr:last-child > * { border-bottom: 0 }
+thead th { font-weight: 600; white-space: nowrap } th[scope] { text-align: left; font-weight: 400 }
+.metric th { font-weight: 600; background: var(--page) } th[scope=row] strong { font-weight: 400 }
 .words th, .words td { text-align: left; white-space: normal } .words td { min-width: 7rem; overflow-wrap: anywhere }
+dl { display: grid; grid-template-columns: max-content minmax(0, 1fr); gap: .2rem 1rem; margin: 0 0 1.5rem;
+  font-size: .9rem } dt { color: var(--soft) } dd { margin: 0 } pre { margin: 0; white-space: pre-wrap }
 .differs > * { background: var(--mark) }
 """
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeGuard
 
 from ..errors import UserError
 from ..run_folder import (
@@ -15,14 +13,14 @@ from ..run_folder import (
     RESULTS,
     SETTINGS,
     STATE,
+    STATUS,
     checkpoints,
     is_done,
     kept_step,
     metrics_of,
-    read_cosines,
-    read_json,
     short_names,
 )
+from .records import is_number, read_cosine_record, read_record
 
 Series = tuple[list[float], list[float]]
 """The x and the y of the points of a curve."""
@@ -38,7 +36,9 @@ class Run:
         results: `all_results.json`: the scores before and after.
         settings: `run_settings.json`: the arguments in groups, `model`, `data` and `training`.
         margin: ArcCon's margin in degrees.
+        mark: `run_status.json`: versions, hardware, dates and command.
         cosine_samples: Cosines of a sample, `before` and `after` training; see `arccse_hf.training.cosine_samples`.
+        has_ended: Whether the run has come to its end.
         missing: What was not found, in words.
     """
 
@@ -47,7 +47,9 @@ class Run:
     results: Mapping = field(default_factory=dict)
     settings: Mapping[str, Mapping] = field(default_factory=dict)
     margin: float | None = None
+    mark: Mapping = field(default_factory=dict)
     cosine_samples: Mapping[str, Mapping] = field(default_factory=dict)
+    has_ended: bool = True
     missing: list[str] = field(default_factory=list)
 
     @property
@@ -67,7 +69,7 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
     """Reads each folder once, in order.
 
     Raises:
-        UserError: A folder that is no run, or a file of it that is not valid JSON.
+        UserError: A folder that is no run, or a file of it that is damaged.
     """
     paths = list(dict.fromkeys(Path(folder).resolve() for folder in folders))
     if not paths:
@@ -81,14 +83,15 @@ def _read_run(folder: Path, name: str) -> Run:
     home = next((place for place in places if (place / STATE).is_file()), None)
     if home is None:
         raise UserError(f"report {folder}: is no run: neither it nor a checkpoint-* in it holds a {STATE}")
-    results, settings = read_json(folder / RESULTS), read_json(folder / SETTINGS)
-    configs = (read_json(place / "config.json") for place in places)
+    results, settings = read_record(folder, RESULTS), read_record(folder, SETTINGS)
+    configs = (read_record(place, "config.json") for place in places)
     config = next((config for config in configs if "angular_margin" in config), {})
     margin = settings.get("model", {}).get("angular_margin", config.get("angular_margin"))
-    cosine_samples = {when: read_cosines(folder, when) for when in COSINES}
+    cosine_samples = {when: read_cosine_record(folder, when) for when in COSINES}
 
     missing = []
-    if not is_done(folder):
+    has_ended = is_done(folder)
+    if not has_ended:
         how_far = f"; {home.name} shows how far it came" if home != folder else ""
         missing.append(f"The run has not ended{how_far}")
     if not results:
@@ -96,12 +99,22 @@ def _read_run(folder: Path, name: str) -> Run:
     if not settings:
         missing.append(f"{SETTINGS}: no settings to show")
     missing += [f"{COSINES[when]}: no cosines {when} training" for when, sample in cosine_samples.items() if not sample]
-    return Run(name, read_json(home / STATE), results, settings, margin, cosine_samples, missing)
+    return Run(
+        name=name,
+        state=read_record(home, STATE),
+        results=results,
+        settings=settings,
+        margin=margin,
+        mark=read_record(folder, STATUS),
+        cosine_samples=cosine_samples,
+        has_ended=has_ended,
+        missing=missing,
+    )
 
 
 def training_series(run: Run, key: str) -> Series:
     """Step and value of every finite `key` in the log."""
-    lines = [line for line in run.history if _is_number(line.get(key))]
+    lines = [line for line in run.history if is_number(line.get(key))]
     return [line["step"] for line in lines], [line[key] for line in lines]
 
 
@@ -120,7 +133,7 @@ def evaluations(run: Run) -> list[tuple[int, dict[str, float]]]:
 
 def evaluation_series(run: Run, metric: str) -> Series:
     """Step and value of every finite evaluation of `metric`."""
-    points = [(step, values[metric]) for step, values in evaluations(run) if _is_number(values.get(metric))]
+    points = [(step, values[metric]) for step, values in evaluations(run) if is_number(values.get(metric))]
     return [step for step, _ in points], [value for _, value in points]
 
 
@@ -138,7 +151,7 @@ def geometry_path(run: Run) -> Series:
     for _, metrics in evaluations(run):
         tasks = [name.removesuffix("alignment") for name in metrics if name.endswith("alignment")]
         pairs = [(metrics.get(f"{task}uniformity"), metrics[f"{task}alignment"]) for task in tasks]
-        points += [(x, y) for x, y in pairs if _is_number(x) and _is_number(y)][:1]
+        points += [(x, y) for x, y in pairs if is_number(x) and is_number(y)][:1]
     return [uniformity for uniformity, _ in points], [alignment for _, alignment in points]
 
 
@@ -151,22 +164,10 @@ def sts_points(run: Run, when: str) -> Series:
     """Gold score (x) and predicted cosine (y) of the sampled pairs, where both are finite."""
     sts = run.cosine_samples.get(when, {}).get("sts", {})
     pairs = zip(sts.get("scores", []), sts.get("cosines", []), strict=True)
-    points = [pair for pair in pairs if all(_is_number(value) for value in pair)]
+    points = [pair for pair in pairs if all(is_number(value) for value in pair)]
     return [score for score, _ in points], [cosine for _, cosine in points]
 
 
 def cosines(run: Run, when: str, kind: str) -> list[float]:
     """The finite sampled cosines of a kind: `positives`, `negatives`, `closer` or `farther`."""
-    return [value for value in run.cosine_samples.get(when, {}).get(kind, []) if _is_number(value)]
-
-
-def scores(runs: Sequence[Run]) -> dict[str, list[tuple[float | None, float | None]]]:
-    """For every metric in `all_results.json` of some run, each run's value before and after."""
-    before = [metrics_of(run.results, "before_") for run in runs]
-    after = [metrics_of(run.results) for run in runs]
-    names = dict.fromkeys(name for metrics in (*after, *before) for name in metrics)
-    return {name: [(b.get(name), a.get(name)) for b, a in zip(before, after, strict=True)] for name in names}
-
-
-def _is_number(value: object) -> TypeGuard[float]:
-    return isinstance(value, (int, float)) and math.isfinite(value)
+    return [value for value in run.cosine_samples.get(when, {}).get(kind, []) if is_number(value)]

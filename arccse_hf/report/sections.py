@@ -9,14 +9,17 @@ from functools import partial
 
 from . import figures
 from .figures import Figure, Style
+from .records import is_number
 from .runs import Run, Series, cosines, evaluation_series, geometry_path, main_metric, sts_points, training_series
+from .scores import metric_label, printed_scale
 
-_LOG = {
+_LOSSES = {
     "arccon_loss": "ArcCon loss",
     "triplet_loss": "Triplet loss",
     "triplets_violated": "Share of violated triplets",
-    "learning_rate": "Learning rate",
 }
+_POINTS = 256
+_NAME = 80  # characters, which are up to 4 bytes: a file name has at most 255
 _KINDS = ("positives", "negatives", "closer", "farther")
 
 
@@ -31,20 +34,32 @@ class Section:
 
 
 def sections_of(runs: Sequence[Run]) -> list[Section]:
-    """Draws every picture that the runs have the numbers for."""
+    """Draws every picture that the runs have the numbers for, what matters most first."""
     styled = [(run, Style.of(index)) for index, run in enumerate(runs)]
-    return [_curves(styled), _geometry(styled), _boundaries(styled), _sts(styled), _cosines(styled)]
+    return [_curves(styled), _geometry(styled), _cosines(styled), _sts(styled), _boundaries(styled), _schedule(styled)]
 
 
 def _curves(styled: Sequence[tuple[Run, Style]]) -> Section:
-    section = Section("Over the steps", "What the log says of training, and the measured score.")
-    for key, title in _LOG.items():
-        _add_curve(section, styled, key, title, partial(training_series, key=key))
+    section = Section("Over the steps", "The measured score, and what the log says of training.")
     metrics = list(dict.fromkeys(metric for run, _ in styled if (metric := main_metric(run))))
     for metric in metrics:
-        _add_curve(section, styled, metric, metric, partial(evaluation_series, metric=metric))
+        _add_curve(section, styled, metric, metric_label(metric), partial(_printed_series, metric=metric))
+    for key, title in _LOSSES.items():
+        _add_curve(section, styled, key, title, partial(training_series, key=key))
     if not metrics:
         section.notes.append("No run measured a score while it trained.")
+    return section
+
+
+def _printed_series(run: Run, metric: str) -> Series:
+    """A metric over the steps on the scale that the table prints."""
+    steps, values = evaluation_series(run, metric)
+    return steps, [printed_scale(metric) * value for value in values]
+
+
+def _schedule(styled: Sequence[tuple[Run, Style]]) -> Section:
+    section = Section("Learning rate", "As the schedule set it.")
+    _add_curve(section, styled, "learning_rate", "Learning rate", partial(training_series, key="learning_rate"))
     return section
 
 
@@ -114,13 +129,16 @@ def _sts(styled: Sequence[tuple[Run, Style]]) -> Section:
             continue
         limits = figures.limits_of([cosine for _, values in points.values() for cosine in values])
         for when, found in points.items():
+            step = -(-len(found[0]) // _POINTS)
+            shown = found[0][::step], found[1][::step]
             sts = run.cosine_samples[when]["sts"]
             metric = f"{'before' if when == 'before' else 'eval'}_{sts['task']}_spearman"
-            score = f"; Spearman of all {run.results[metric]:.4f}" if metric in run.results else ""
+            value = run.results.get(metric)
+            score = f"; Spearman of all {value:.4f}" if is_number(value) else ""
             text = (
-                f"{run.name} {when} training: {len(found[0]):,} of {sts['num_pairs']:,} pairs of {sts['task']}{score}."
+                f"{run.name} {when} training: {len(shown[0]):,} of {sts['num_pairs']:,} pairs of {sts['task']}{score}."
             )
-            draw = figures.scatter(f"{run.name}, {when}", found, style, limits)
+            draw = figures.scatter(f"{run.name}, {when}", shown, style, limits)
             section.figures.append(figures.render(_file_name(f"sts-{run.name}-{when}"), text, draw))
     return section
 
@@ -151,4 +169,4 @@ def _cosines(styled: Sequence[tuple[Run, Style]]) -> Section:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)
+    return re.sub(r"[^\w.-]+", "-", name)[:_NAME]

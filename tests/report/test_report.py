@@ -1,15 +1,16 @@
 """The report: the series behind its pictures, the page that holds them, and what it says of what is missing."""
 
-import base64
 import html
 import io
 import json
 import math
 import re
+import shutil
 import sys
 
 import numpy as np
 import pytest
+import scipy.stats
 from matplotlib.figure import Figure
 from PIL import Image, ImageColor
 
@@ -19,6 +20,7 @@ from arccse_hf.report import figures, write_report
 from arccse_hf.report import runs as reading
 from arccse_hf.report.figures import Style
 from arccse_hf.report.runs import Run, read_runs
+from arccse_hf.report.scores import headline, score_table
 
 EVALUATIONS = {0: (0.50, 0.40, -1.0), 2: (0.70, 0.30, -1.5), 4: (0.60, 0.25, -2.0)}
 
@@ -82,7 +84,11 @@ def test_the_series_are_those_of_the_log(tmp_path):
     assert reading.geometry_path(run) == ([-1.0, -1.5, -2.0], [0.4, 0.3, 0.25])
     assert reading.sts_points(run, "before") == ([0.0, 5.0], [0.1, 0.9])
     assert reading.cosines(run, "after", "farther") == [0.6]
-    assert reading.scores([run]) == {"dev_spearman": [(0.5, 0.71234)], "geometry_alignment": [(0.4, 0.3)]}
+    table = score_table([run])
+    assert {name: [(score.before, score.after) for score in scores] for name, scores in table.items()} == {
+        "dev_spearman": [(0.5, 0.71234)],
+        "geometry_alignment": [(0.4, 0.3)],
+    }
 
 
 def test_the_last_evaluation_stands_where_the_kept_weights_come_from():
@@ -161,51 +167,189 @@ def test_boundaries_of_equal_margins_are_both_seen():
     assert min(areas[:2]) > 0.3 * areas[2]  # which is a third longer than that of c
 
 
+def scored(values, num_pairs=None):
+    """A cosine file of which only the scored pairs matter."""
+    values = list(values)
+    sts = {"task": "dev", "cosines": values, "scores": list(range(len(values))), "num_pairs": num_pairs or len(values)}
+    return {"num_rows": 9, "sts": sts}
+
+
+def spearman(values):
+    return float(np.corrcoef(np.argsort(np.argsort(values)), np.arange(len(values)))[0, 1])
+
+
+def drawn_noise(noise):
+    return (np.arange(300) + noise * np.random.default_rng(0).normal(size=300)).tolist()
+
+
 def test_the_page_holds_every_run_and_needs_nothing_else(tmp_path):
-    first = make_run(tmp_path / "simcse<b>", margin=0.0)
+    first = make_run(tmp_path / "<img src=x onerror=alert(1)>", margin=0.0)
     scores = {"eval_dev_spearman": 0.8, "before_dev_spearman": math.nan}
     second = make_run(tmp_path / "arccse_10", all_results=scores, leave_out=("cosines_before", "cosines_after"))
     page = write_report([first, second, first], tmp_path / "out")
     text = page.read_text(encoding="utf-8")
-    assert "simcse&lt;b&gt;" in text and "<b>" not in text and "arccse_10" in text
+    assert "<img" not in text and "&lt;img src=x onerror=alert(1)&gt;" in text and "arccse_10" in text
+    assert "<h1>arccse_10 80.00, &lt;img src=x onerror=alert(1)&gt; 71.23 on dev: +8.77</h1>" in text
 
-    sources = re.findall(r'(?:src|srcset|href)="([^"]*)"', text)
-    assert sources and all(source.startswith("data:image/png;base64,") for source in sources)
-    assert not re.search(r"https?://|url\(|<script|<link|@import", text)
-    embedded = {base64.b64decode(source.partition(",")[2], validate=True) for source in sources}
-    assert all(png.startswith(b"\x89PNG") for png in embedded)
-    assert embedded == {path.read_bytes() for path in page.parent.glob("*.png")}
-    # Four of the log and the score, the plane, the boundaries; two of pairs and two of cosines. Light and dark.
-    assert len(sources) == len(embedded) == 2 * (5 + 2 + 2 + 2)
+    assert not re.search(r'<script|<link|@import|url\(["\']?[^#]|(?:src|href)="[^#]', text)
+    assert len(text) < 500_000
+    pictures = re.findall(r"<figure><svg.*?</svg>", text, flags=re.DOTALL)
+    # The score, three of the log, the plane, two of cosines, two of pairs, the boundaries, the learning rate.
+    assert len(pictures) == 4 + 1 + 2 + 2 + 1 + 1
+    assert len(list(page.parent.glob("*.png"))) == 2 * len(pictures)  # light and dark
+    assert all("currentColor" in svg and "#010203" not in svg and "DejaVu" not in svg for svg in pictures)
+    titles = re.findall(r"<h2>(.*?)</h2>", text)
+    assert titles.index("Scores") == 0 and titles.index("Learning rate") > titles.index("Decision boundaries")
 
-    cells = re.findall(r"<tr[^>]*><th scope=\"row\">(.*?)</th>(.*?)</tr>", text)
-    rows = {name: re.findall(r"<td>(.*?)</td>", values) for name, values in cells}
-    assert rows["dev_spearman"] == ["0.5000", "0.7123", "nan", "<strong>0.8000</strong>"]
-    assert rows["geometry_alignment"] == ["0.4000", "<strong>0.3000</strong>", "-", "-"]
-    assert rows["angular_margin"] == ["0.0", "10.0"] and rows["train_file"] == ["a.txt, b.txt"] * 2
-    assert "weight_decay" not in rows and "output_dir" not in rows  # equal, and no setting to compare
-    assert re.search(r'class="differs"><th scope="row">angular_margin', text)
+    groups = re.split(r'<tr class="metric">.*?>', text)[1:]
+    names = re.findall(r'<tr class="metric"><th[^>]*>(.*?) <span[^>]*>(.)', text)
+    assert names == [("dev spearman", "↑"), ("geometry alignment", "↓")]
+    cells = [[re.findall(r"<td>(.*?)</td>", row) for row in group.split("</tr>") if "<td>" in row] for group in groups]
+    assert cells[0][:2] == [["50.00", "71.23", "+21.23"], ["NaN", "<strong>80.00</strong>", "NaN"]]
+    assert cells[1][:2] == [["0.400", "<strong>0.300</strong>", "-0.100"], ["-", "-", "-"]]
+    assert re.search(r'class=differs><th scope="row">angular_margin</th><td>0.0</td><td>10.0</td>', text)
+    assert '<th scope="row">train_file</th><td colspan="2">a.txt, b.txt</td>' in text
+    assert "weight_decay" not in text and ">output_dir<" not in text  # equal, and no setting to compare
     captions = html.unescape(" ".join(re.findall(r"<figcaption>(.*?)</figcaption>", text)))
-    assert "arccse_10: 0.5 at step 0, 0.6 at step 4." in captions
-    assert "simcse<b> after training: 2 of 1,500 pairs of dev; Spearman of all 0.7123." in captions
+    assert "arccse_10: 50 at step 0, 60 at step 4." in captions
+    assert "<img src=x onerror=alert(1)> after training: 2 of 1,500 pairs of dev; Spearman of all 0.7123." in captions
     assert "arccse_10: from uniformity -1.000 and alignment 0.400 to -2.000 and 0.250." in captions
 
 
-def test_what_is_missing_is_said(tmp_path):
+def test_the_result_has_an_interval_where_every_pair_was_kept(tmp_path):
+    before, after = drawn_noise(300), drawn_noise(100)
+    results = {"before_dev_spearman": spearman(before), "eval_dev_spearman": spearman(after)}
+    samples = {"cosines_before": scored(before), "cosines_after": scored(after)}
+    good = make_run(tmp_path / "good", all_results=results, **samples)
+    sentence, reading = headline(score_table(read_runs([good])))
+    low, high = map(float, re.fullmatch(r"good .* on dev: \+.*, 95 % \[(\S+), (\S+)\]", sentence).groups())
+    # Not from the code: the paired bootstrap once more, with another generator.
+    generator, differences = np.random.default_rng(9), []
+    for _ in range(500):
+        drawn = np.sort(generator.integers(0, 300, 300))
+        pair = [scipy.stats.spearmanr(np.array(values)[drawn], drawn).statistic for values in (before, after)]
+        differences.append(100 * (pair[1] - pair[0]))
+    assert [low, high] == pytest.approx(np.quantile(differences, [0.025, 0.975]), abs=2)
+    assert "paired bootstrap over the sentence pairs" in reading
+
+    same = make_run(tmp_path / "same", all_results=results, **samples)
+    sentence, _ = headline(score_table(read_runs([good, same])))
+    assert sentence.endswith("on dev: +0.00, 95 % [+0.00, +0.00]")
+    for changed in (
+        {"cosines_after": scored(after, num_pairs=1500)},  # a part of the pairs
+        {"all_results": results | {"eval_dev_spearman": 0.99}},  # the scores of other weights
+        {"cosines_after": scored(after[:200])},
+    ):
+        other = make_run(tmp_path / "other", **({"all_results": results} | samples | changed))
+        sentence, reading = headline(score_table(read_runs([good, other])))
+        assert "95 %" not in sentence and "no scores per item" in reading
+        shutil.rmtree(other)
+
+
+def test_the_verdict_is_the_result_where_every_run_has_one(tmp_path):
+    verdict = {"difference": 0.05, "low": 0.04, "high": 0.06, "keeps_start": False}
+    results = {"before_verdict_mrr_at_10": 0.55, "eval_verdict_mrr_at_10": 0.6, "eval_dev_spearman": 0.7}
+    run = make_run(tmp_path / "run", all_results=results | {"verdict": verdict})
+    sentence, _ = headline(score_table(read_runs([run])))
+    assert sentence == "run 55.00 → 60.00 on held-out queries (MRR@10): +5.00, 95 % [+4.00, +6.00]"
+    plain = make_run(tmp_path / "plain")
+    assert headline(score_table(read_runs([run, plain])))[0].startswith("plain 71.23, run 70.00 on dev")
+
+
+def test_many_runs_and_lower_is_better():
+    def run(name, value):
+        return Run(name, {}, {"eval_geometry_alignment": value})
+
+    runs = [run("a", 0.4), run("b", 0.1), run("c", 0.3), run("d", 0.2), run("e", math.nan)]
+    sentence, reading = headline(score_table(runs))
+    assert sentence == "b 0.100, d 0.200, c 0.300 and 1 more on geometry (alignment): -0.100"
+    assert reading.startswith("alignment; lower is better. Difference of b and d")
+
+
+def test_a_run_that_goes_on_has_its_newest_score(tmp_path):
+    run = make_run(tmp_path / "run", leave_out=("all_results", "run_status"), trainer_state={
+        "global_step": 4, "log_history": history()[:7]})  # fmt: skip
+    assert headline(score_table(read_runs([run])))[0].startswith("run 50.00 → 60.00 on dev")
+
+
+def test_what_is_missing_is_said_in_one_place(tmp_path):
     state = {"global_step": 1, "log_history": [{"step": 1, "loss": 1.0, "arccon_loss": 0.5}]}
     bare = make_run(
         tmp_path / "bare", trainer_state=state,
         leave_out=("all_results", "run_settings", "cosines_before", "cosines_after"),
     )  # fmt: skip
     text = write_report([bare], tmp_path / "out").read_text(encoding="utf-8")
+    assert re.findall(r"<h[12]>(.*?)</h", text) == [
+        "No score was measured", "Over the steps", "Where it comes from", "What is not on this page",
+    ]  # fmt: skip
+    _, _, end = text.partition("What is not on this page")
     for said in (
         "all_results.json: no scores", "run_settings.json: no settings", "cosines_before.json: no cosines",
-        "cosines_after.json: no cosines", "No run has scores", "No run measured a score", "Not measured in bare",
+        "cosines_after.json: no cosines", "No run measured a score", "Not measured in bare",
         "Margin unknown of bare", "bare has no cosines of scored pairs", "bare has no cosines of training rows",
-        "Share of violated triplets: not in the log of bare", "No run has a run_settings.json",
+        "Share of violated triplets: not in the log of bare",
     ):  # fmt: skip
-        assert said in text
+        assert said in end
     assert sorted(path.name for path in (tmp_path / "out").glob("*.png")) == ["arccon_loss-dark.png", "arccon_loss.png"]
+
+
+def test_a_run_says_where_it_comes_from(tmp_path):
+    mark = {
+        "status": "done", "started": "2026-01-02T03:04:05+00:00", "finished": "2026-01-02T04:00:00+00:00",
+        "versions": {"torch": "2.13"}, "hardware": "CPU (x86_64, 2 cores)", "command": "arccse train \\\n --a '<b>'",
+    }  # fmt: skip
+    run = make_run(tmp_path / "run", run_status=mark, trainer_state={"global_step": 0, "log_history": []},
+                   leave_out=("cosines_after",), cosines_before={"num_rows": 20000})  # fmt: skip
+    text = write_report([run], tmp_path / "out").read_text(encoding="utf-8")
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", text, flags=re.DOTALL))
+    assert facts == {
+        "Model": "bert-base-uncased", "Data": "a.txt, b.txt; 20,000 rows", "Versions": "torch 2.13",
+        "Date": "2026-01-02T03:04:05+00:00 to 2026-01-02T04:00:00+00:00", "Device": "CPU (x86_64, 2 cores)",
+        "Command": "<pre>arccse train \\\n --a &#x27;&lt;b&gt;&#x27;</pre>",
+    }  # fmt: skip
+
+
+RECORDS = [
+    "trainer_state", "all_results", "run_settings", "run_status", "cosines_before", "cosines_after",
+]  # fmt: skip
+WRONG_PLACES = [
+    ("trainer_state", {"log_history": 3}, "log_history is not a list"),
+    ("trainer_state", {"log_history": [3]}, r"log_history\[0\] is not an object"),
+    ("trainer_state", {"log_history": [{"loss": 1.0}]}, r"log_history\[0\] lacks step"),
+    ("trainer_state", {"log_history": [{"step": "1"}]}, r"log_history\[0\].step is not a number"),
+    ("trainer_state", {"log_history": [{"step": 10**400}]}, r"log_history\[0\].step is not a number"),
+    ("trainer_state", {"global_step": True}, "global_step is not a number"),
+    ("all_results", {"train_runtime": [1]}, "train_runtime is not a number"),
+    ("all_results", {"verdict": "better"}, "verdict is not an object"),
+    ("run_settings", {"training": []}, "training is not an object"),
+    ("run_settings", {"model": {"angular_margin": "ten"}}, "model.angular_margin is not a number"),
+    ("run_status", {"versions": [], "status": "done"}, "versions is not an object"),
+    ("run_status", {"command": {}, "status": "done"}, "command is not a text"),
+    ("cosines_before", {"positives": {"a": 1}}, "positives is not a list"),
+    ("cosines_before", {"closer": ["x"]}, r"closer\[0\] is not a number"),
+    ("cosines_after", {"sts": {"task": "dev"}}, "sts lacks cosines"),
+    ("cosines_after", {"sts": {"task": "d", "cosines": [1], "scores": [], "num_pairs": 1}}, "sts has 1 cosines and 0"),
+]
+
+
+@pytest.mark.parametrize("content", ["", '{"half": ', "[" * 100_000, "[]", "null", "3", '"x"', b"\xff\xfe"])
+def test_a_record_that_is_no_json_object_is_named(tmp_path, content):
+    run = make_run(tmp_path / "run")
+    for name in RECORDS:
+        path = run / f"{name}.json"
+        whole = path.read_bytes()
+        path.write_bytes(content if isinstance(content, bytes) else content.encode())
+        with pytest.raises(UserError, match=f"{name}.json: (cannot be read as JSON|holds no JSON object)") as error:
+            read_runs([run])
+        assert len(str(error.value)) < 500
+        path.write_bytes(whole)
+
+
+@pytest.mark.parametrize(("name", "content", "said"), WRONG_PLACES)
+def test_a_record_that_looks_otherwise_is_named_with_the_place(tmp_path, name, content, said):
+    run = make_run(tmp_path / "run", **{name: content})
+    with pytest.raises(UserError, match=rf"{name}.json: is damaged: {said}"):
+        read_runs([run])
 
 
 def test_a_stopped_run_is_read_from_its_last_checkpoint(tmp_path):
@@ -227,16 +371,13 @@ def test_runs_of_one_name_are_told_apart(tmp_path):
 def test_mistakes_are_named(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="gone: is no run: neither it nor a checkpoint-.* holds a trainer_state.json"):
         read_runs([tmp_path / "gone"])
-    run = make_run(tmp_path / "run")
+    make_run(tmp_path / "run")
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="--output_dir .*file: cannot write there"):
         write_report([make_run(tmp_path / "bare", trainer_state={}, cosines_before={}, cosines_after={},
                                run_settings={})], tmp_path / "file")  # fmt: skip
-    (run / "all_results.json").write_text('{"half": ')
-    with pytest.raises(UserError, match="all_results.json: cannot be read as JSON"):
-        read_runs([run])
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + [
-        f"arccse_hf.report.{name}" for name in ("figures", "sections", "page")
+        f"arccse_hf.report.{name}" for name in ("figures", "sections", "page", "scores")
     ]:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
