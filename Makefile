@@ -2,6 +2,7 @@
 # make test         the environment, then style, spelling and type checks and the test suite
 # make coverage     the test suite with line coverage, which must not fall below its floor
 # make test-extras  the slow tests of optional extras
+# make docs         the site, into build/site; to read it: python -m http.server --directory build/site
 # make soak         real faults done to real runs (docs/reliability.md); some five minutes
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
@@ -19,7 +20,7 @@ STS := $(if $(SENTEVAL),--eval_tasks stsb_dev --eval_data $(SENTEVAL))
 
 export TOKENIZERS_PARALLELISM := false
 
-.PHONY: quickstart test coverage test-extras reproduce fields clean
+.PHONY: quickstart test coverage test-extras docs soak reproduce fields clean
 
 quickstart: .venv/quickstart
 	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
@@ -40,6 +41,9 @@ coverage: .venv/quickstart
 
 test-extras: .venv/quickstart
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras --numprocesses 2
+
+docs: .venv/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 soak: .venv/quickstart
 	$(BIN)/python benchmarks/soak.py --output benchmarks/results/soak.json $(ARGS)
@@ -62,6 +66,10 @@ requirements-lowest.txt: pyproject.toml requirements.txt
 
 .venv/quickstart: .venv/done requirements-quickstart.txt
 	$(BIN)/pip install --quiet --requirement requirements-quickstart.txt
+	touch $@
+
+.venv/docs: .venv/done requirements-docs.txt
+	$(BIN)/pip install --quiet --requirement requirements-docs.txt
 	touch $@
 
 clean:

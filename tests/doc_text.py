@@ -13,7 +13,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^ *```(\w*)[^\n]*\n(.*?)^ *```$", re.DOTALL | re.MULTILINE)
 CODE = re.compile(r"`([^`\n]+(?:\n[^`\n]+)?)`")
-LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)|(?:src|srcset)=\"([^\"]+)\"")
+LINK = re.compile(r"\]\(([^)\s]+)\)|(?:src|srcset)=\"([^\"]+)\"")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
 def blocks(document: Path, language: str) -> list[str]:
@@ -65,3 +66,16 @@ def our_command(words: list[str]) -> tuple[Command, list[str]] | None:
 def option_names(command: Command) -> set[str]:
     """Returns every spelling of its options but old ones."""
     return {name for option in command.options for name in (option.name, *option.aliases)} | {"help", "version"}
+
+
+def links(document: Path) -> list[str]:
+    """Returns the links and pictures of a document that do not lead elsewhere, with their anchors."""
+    prose = FENCE.sub("", document.read_text(encoding="utf-8"))
+    found = [first or second for first, second in LINK.findall(prose)]
+    return [link for link in found if not re.match(r"https?:|mailto:", link)]
+
+
+def anchors(document: Path) -> set[str]:
+    """Returns the anchors of a document's headings, as GitHub makes them; the site makes the same ones."""
+    headings = HEADING.findall(FENCE.sub("", document.read_text(encoding="utf-8")))
+    return {re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-") for heading in headings}
