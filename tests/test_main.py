@@ -16,17 +16,6 @@ from arccse_hf.commands import VERBS
 from arccse_hf.errors import UserError, exit_with
 
 ROOT = Path(__file__).parents[1]
-HEAVY = {
-    "torch",
-    "transformers",
-    "sentence_transformers",
-    "datasets",
-    "accelerate",
-    "numpy",
-    "pandas",
-    "scipy",
-    "sklearn",
-}
 
 
 def run(*argv: object) -> tuple[int, str, str]:
@@ -50,80 +39,16 @@ def test_help_of_every_verb_has_an_example_that_is_right(verb):
     assert options and not [option for option in options if "-" in option[2:] or option.startswith("--no_")]
 
 
-def test_the_first_help_and_the_version():
+def test_the_first_help_names_every_verb():
     status, text, _ = run("--help")
-    assert status == 0 and all(f"\n    {verb}" in text for verb in VERBS) and "arccse train quickstart" in text
+    assert status == 0 and all(f"\n    {verb}" in text for verb in VERBS)
     assert run() == (status, text, "")
-    assert run("--version")[1].startswith("arccse_hf 0.")
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "tcsh"])
 def test_shells_complete_verbs_and_options(shell):
     status, script, _ = run("--print-completion", shell)
     assert status == 0 and "evaluate" in script and "angular_margin" in script and "mean_first_last" in script
-
-
-MISTAKES = [
-    ("evaluat", "arccse: error: evaluat: there is no such command; did you mean evaluate?"),
-    ("--versio", "arccse: error: "),
-    ("evaluate", "arccse evaluate: error: --model: is missing"),
-    ("evaluate m --bach_size 3", "arccse evaluate: error: --bach_size: there is no such option; did you mean --batch"),
-    ("evaluate m --batch_size 0", "arccse evaluate: error: --batch_size 0: must be a whole number from 1"),
-    ("evaluate m --dtype int8", "arccse evaluate: error: --dtype int8: must be one of float32, bfloat16, float16"),
-    ("evaluate m --seed", "arccse evaluate: error: --seed: needs a value"),
-    ("encode --model m --output_dir o", "arccse encode: error: --input: is missing"),
-    ("encode m --input a --output_dir o", "arccse encode: error: 'm': belongs to no option"),
-    ("encode --model m --input a --output_dir o --shard_rows 0", "arccse encode: error: --shard_rows 0: must be"),
-    ("search --model m", "arccse search: error: --corpus: is missing, and needed unless --index"),
-    (
-        "search --model m --corpus a --query x --top_k 0",
-        "arccse search: error: --top_k 0: must be a whole number from 1",
-    ),
-    ("similarity one --model m", "arccse similarity: error: TEXT TEXT ...: give two texts or more"),
-    ("duplicates --model m", "arccse duplicates: error: --input: is missing"),
-    ("cluster --model m --input a --threshold 2", "arccse cluster: error: --threshold 2: must be a number above 0 and"),
-    ("mine --model m --train_file a", "arccse mine: error: --output: is missing"),
-    ("info", "arccse info: error: FILE|MODEL|RUN: is missing"),
-    ("report", "arccse report: error: RUN ...: is missing"),
-    ("train", "arccse train: error: nothing is given"),
-    ("train quikstart", "arccse train: error: quikstart: neither a file nor a recipe (.*did you mean quickstart?"),
-    ("train quickstart --lr 1", "arccse train: error: --lr: there is no such field; did you mean --learning_rate?"),
-    ("train quickstart --temperature 0", "arccse train: error: --temperature 0: must be a number from 0.001 to 100"),
-    ("train setup.py", "arccse train: error: setup.py: "),
-    ("study", "arccse study: error: STUDY: is missing"),
-    ("study objectvs", "arccse study: error: objectvs: neither a file nor a recipe (.*did you mean objectives?"),
-    ("study objectives --seed 1", "arccse study: error: --seed: there is no such field; did you mean --seeds?"),
-    ("study objectives --seeds 1 x", "arccse study: error: --seeds x: must be a whole number"),
-    ("study objectives --max_steps 0", "arccse study: error: --max_steps 0: must be"),
-    ("reproduce quickstart --pooling max", "arccse reproduce: error: --pooling max: must be one of"),
-]
-
-
-@pytest.mark.parametrize(("line", "message"), MISTAKES)
-def test_a_mistake_is_one_line_and_status_2(line, message):
-    status, out, err = run(*line.split())
-    start, _, end = message.partition(".*")
-    assert (status, out) == (2, "") and err.startswith(start) and end in err and err.count("\n") == 1
-
-
-def test_help_and_mistakes_import_nothing_heavy(tmp_path):
-    """In one new process, as this one has imported everything."""
-    (tmp_path / "bad.yaml").write_text("a: [\n")
-    lines = (
-        [line for line, _ in MISTAKES] + [f"{verb} --help" for verb in VERBS] + ["--help", f"train {tmp_path}/bad.yaml"]
-    )
-    code = f"""
-import contextlib, io, sys, arccse_hf
-from contextlib import redirect_stderr, redirect_stdout
-from arccse_hf.__main__ import main
-for line in {lines!r}:
-    with contextlib.suppress(SystemExit), redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-        main(line.split())
-    heavy = {HEAVY!r} & sys.modules.keys()
-    assert not heavy, (line, heavy)
-"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
 
 
 class Calls(list):

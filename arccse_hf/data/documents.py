@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ..errors import UserError
 from .columns import require_column, require_text
 from .files import KINDS, expand_files, file_kind, open_file
+from .files.find import nothing_found
 from .markup import PARSERS, Block, Page, parse_text
 from .sentences import split_sentences
 
@@ -183,7 +184,7 @@ def find_files(
                 if glob.has_magic(path)
                 else "does not exist"
             )
-            raise UserError(f"{option} {pattern}: {what}; check the path (now in {os.getcwd()})")
+            raise nothing_found(option, pattern, what)
         for file in found:
             if _suffix(file) in page_suffixes:
                 pages[file] = None

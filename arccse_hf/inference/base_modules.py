@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
@@ -17,10 +18,10 @@ from sentence_transformers.sentence_transformer.modules import (
 from sentence_transformers.util import is_sentence_transformer_model
 from torch import Tensor, nn
 
-from ..errors import UserError, one_line
+from ..errors import UserError
 from ..model.configuration_arccse import POOLINGS
 from .export import LAYER_WEIGHTS
-from .loading import model_type
+from .loading import model_type, why_not_opened
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,9 @@ def read_base_modules(path: str, *, revision: str | None = None, trust_remote_co
         return None
     try:
         model = SentenceTransformer(path, device="cpu", revision=revision, trust_remote_code=trust_remote_code)
-    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError) as error:
-        raise UserError(f"--model_name_or_path {path}: its modules.json cannot be opened: {one_line(error)}") from error
+    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+        why = why_not_opened(path, error)
+        raise UserError(f"--model_name_or_path {path}: its modules.json cannot be opened: {why}") from error
     pooling, name, dense, normalize = None, "none", None, False
     layers: nn.Module | None = None
     unknown: list[str] = []

@@ -8,11 +8,12 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean, one_line
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 
 _PACKAGE = re.compile(r"package:(?P<package>\w+)/(?P<path>[^#]+)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?$")
@@ -53,6 +54,24 @@ def resolve_model_path(name_or_path: str) -> str:
                 f"{option}: the weights' sha256 is {digest}; reinstall the package, or correct the checksum"
             )
     return str(folder)
+
+
+def why_not_opened(name: str, error: Exception) -> str:
+    """Returns why a model could not be opened, in words that blame what was given.
+
+    Args:
+        name: As the user wrote it.
+        error: What the libraries say; of a name that is no folder they take it for an id of a hub.
+    """
+    path = Path(name).expanduser()
+    if isinstance(error, SafetensorError):
+        return f"its weights (.safetensors) are damaged ({one_line(error)}); copy or download them again"
+    if path.exists() or name.startswith("package:"):
+        return one_line(error)
+    folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    hint = did_you_mean(path.name, folders)
+    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
+    return f"there is no such folder{hint}" if is_path else f"{one_line(error)}{hint}"
 
 
 def max_input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
+from safetensors import SafetensorError
 
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
-from .loading import model_type, resolve_model_path, without_loading_bar
+from .loading import model_type, resolve_model_path, why_not_opened, without_loading_bar
 from .onnx import OnnxEncoder, is_graph
 from .process_group import process_state
 
@@ -164,9 +165,8 @@ def _open(name: str, path: str, pooling: str | None) -> tuple[SentenceTransforme
         model = SentenceTransformer(path, device="cpu")
     except UserError:
         raise
-    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"MODEL {name}: neither a folder nor a hub id that can be opened here ({reason})") from error
+    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+        raise UserError(f"MODEL {name}: cannot be opened: {why_not_opened(name, error)}") from error
     if pooling is not None:
         return _pooled(name, model, pooling)
     return model, f"{_own_pooling(model)} (its own)" if own else "mean (default)"

@@ -3,13 +3,14 @@
 import logging
 from typing import Any
 
+from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from ..compat import without_zero3_init
 from ..data.collator import require_pad_token
 from ..errors import UserError, one_line
 from ..inference.base_modules import BaseModules, read_base_modules
-from ..inference.loading import resolve_model_path, silence_load_report
+from ..inference.loading import resolve_model_path, silence_load_report, why_not_opened
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ModelArguments
 
@@ -38,8 +39,9 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
             )
             if base and base.dense and model.config.projection == "mlp":
                 model.base_model.projection.dense.load_state_dict(base.dense)
-    except (OSError, ValueError, ImportError) as error:  # not there, not an encoder, not complete, a package missing
-        raise UserError(f"{name}: {one_line(error)}") from error
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        # Not there, not an encoder, not complete, damaged, a package missing.
+        raise UserError(f"{name}: {why_not_opened(arguments.model_name_or_path, error)}") from error
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **loading)
         require_pad_token(tokenizer)

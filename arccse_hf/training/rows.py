@@ -64,6 +64,8 @@ def check_batches(rows: Dataset, args: ArcCSETrainingArguments) -> None:
         rows.batch_sampler(batch, args)  # raises where the documents do not fill a batch
     fewest = batch * args.world_size if args.dataloader_drop_last else max(2, args.world_size)
     if has_length(rows) and len(rows) < fewest:  # A stream sees that when it has read them.
+        if len(rows) < 2:
+            raise UserError(f"{len(rows)} row of text is left; a sentence learns from others: bring more text")
         raise UserError(
             f"--per_device_train_batch_size {batch}: {len(rows)} rows do not fill one batch"
             f"{f' on each of {args.world_size} processes' if args.world_size > 1 else ''}; bring more text, lower it, "

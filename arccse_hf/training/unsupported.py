@@ -24,6 +24,8 @@ def refuse_unsupported(args: TrainingArguments) -> None:
         value = getattr(args, name)
         if value != supported:
             raise UserError(f"--{name} {value}: is not supported: {reason}")
+    if args.fp16 and args.device.type == "cpu":
+        raise UserError("--fp16 True: a CPU would train in float32 all the same; --bf16 True is what it can do")
     _check_trackers(args.report_to)
     _check_optimizer(args)
     _check_scheduler(args)

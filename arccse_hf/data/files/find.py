@@ -30,7 +30,7 @@ def expand_files(patterns: Sequence[str], option: str = "--train_file") -> list[
         matches = [path] if os.path.lexists(path) else sorted(glob.glob(path, recursive=True))
         if not matches:
             problem = "matches no file" if glob.has_magic(path) else "does not exist"
-            raise UserError(f"{option} {pattern}: {problem}; check the path (now in {os.getcwd()})")
+            raise nothing_found(option, pattern, problem)
         files += [os.path.abspath(match) for match in matches]
     files = list(dict.fromkeys(files))
     for file in files:
@@ -38,6 +38,12 @@ def expand_files(patterns: Sequence[str], option: str = "--train_file") -> list[
         if file_kind(file) != file_kind(files[0]):
             raise UserError(f"{option} {file}: is of another kind than {files[0]}; give files of one kind")
     return files
+
+
+def nothing_found(option: str, pattern: str, problem: str) -> UserError:
+    """Returns the error for a path or glob that stands for no file."""
+    hint = "; several files are separated by spaces" if "," in pattern else ""
+    return UserError(f"{option} {pattern}: {problem}; check the path (now in {os.getcwd()}){hint}")
 
 
 def check_file(file: str, option: str) -> None:
