@@ -11,8 +11,11 @@ class UserError(ValueError):
     """Something the user gave is wrong.
 
     The message is one line that names the argument, the value it had and the way out. The command line prints that
-    line without a traceback and exits with status 2.
+    line without a traceback and exits with status 2. A line break in it, as a name or a value may have, becomes a space.
     """
+
+    def __init__(self, message: object = ""):
+        super().__init__(" ".join(str(message).splitlines()))
 
 
 def one_line(text: object) -> str:
