@@ -10,8 +10,8 @@ from typing import NoReturn
 class UserError(ValueError):
     """Something the user gave is wrong.
 
-    The message is one line that names the argument, the value it had and the way out. The command line prints that
-    line without a traceback and exits with status 2. A line break in it, as a name or a value may have, becomes a space.
+    The message is one line that names the argument, the value it had and the way out; line breaks become spaces. The
+    command line prints that line without a traceback and exits with status 2.
     """
 
     def __init__(self, message: object = ""):

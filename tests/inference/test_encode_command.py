@@ -118,6 +118,16 @@ class TestWhatIsWritten:
         assert encode(model, "in/**/*.txt") == 0
         assert sorted(written()) == ["a/x.txt", "b/x.txt", "c/d/x.txt"]
 
+    def test_names_as_long_as_a_file_system_takes(self, model, folder, embedded):
+        """Shards and their temporary files have longer names than the inputs; 251 bytes and .txt are 255."""
+        names = ["n" * 200, "n" * 250 + "a", "n" * 250 + "b", "é" * 125 + "n"]
+        for number, name in enumerate(names):
+            write_lines(f"in/{name}.txt", [f"text {number}"])
+        assert encode(model, "in/*.txt") == 0
+        assert len(embedded) == len(list(Path("out").rglob("*.parquet"))) == 4
+        assert encode(model, "in/*.txt") == 0
+        assert len(embedded) == 4  # they are known again
+
     def test_an_empty_file_has_no_shard(self, model, folder):
         for name in ("x.txt", "x.csv", "x.jsonl"):
             Path(name).touch()

@@ -218,3 +218,33 @@ def test_models_do_not_share_a_backbone_configuration(tmp_path):
     first.config.backbone_config.architectures = ["Changed"]
     assert second.config.backbone_config.architectures != ["Changed"]
     assert second.encoder.config.architectures != ["Changed"]
+
+
+def test_recomputed_activations_have_the_gradient_of_the_loss_with_the_masks_that_were_drawn():
+    """By differences of the loss itself: activation checkpointing draws other dropout masks than a run without it."""
+    model = trainable().double().train()
+    model.activation_checkpointing_enable()
+    texts = {"pair": batch(), "triplet": batch(rows=2, views=3)}
+
+    def loss():
+        torch.manual_seed(3)
+        output = model(**texts, triplet_dropout=True)
+        return output.arccon_loss + output.triplet_loss
+
+    loss().backward()
+    generator = torch.Generator().manual_seed(0)
+    for name in ("embeddings.word_embeddings", "layer.0.attention", "layer.2.output", "projection"):
+        weights = [weight for key, weight in model.named_parameters() if name in key]
+        steps = [torch.randn(weight.shape, generator=generator, dtype=weight.dtype) for weight in weights]
+        slope = sum((weight.grad * step).sum().item() for weight, step in zip(weights, steps, strict=True))
+        values = []
+        for size in (1e-5, -2e-5):
+            with torch.no_grad():
+                for weight, step in zip(weights, steps, strict=True):
+                    weight += size * step
+                values.append(loss().item())
+        with torch.no_grad():
+            for weight, step in zip(weights, steps, strict=True):
+                weight += 1e-5 * step
+        assert slope == pytest.approx((values[0] - values[1]) / 2e-5, rel=1e-4), name
+        assert abs(slope) > 1e-4, name

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import uuid
@@ -16,6 +17,8 @@ from ...errors import UserError, one_line
 from .reading import InputFile
 
 METADATA_KEY = b"arccse_hf.encode"
+_LONGEST_NAME = 255  # bytes, on the file systems in use
+_TAG = 8
 
 Settings = Mapping[str, str | int | bool | None]
 """What decides about the embeddings and their rows: option -> value. `model` is a mere name, `model_sha256` counts."""
@@ -39,10 +42,21 @@ class Shard:
 def list_shards(files: Sequence[InputFile], shard_rows: int) -> list[Shard]:
     """Returns all shards of all files, in order."""
     return [
-        Shard(file, start, min(start + shard_rows, file.rows), f"{file.name}-{start // shard_rows:05d}.parquet")
+        Shard(file, start, min(start + shard_rows, file.rows), shard_name(file.name, start // shard_rows))
         for file in files
         for start in range(0, file.rows, shard_rows)
     ]
+
+
+def shard_name(file_name: str, number: int) -> str:
+    """Returns where a shard stands below the output folder; a long name of a file is cut, and told apart by a hash."""
+    folder, name = os.path.split(file_name)
+    suffix = f"-{number:05d}.parquet"
+    most = _LONGEST_NAME - len(suffix) - len(f"..{_TAG * 'x'}.tmp")
+    if len(os.fsencode(name)) > most:
+        tag = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:_TAG]}"
+        name = os.fsencode(name)[: most - len(tag)].decode(errors="ignore") + tag
+    return os.path.join(folder, name + suffix)
 
 
 def pending(output: Path, shards: Sequence[Shard], settings: Settings) -> list[Shard]:
@@ -113,7 +127,7 @@ def write_shard(
         UserError: It cannot be written.
     """
     path = output / shard.name
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:_TAG]}.tmp")
     source = {"input": shard.file.name, "input_sha256": shard.file.sha256, "start": shard.start, "stop": shard.stop}
     schema = schema.with_metadata({METADATA_KEY: json.dumps({**settings, **source})})
     nulls = 0
