@@ -40,33 +40,40 @@ _NESTED = st.recursive(
 _COLUMNS = st.sampled_from(
     [("text",), ("anchor", "positive"), ("sentence1", "sentence2", "score"), ("query", "document"), ("b", "b"), ()]
 )
-_CONTENT = st.sampled_from(["", "a red dog", "the blue house, near the river", "3", "4.5", 'says "no"', "a\nb"])
+_CONTENT = st.sampled_from(
+    ["a red dog", "the blue house", "two cats near the river", "many old roads", "a woman hears"]
+)
+_SCORES = st.sampled_from(["0", "1", "2.5", "3", "4", "5e0"])
+_ODD = st.sampled_from(["", "3", "a, b", 'says "no"', "a\nb"]) | _TEXTS
 
 
 @st.composite
-def _tables(draw: st.DrawFn) -> bytes:
-    """Rows that look right, in one of the formats."""
+def _tables(draw: st.DrawFn) -> tuple[str, bytes]:
+    """Rows that look right, or have odd cells, in one of the formats; with its suffix."""
     names = draw(_COLUMNS)
-    rows = draw(st.lists(st.tuples(*[_CONTENT | _TEXTS for _ in names]), max_size=6))
+    odd = draw(st.booleans())
+    cells = [(_SCORES if name == "score" else _CONTENT) | (_ODD if odd else st.nothing()) for name in names]
+    rows = draw(st.lists(st.tuples(*cells), max_size=6))
     kind = draw(st.sampled_from(["delimited", "json", "jsonl", "parquet"]))
     if kind == "delimited":
         separator = draw(st.sampled_from([",", ";", "\t"]))
-        return "\n".join(separator.join(row) for row in [names, *rows]).encode(errors="surrogatepass")
+        content = "\n".join(separator.join(row) for row in [names, *rows]).encode(errors="surrogatepass")
+        return ".tsv" if separator == "\t" else ".csv", content
     objects = [dict(zip(names, row, strict=True)) for row in rows]
     if kind == "parquet":
         clean = [{name: value.encode(errors="replace").decode() for name, value in row.items()} for row in objects]
         file = io.BytesIO()
         pq.write_table(pa.Table.from_pylist(clean), file)
-        return file.getvalue()
+        return ".parquet", file.getvalue()
     text = json.dumps(objects) if kind == "json" else "\n".join(map(json.dumps, objects))
-    return text.encode()
+    return f".{kind}", text.encode()
 
 
 @st.composite
 def _damaged(draw: st.DrawFn, contents: st.SearchStrategy[bytes]) -> bytes:
     """Contents with a piece cut out, bytes put in, or packed by gzip."""
     content = draw(contents)
-    for how in draw(st.lists(st.sampled_from(["cut", "insert", "flip", "gzip"]), max_size=2)):
+    for how in draw(st.just([]) | st.lists(st.sampled_from(["cut", "insert", "flip", "gzip"]), max_size=2)):
         place = draw(st.integers(0, max(0, len(content) - 1)))
         if how == "gzip":
             content = gzip.compress(content, mtime=0)
@@ -80,11 +87,13 @@ def _damaged(draw: st.DrawFn, contents: st.SearchStrategy[bytes]) -> bytes:
 
 
 _JSON = _NESTED.map(lambda value: json.dumps(value).encode())
-_CONTENTS = _damaged(
-    _tables() | _TEXTS.map(lambda text: text.encode(errors="surrogatepass")) | _JSON | st.binary(max_size=40)
-)
+_CONTENTS = _TEXTS.map(lambda text: text.encode(errors="surrogatepass")) | _JSON | st.binary(max_size=40)
 _SUFFIXES = st.sampled_from([*KINDS, *(f"{kind}.gz" for kind in KINDS)])
-FILES = st.tuples(_SUFFIXES, _CONTENTS)
+FILES = (
+    _tables()
+    | _tables().flatmap(lambda made: st.tuples(st.just(made[0]), _damaged(st.just(made[1]))))
+    | st.tuples(_SUFFIXES, _damaged(_CONTENTS))
+)
 _NAMES = st.sampled_from([field.name for field in load_fields()]) | _TEXTS
 _YAML_LINES = st.lists(st.tuples(_NAMES, _TEXTS | _JSON.map(bytes.decode)).map(": ".join), max_size=5).map("\n".join)
 RECIPES = _damaged((_YAML_LINES | _TEXTS).map(lambda text: text.encode(errors="surrogatepass")))
