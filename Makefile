@@ -3,7 +3,7 @@
 # make coverage     the test suite with line coverage, which must not fall below its floor
 # make test-extras  the slow tests of optional extras
 # make docs         the site, into build/site; to read it: python -m http.server --directory build/site
-# make soak         real faults done to real runs (docs/reliability.md); some five minutes
+# make soak         real faults done to real runs (docs/reliability.md); some fifteen minutes
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
 # make fields       write the table of all fields of a run anew, after a change of the arguments
@@ -46,6 +46,7 @@ docs: .venv/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 soak: .venv/quickstart
+	$(BIN)/pip install --quiet 'cyclonedx-bom>=7,<8'
 	$(BIN)/python benchmarks/soak.py --output benchmarks/results/soak.json $(ARGS)
 
 reproduce: .venv/quickstart

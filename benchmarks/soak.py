@@ -1,7 +1,7 @@
 #!/usr/bin/env python
-"""Real faults done to real runs: kills, signals, full disks, a stopped process, too little memory.
+"""Real faults done to real runs: kills, signals, full disks, a stopped process, too little memory, made-up input, load.
 
-    make soak                                            # all of it; some five minutes on two cores
+    make soak                                            # all of it; some fifteen minutes on two quiet cores
     python benchmarks/soak.py --only kills --kills 3     # a part
 
 Each run is a process of its own that is forked from this one, so that it starts in moments. It trains a tiny encoder on
@@ -37,14 +37,15 @@ os.environ["ACCELERATE_USE_CPU"] = "1"
 
 from measuring import write_report
 from safetensors.torch import load_file
+from soak_load import WORDS, bill_of_materials, encode_load, fuzzing, killed_encodes, not_better
 from transformers import BertConfig, BertModel, BertTokenizer
 
 from arccse_hf.__main__ import main as arccse
-from arccse_hf.training import script  # noqa: F401  (imported before the forks)
+from arccse_hf.inference.encode_files import windows  # noqa: F401  (imported before the forks)
+from arccse_hf.training import script  # noqa: F401
 from arccse_hf.training.checkpoints import STAGING, find_checkpoint
 
 STEPS = 48
-WORDS = "the a of in on small large red blue green quick slow cat dog bird house river road man woman".split()
 MODES = {
     "one process": [],
     "2 dataloader workers": ["--dataloader_num_workers", "2"],
@@ -131,7 +132,7 @@ class Soak:
     def start(self, name: str, *more: str, processes: int = 1, prepare: Callable[[], None] = lambda: None) -> Run:
         """Starts a run whose folder is `name`, and goes on with what is there."""
         command = [
-            "--model_name_or_path", "encoder", "--train_file", "text.txt", "--output_dir", name,
+            "train", "--model_name_or_path", "encoder", "--train_file", "text.txt", "--output_dir", name,
             "--max_steps", str(STEPS), "--per_device_train_batch_size", "8", "--triplet_min_tokens", "12",
             "--save_strategy", "steps",
             "--save_steps", "1", "--save_total_limit", "3", "--logging_steps", "1", "--max_seq_length", "24",
@@ -163,7 +164,7 @@ class Soak:
             os.environ.update({name: str(value) for name, value in environment.items()})
             os.chdir(self.folder)
             prepare()
-            arccse(["train", *command])
+            arccse(command)
         except SystemExit as end:
             status = end.code or 0
         except BaseException:
@@ -284,6 +285,18 @@ class Soak:
         proposed.wait()
         return {"line": line, "status": list(run.statuses.values()), "status with 64": list(proposed.statuses.values())}
 
+    def encode(self, name: str, rows: int) -> Run:
+        """Starts to embed a file of short texts into `name`, and goes on with what is there."""
+        path = self.folder / f"{rows}.txt"
+        if not path.exists():
+            draw = random.Random(0)
+            path.write_text("".join(" ".join(draw.choices(WORDS, k=4)) + "\n" for _ in range(rows)))
+        arguments = ["--model", "encoder", "--input", path.name, "--output_dir", name, "--batch_size", "2048"]
+        run = Run(self.folder / name, [], self.folder / f"{name}.log")
+        line = ["encode", *arguments, "--shard_rows", str(rows // 20)]
+        run.processes.append(self._fork(line, {}, run.log, lambda: None))
+        return run
+
     def difference(self, name: str, other: str) -> float:
         """The largest difference between two finished models: 0 where they are equal to the bit."""
         files = [self.folder / folder / "model.safetensors" for folder in (name, other)]
@@ -322,6 +335,11 @@ def main() -> None:
         "SIGSTOP": soak.stopped,
         "full disk": soak.full_disk,
         "out of memory": soak.out_of_memory,
+        "encode, kills": lambda: killed_encodes(soak),
+        "encode, load": lambda: encode_load(soak),
+        "not better": lambda: not_better(soak),
+        "fuzzing": lambda: fuzzing(soak),
+        "bill of materials": lambda: bill_of_materials(soak),
     }
     results = {}
     for name, fault in faults.items():
