@@ -204,7 +204,7 @@ class TestErrors:
         write_lines("x.txt", TEXTS)
         with pytest.raises(UserError, match=r"--input \*.parquet: matches no file; check the path"):
             encode(model, "*.parquet")
-        with pytest.raises(UserError, match="nowhere: neither a folder nor a hub id"):
+        with pytest.raises(UserError, match="nowhere: cannot be opened: there is no such folder"):
             encode(str(folder / "nowhere"), "x.txt")
         with pytest.raises(UserError, match="--output_dir x.txt: cannot be written"):
             encode(model, "x.txt", output="x.txt")
