@@ -115,7 +115,7 @@ class TestEncoders:
             load_encoder(str(tmp_path))
 
     def test_no_such_model_and_wrong_options_are_one_line(self, plain, tmp_path):
-        with pytest.raises(UserError, match="neither a folder nor a hub id") as caught:
+        with pytest.raises(UserError, match="nowhere: cannot be opened: there is no such folder") as caught:
             load_encoder(str(tmp_path / "nowhere"))
         assert "\n" not in str(caught.value)
         with pytest.raises(UserError, match="--dtype int8: choose from float32"):
@@ -302,7 +302,7 @@ class TestCommand:
         difference = evaluation.scores[st_folder]["own_spearman"] - evaluation.scores[plain]["own_spearman"]
         assert [d.value for d in evaluation.differences] == [pytest.approx(difference)]
         assert evaluation.tables()[0].title == "Models"
-        with pytest.raises(UserError, match="nowhere: neither a folder nor a hub id"):
+        with pytest.raises(UserError, match="nowhere: cannot be opened: there is no such folder"):
             evaluate(str(tmp_path / "nowhere"), "sts", data=own_pairs)
 
     def test_two_models_and_a_report(self, plain, st_folder, own_pairs, tmp_path, capsys):
