@@ -100,7 +100,7 @@ def headline(table: dict[str, list[Score]]) -> tuple[str, str]:
 
     Example:
         >>> headline(score_table(read_runs(["runs/simcse", "runs/arccse"])))[0]
-        'arccse 84.23, simcse 83.77 on STS-B dev: +0.46, 95 % [+0.11, +0.83]'
+        'arccse 84.26, simcse 84.07 on STS-B dev: +0.19, 95 % [+0.03, +0.33]'
     """
     name, scores = next(iter(table.items()), ("", []))
     ranked = best_of(name, scores)
