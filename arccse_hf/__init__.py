@@ -10,7 +10,7 @@ or part by part:
     train, evaluate, export                   from texts to a folder, from folders to scores
     load_training_texts, tokenize_texts       from files to rows of token ids
     ArcCSEForContrastiveLearning              the encoder with its two heads, for training
-    ArcCSEConfig, ArcCSEModel                 what `AutoModel` opens `out/checkpoint-125` with
+    ArcCSEConfig, ArcCSEModel                 what `AutoModel` opens `out/training/checkpoint-125` with
     ArcCSETrainer, ArcCSETrainingArguments    transformers' Trainer for it
     arccon_loss, triplet_loss                 the two losses, as functions of embeddings
 

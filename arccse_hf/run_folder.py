@@ -32,6 +32,8 @@ COSINES = {"before": "cosines_before.json", "after": "cosines_after.json"}
 RECORDS = (STATUS, STATE, RESULTS, SETTINGS, *COSINES.values())
 """All that a report reads."""
 
+TRAINING = "training"
+"""The subfolder of all this, and of the checkpoints. In runs of earlier versions they stand beside the model."""
 FINAL_CHECKPOINT = "final-checkpoint"
 """The trained weights on their way into the exported folder."""
 STAGING_PREFIX = ".export-"
@@ -96,20 +98,27 @@ def begin_run(folder: Path, *, resume: bool, overwrite: bool, facts: Mapping[str
         overwrite: Whether the user asked to replace what the folder holds.
         facts: What the mark says beside the time: versions, device, command.
     """
-    for leftover in [folder / FINAL_CHECKPOINT, *folder.glob(f"{STAGING_PREFIX}*")]:
+    training = folder / TRAINING
+    for leftover in [*(place / FINAL_CHECKPOINT for place in (folder, training)), *folder.glob(f"{STAGING_PREFIX}*")]:
         if leftover.is_dir():
             shutil.rmtree(leftover)
-    if not resume and (overwrite or (folder / STATUS).exists()):
-        for checkpoint in checkpoints(folder):
-            shutil.rmtree(checkpoint)
+    is_ours = record_path(folder, STATUS).exists()
+    if not resume and (overwrite or is_ours):
+        remove_checkpoints(folder)
+        for place in (folder, training):
+            for name in (*RECORDS, *_OLD_COSINES.values()):
+                (place / name).unlink(missing_ok=True)
+    training.mkdir(exist_ok=True)
+    if is_ours:  # and goes on: what an earlier version left beside the model moves to the rest
         for name in (*RECORDS, *_OLD_COSINES.values()):
-            (folder / name).unlink(missing_ok=True)
-    write_json(folder / STATUS, {"status": "running", "started": _now(), **facts})
+            if (folder / name).exists():
+                os.replace(folder / name, training / name)
+    write_json(training / STATUS, {"status": "running", "started": _now(), **facts})
 
 
 def finish_run(folder: Path) -> None:
     """Marks a run as done; the last thing that it writes."""
-    write_json(folder / STATUS, _status(folder) | {"status": "done", "finished": _now()})
+    write_json(folder / TRAINING / STATUS, _status(folder) | {"status": "done", "finished": _now()})
 
 
 def remove_checkpoints(folder: Path) -> None:
@@ -120,21 +129,28 @@ def remove_checkpoints(folder: Path) -> None:
 
 def is_done(folder: Path) -> bool:
     """Returns whether a run has come to its end. One from before the mark has when it left its model and its scores."""
-    if (folder / STATUS).is_file():
+    if record_path(folder, STATUS).is_file():
         return _status(folder).get("status") == "done"
     return all((folder / name).is_file() for name in (MODULES, RESULTS)) and not (folder / FINAL_CHECKPOINT).exists()
 
 
+def record_path(folder: Path, name: str) -> Path:
+    """Returns where a record of a run stands: in its subfolder, or beside the model as earlier versions left it."""
+    path = folder / TRAINING / name
+    return path if path.exists() or not (folder / name).exists() else folder / name
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """Returns the checkpoints of a run, the newest first."""
-    steps = {path: path.name.removeprefix("checkpoint-") for path in folder.glob("checkpoint-*")}
+    found = [path for place in (folder / TRAINING, folder) for path in place.glob("checkpoint-*")]
+    steps = {path: path.name.removeprefix("checkpoint-") for path in found}
     numbered = [path for path, step in steps.items() if step.isdecimal()]
     return sorted(numbered, key=lambda path: int(steps[path]), reverse=True)
 
 
 def read_cosines(folder: Path, when: str) -> dict:
     """Returns the cosines of a sample `when`, "before" or "after" training; empty where the run has left none."""
-    return read_json(folder / COSINES[when]) or read_json(folder / _OLD_COSINES[when])
+    return read_json(record_path(folder, COSINES[when])) or read_json(record_path(folder, _OLD_COSINES[when]))
 
 
 def metrics_of(line: Mapping[str, object], prefix: str = "eval_") -> dict[str, float]:
@@ -203,7 +219,7 @@ def write_json(path: Path, content: Mapping[str, object], indent: int | None = 2
 
 
 def _status(folder: Path) -> dict:
-    return read_json(folder / STATUS)
+    return read_json(record_path(folder, STATUS))
 
 
 def _now() -> str:

@@ -42,6 +42,7 @@ from transformers import BertConfig, BertModel, BertTokenizer
 
 from arccse_hf.__main__ import main as arccse
 from arccse_hf.inference.encode_files import windows  # noqa: F401  (imported before the forks)
+from arccse_hf.run_folder import FINAL_CHECKPOINT, TRAINING
 from arccse_hf.training import script  # noqa: F401
 from arccse_hf.training.checkpoints import STAGING, find_checkpoint
 
@@ -195,7 +196,7 @@ class Soak:
                 run.wait(until=lambda run=run: not _exporting(run.output_dir))  # leftovers of the one before
                 ended = run.wait(until=lambda run=run: _exporting(run.output_dir))
             else:
-                staging = run.output_dir / STAGING
+                staging = run.output_dir / TRAINING / STAGING
                 writing = number % 2 == 0
                 ended = run.wait(
                     until=lambda run=run, target=target, staging=staging, writing=writing: (
@@ -206,7 +207,7 @@ class Soak:
             assert not ended, run.said[-3000:]
             run.kill()
             killed += set(run.statuses.values()) == {-signal.SIGKILL}
-            inside["checkpoint"] += (run.output_dir / STAGING).exists()
+            inside["checkpoint"] += (run.output_dir / TRAINING / STAGING).exists()
             inside["export"] += _exporting(run.output_dir)
         if killed == count:  # else the last one came too late
             self.finish(name, *more, processes=processes)
@@ -256,7 +257,7 @@ class Soak:
             self.finish("full-whole")
             run = self.start("disk/out")
             run.wait()
-            kept = find_checkpoint(disk / "out")
+            kept = find_checkpoint(disk / "out" / TRAINING)
             subprocess.run(["mount", "-o", "remount,size=50m", str(disk)], check=True)
             self.finish("disk/out")
             line = next(line for line in run.said.splitlines() if "error: " in line)
@@ -307,12 +308,12 @@ class Soak:
 
 
 def _step(output_dir: Path) -> int:
-    steps = (path.name.rpartition("-")[2] for path in output_dir.glob("checkpoint-*"))
+    steps = (path.name.rpartition("-")[2] for path in output_dir.glob(f"{TRAINING}/checkpoint-*"))
     return max((int(step) for step in steps if step.isdecimal()), default=0)
 
 
 def _exporting(output_dir: Path) -> bool:
-    return (output_dir / "final-checkpoint").exists() or any(output_dir.glob(".export-*"))
+    return (output_dir / TRAINING / FINAL_CHECKPOINT).exists() or any(output_dir.glob(".export-*"))
 
 
 def main() -> None:

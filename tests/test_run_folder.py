@@ -38,7 +38,7 @@ def test_a_run_is_done_when_its_mark_says_so(tmp_path):
     assert not is_done(tmp_path)
     finish_run(tmp_path)
     assert is_done(tmp_path)
-    mark = json.loads((tmp_path / "run_status.json").read_text())
+    mark = json.loads((tmp_path / "training" / "run_status.json").read_text())
     assert mark["hardware"] == "CPU" and mark["started"] <= mark["finished"]
     begin(tmp_path, overwrite=True)
     assert not is_done(tmp_path)
@@ -61,13 +61,16 @@ def test_runs_from_before_the_mark_are_known_by_what_they_left(tmp_path, files, 
 def test_a_killed_runs_leftovers_go_and_what_the_user_has_there_stays(tmp_path):
     mine = ["notes.txt", "modules.json", "model.safetensors", "checkpoint-best/config.json"]
     touch(tmp_path, *mine, "final-checkpoint/config.json", ".export-x1/config.json", "checkpoint-4/config.json")
-    touch(tmp_path, "all_results.json", "cosines_before.json", "snapshot_after.json")
+    touch(tmp_path, "all_results.json", "cosines_before.json", "run_status.json", "training/final-checkpoint/x")
+    touch(tmp_path, "training/checkpoint-8/config.json", "snapshot_after.json")
     begin(tmp_path, resume=True)
-    assert not list(tmp_path.glob("final-checkpoint")) and not list(tmp_path.glob(".export-*"))
-    assert checkpoints(tmp_path) == [tmp_path / "checkpoint-4"] and (tmp_path / "cosines_before.json").exists()
+    assert not list(tmp_path.rglob("final-checkpoint")) and not list(tmp_path.glob(".export-*"))
+    # What an earlier version has left beside the model goes on where this one keeps it; its checkpoints stay.
+    assert checkpoints(tmp_path) == [tmp_path / "training" / "checkpoint-8", tmp_path / "checkpoint-4"]
+    assert (tmp_path / "training" / "cosines_before.json").exists() and not list(tmp_path.glob("*_*.json"))
     begin(tmp_path, overwrite=True)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
-    assert left == {*mine, "run_status.json"}
+    assert left == {*mine, "training/run_status.json"}
 
 
 def test_the_results_of_another_program_stay(tmp_path):

@@ -82,7 +82,7 @@ ENCODE = Command(
 EXPORT = Command(
     name="export",
     help="Write an encoder, or the checkpoint of a run that was stopped, as a finished folder or as an ONNX graph.",
-    example="arccse export out/checkpoint-125 --output_dir finished",
+    example="arccse export out/training/checkpoint-125 --output_dir finished",
     positional=Option("model", metavar="MODEL", required=True, help="Folder, hub id, checkpoint or package:NAME/PATH."),
     options=(
         output_dir_option("A folder that does not exist or is empty.", required=True),

@@ -31,6 +31,7 @@ from ..run_folder import (
     kept_step,
     metrics_of,
     read_json,
+    record_path,
 )
 
 Facts = dict[str, Any]
@@ -164,10 +165,10 @@ def model_facts(folder: Path) -> Facts:
 def run_facts(folder: Path) -> Facts:
     """Returns what a run was and how far it came; empty where the folder is none of a run."""
     places = [folder, *checkpoints(folder)]
-    status, settings, results = (read_json(folder / name) for name in (STATUS, SETTINGS, RESULTS))
+    status, settings, results = (read_json(record_path(folder, name)) for name in (STATUS, SETTINGS, RESULTS))
     if not status and not settings and len(places) == 1:
         return {}
-    state = next((state for place in places if (state := read_json(place / STATE))), {})
+    state = next((state for place in places if (state := read_json(record_path(place, STATE)))), {})
     data, training, model = (settings.get(group, {}) for group in ("data", "training", "model"))
     done = is_done(folder)
     before, after = metrics_of(results, "before_"), metrics_of(results)
@@ -216,7 +217,7 @@ def _steps(state: Mapping[str, Any], training: Mapping[str, Any]) -> str:
 
 
 def _trained_with(folder: Path, config: Mapping[str, Any]) -> str:
-    model = read_json(folder / SETTINGS).get("model") or config
+    model = read_json(record_path(folder, SETTINGS)).get("model") or config
     if "angular_margin" in model:
         return ", ".join(
             f"{name.replace('_', ' ')} {model[name]}"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import UserError
-from ..run_folder import COSINES, RESULTS, SETTINGS, STATE, STATUS, read_cosines, read_json
+from ..run_folder import COSINES, RESULTS, SETTINGS, STATE, STATUS, read_cosines, read_json, record_path
 
 _NUMBER, _TEXT, _COUNT = (int, float), (str,), (int,)
 _NUMBERS = [(int, float, type(None))]
@@ -44,8 +44,9 @@ def read_record(folder: Path, name: str) -> dict:
     Raises:
         UserError: It is no JSON, or does not look as a run writes it; the message names the file and the place.
     """
-    content = read_json(folder / name)
-    _check(content, _SHAPES[name], folder / name)
+    path = record_path(folder, name)
+    content = read_json(path)
+    _check(content, _SHAPES[name], path)
     return content
 
 
@@ -55,7 +56,7 @@ def read_cosine_record(folder: Path, when: str) -> dict:
     Raises:
         UserError: As `read_record`, or the lists of a pair's cosine and its score are not equally long.
     """
-    content, path = read_cosines(folder, when), folder / COSINES[when]
+    content, path = read_cosines(folder, when), record_path(folder, COSINES[when])
     _check(content, _COSINES, path)
     sts = content.get("sts", {})
     if len(sts.get("cosines", [])) != len(sts.get("scores", [])):

@@ -18,6 +18,7 @@ from ..run_folder import (
     is_done,
     kept_step,
     metrics_of,
+    record_path,
     short_names,
 )
 from .records import is_number, read_cosine_record, read_record
@@ -80,7 +81,7 @@ def read_runs(folders: Sequence[str | os.PathLike]) -> list[Run]:
 
 def _read_run(folder: Path, name: str) -> Run:
     places = [folder, *checkpoints(folder)]
-    home = next((place for place in places if (place / STATE).is_file()), None)
+    home = next((place for place in places if record_path(place, STATE).is_file()), None)
     if home is None:
         raise UserError(f"report {folder}: is no run: neither it nor a checkpoint-* in it holds a {STATE}")
     results, settings = read_record(folder, RESULTS), read_record(folder, SETTINGS)

@@ -23,14 +23,25 @@ from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
-from ..run_folder import RECORDS, RESULTS, SETTINGS, is_done, read_json, write_json
+from ..run_folder import (
+    RECORDS,
+    RESULTS,
+    SETTINGS,
+    TRAINING,
+    checkpoints,
+    is_done,
+    read_json,
+    record_path,
+    remove_checkpoints,
+    write_json,
+)
 from ..training.config import parse_arguments
 from .plan import PlannedRun, StudyConfig, format_choice
 
 CONFIG = "config.yaml"
 SCORES = "study_scores.json"
 SAMPLES = "study_samples.npz"
-_KEPT = {CONFIG, SCORES, SAMPLES, *RECORDS}
+_KEPT = {CONFIG, SCORES, SAMPLES, TRAINING, *RECORDS}
 
 
 @dataclass
@@ -144,11 +155,11 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
         if not is_done(folder):
             _train(study, folder)
         result.seconds = time.perf_counter() - start
-        settings = read_json(folder / SETTINGS)
+        settings = read_json(record_path(folder, SETTINGS))
         result.metric = settings["training"]["metric_for_best_model"]
         if result.metric is None:
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
-        result.value = read_json(folder / RESULTS)[f"eval_{result.metric.removeprefix('eval_')}"]
+        result.value = read_json(record_path(folder, RESULTS))[f"eval_{result.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
         model = parse_arguments(fields)[0]
         result.scores, samples = _score(load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
@@ -156,6 +167,7 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
         result.scores, samples = _score(load_encoder(str(folder)), suite)
     _write(folder, result, samples)
     if run.kind != "untrained" and not study.keep_models:
+        remove_checkpoints(folder)
         for path in folder.iterdir():
             if path.name not in _KEPT:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -165,7 +177,7 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
 
 def _train(study: StudyConfig, folder: Path) -> None:
     arguments = [str(folder / CONFIG)]
-    if any(folder.glob("checkpoint-*")):
+    if checkpoints(folder):
         arguments += ["--resume_from_checkpoint", "True"]
     if not study.launcher:
         from ..training.script import main

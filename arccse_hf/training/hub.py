@@ -12,14 +12,14 @@ from huggingface_hub.errors import HTTPError  # of the HTTP client that this ver
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import UserError, one_line
-from ..run_folder import FINAL_CHECKPOINT, RECORDS
+from ..run_folder import RECORDS, TRAINING
 from .arguments import ArcCSETrainingArguments
 
 logger = logging.getLogger("arccse_hf")
 
 Result = TypeVar("Result")
 
-NOT_UPLOADED = (".*", "checkpoint-*", "checkpoint-*/*", f"{FINAL_CHECKPOINT}/*", "runs/*", *RECORDS)
+NOT_UPLOADED = (".*", f"{TRAINING}/*", "checkpoint-*", "checkpoint-*/*", "runs/*", *RECORDS)
 """What a run leaves beside its model. The settings and the log have paths of this machine."""
 CHECKPOINT_STRATEGIES = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 

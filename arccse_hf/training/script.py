@@ -1,5 +1,6 @@
 """The training script, from arguments to the exported model: what `run_arccse.py` and `arccse train` run."""
 
+import copy
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +27,7 @@ from ..run_folder import (
     FINAL_CHECKPOINT,
     RESULTS,
     SETTINGS,
+    TRAINING,
     begin_run,
     check_output_dir,
     finish_run,
@@ -111,7 +113,7 @@ def run(
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
     with quiet_libraries(args.log_level):
-        with no_empty_folder(args.output_dir):
+        with no_empty_folder(Path(args.output_dir, TRAINING)):
             resume = check_start(data_args, args)
             set_seed(args.seed)
             model, tokenizer = load_backbone(model_args)
@@ -121,8 +123,9 @@ def run(
                 pooling=cast(Pooling, model.config.pooling),
                 projection=cast(Projection, model.config.projection),
             )
-            setup = prepare(model, tokenizer, data_args, args, texts)
-            args = setup.trainer.args  # a copy, in which the evaluation settings fit to what is measured
+            setup = prepare(model, tokenizer, data_args, in_subfolder(args), texts)
+            output_dir, args = args.output_dir, copy.copy(setup.trainer.args)  # evaluation settings fit to the tasks
+            args.output_dir = output_dir
             args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
             trained = fit(setup, resume, settings)
         before, after = measure(setup)
@@ -140,6 +143,15 @@ def run(
         verdict, after = export_trained(setup, data_args, before, after, card)
         setup.trainer.end()
         return TrainResult(args.output_dir, before, after, verdict)
+
+
+def in_subfolder(args: ArcCSETrainingArguments) -> ArcCSETrainingArguments:
+    """Returns the arguments of the trainer, whose checkpoints and log stand in a subfolder of the model's."""
+    args, folder = copy.copy(args), Path(args.output_dir)
+    args.output_dir = str(folder / TRAINING)
+    if args.push_to_hub and not args.hub_model_id:
+        args.hub_model_id = folder.absolute().name
+    return args
 
 
 def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str | bool | None:
@@ -168,7 +180,7 @@ def fit(setup: Setup, resume: str | bool | None, settings: Mapping[str, object] 
         facts = {"versions": package_versions(), "hardware": hardware(args)}
         if settings:
             facts["command"] = command_line(settings)
-        begin_run(folder, resume=bool(resume), overwrite=args.overwrite_output_dir, facts=facts)
+        begin_run(folder.parent, resume=bool(resume), overwrite=args.overwrite_output_dir, facts=facts)
     clock = trainer.clock
     if args.cosine_samples:
         save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["before"])
@@ -223,8 +235,8 @@ def write_records(
         scores = {f"before_{name}": value for name, value in before.items()}
         scores |= {f"eval_{name}": value for name, value in after.items()}
         write_json(folder / RESULTS, trained | scores)
-        settings = {"model": asdict(model_args), "data": asdict(data_args), "training": trainer.args.to_dict()}
-        write_json(folder / SETTINGS, settings)
+        training = trainer.args.to_dict() | {"output_dir": str(folder.parent)}
+        write_json(folder / SETTINGS, {"model": asdict(model_args), "data": asdict(data_args), "training": training})
 
 
 def export_trained(
@@ -247,10 +259,11 @@ def export_trained(
         The verdict, and the metrics of what is exported: a mixture or the start encoder, where the verdict says so. On
         other processes than the main one there is no verdict, and `after` is returned.
     """
-    trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
+    trainer, training = setup.trainer, Path(setup.trainer.args.output_dir)
+    folder = training.parent
     verdict = None
     # Through a checkpoint, because the weights may be sharded over processes. It is not what goes to the hub.
-    final = folder / FINAL_CHECKPOINT
+    final = training / FINAL_CHECKPOINT
     push, trainer.args.push_to_hub = trainer.args.push_to_hub, False
     trainer.save_model(str(final))
     trainer.args.push_to_hub = push
@@ -266,8 +279,8 @@ def export_trained(
                 elif setup.suite is not None and (verdict.keeps_start or verdict.share < 1):
                     after = measure_exported(trained, setup.tokenizer, setup.suite, trainer.args)
                 scores = {f"eval_{name}": value for name, value in after.items()}
-                results = read_json(folder / RESULTS) | scores | verdict.metrics()
-                write_json(folder / RESULTS, results | {"verdict": verdict.as_dict()})
+                results = read_json(training / RESULTS) | scores | verdict.metrics()
+                write_json(training / RESULTS, results | {"verdict": verdict.as_dict()})
             export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
         shutil.rmtree(final)
         finish_run(folder)
@@ -281,7 +294,7 @@ def export_trained(
 
 
 def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
-    """Returns what `Trainer.train` resumes from: a checkpoint's folder, True for the newest of output_dir, or None.
+    """Returns what `Trainer.train` resumes from: a checkpoint's folder, True where there is none yet, or None.
 
     Raises:
         UserError: There is no such checkpoint, or it lacks a file; nothing has been loaded then.
@@ -294,10 +307,15 @@ def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
         raise UserError(
             f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no readable trainer_state.json)"
         )
-    checkpoint = on_first_process(lambda: find_checkpoint(args.output_dir)) if newest else Path(given)
-    if checkpoint is not None:
-        check_checkpoint(checkpoint, checksums=False)
-    return newest or given
+    places = (Path(args.output_dir, TRAINING), Path(args.output_dir))  # the second is that of earlier versions
+    checkpoint = Path(given)
+    if newest:
+        found = (on_first_process(lambda place=place: find_checkpoint(place)) for place in places)
+        checkpoint = next((path for path in found if path is not None), None)
+    if checkpoint is None:
+        return True
+    check_checkpoint(checkpoint, checksums=False)
+    return str(checkpoint)
 
 
 def show_results(result: TrainResult) -> None:

@@ -119,7 +119,7 @@ def test_a_study_trains_scores_and_compares(study_file, base, capsys):
         tried = {t: content["trials"][f"trials/{folder}/temperature={t}"] for t in ("0.05", "0.5")}
         best = max(tried, key=tried.get)
         assert rows[name]["chosen"] == {"temperature": best}
-        settings = json.loads((models[name, 1] / "run_settings.json").read_text())
+        settings = json.loads((models[name, 1] / "training" / "run_settings.json").read_text())
         assert settings["model"]["temperature"] == float(best)
         assert settings["training"]["max_steps"] == 3 and settings["training"]["seed"] == 1
 
@@ -154,7 +154,7 @@ def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, 
     assert command.run_study(path, resume=True) == 0
     assert (out / "runs" / "Arc___CSE" / "seed-1" / "study_scores.json").stat().st_mtime_ns == before
     assert [row["variant"] for row in json.loads((out / "results.json").read_text())["variants"]] == list(OBJECTIVES)
-    assert not list(out.glob("runs/*/*/model.safetensors")) and not list(out.glob("runs/*/*/checkpoint-*"))
+    assert not list(out.glob("runs/*/*/model.safetensors")) and not list(out.glob("runs/*/*/training/checkpoint-*"))
 
     with pytest.raises(UserError, match=r"other fields than the study has now \(max_steps 3 -> 9\)"):
         command.run_study(path, resume=True, overrides={"max_steps": "9"})
@@ -168,8 +168,8 @@ def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch)
     def killed(study, folder):
         """What a run that was killed after its second checkpoint leaves."""
         train(study, folder)
-        for path in folder.iterdir():
-            if path.name not in ("config.yaml", "checkpoint-2"):
+        for path in (*folder.iterdir(), *(folder / "training").iterdir()):
+            if path.name not in ("config.yaml", "training", "checkpoint-2"):
                 execute.shutil.rmtree(path) if path.is_dir() else path.unlink()
         raise KeyboardInterrupt
 

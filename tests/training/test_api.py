@@ -33,11 +33,11 @@ def test_sentences_in_a_model_and_its_scores_out(encoder, tmp_path, sentences):
     trained = AutoModel.from_pretrained(result.output_dir)
     start = AutoModel.from_pretrained(encoder)
     assert not torch.equal(trained.embeddings.word_embeddings.weight, start.embeddings.word_embeddings.weight)
-    scores = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    scores = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
     assert set(result.before) == set(result.after) >= {"pairs_spearman", "geometry_alignment", "geometry_uniformity"}
     assert result.after == {name: scores[f"eval_{name}"] for name in result.after}
     assert result.before == {name: scores[f"before_{name}"] for name in result.before}
-    used = json.loads((tmp_path / "out" / "run_settings.json").read_text())["training"]
+    used = json.loads((tmp_path / "out" / "training" / "run_settings.json").read_text())["training"]
     assert (used["lr_scheduler_kwargs"], used["learning_rate"]) == ({"min_lr": 1e-6}, 1e-3)
     assert "48 of 64 rows kept" in (tmp_path / "out" / "README.md").read_text()
 

@@ -194,13 +194,15 @@ def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):
     kinds = ("FULL_STATE_DICT", "SHARDED_STATE_DICT")
     runs = []
     for kind in kinds:
-        checkpoint = str(tmp_path / kind / "checkpoint-2")
+        checkpoint = str(tmp_path / kind / "training" / "checkpoint-2")
         runs.append((kind, sharded_runs(kind, 2)))
         runs.append((kind, sharded_runs(f"{kind}-resumed", 2, "--resume_from_checkpoint", checkpoint)))
     launch_fsdp("no", runs)
     script.main(sharded_runs("alone", 1))
     for kind in kinds:
-        assert (tmp_path / kind / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir() == (kind == "SHARDED_STATE_DICT")
+        assert (tmp_path / kind / "training" / "checkpoint-4" / "pytorch_model_fsdp_0").is_dir() == (
+            kind == "SHARDED_STATE_DICT"
+        )
     assert_runs_agree(tmp_path, [kind + resumed for kind in kinds for resumed in ("", "-resumed")])
 
 
@@ -215,7 +217,7 @@ def test_fsdp_in_bfloat16_ends_with_the_best_checkpoint(tmp_path, sharded_runs):
         assert losses(tmp_path / kind) != pytest.approx(expected, rel=1e-4)
         weights = load_file(tmp_path / kind / "model.safetensors")
         assert {weight.dtype for weight in weights.values()} == {torch.float32}
-        history = json.loads((tmp_path / kind / "trainer_state.json").read_text())["log_history"]
+        history = json.loads((tmp_path / kind / "training" / "trainer_state.json").read_text())["log_history"]
         after_2_steps, after_4_steps = (
             line["eval_geometry_uniformity"] for line in history if "eval_runtime" in line and line["step"] > 0
         )
@@ -239,7 +241,7 @@ def test_deepspeed_with_the_shipped_configuration(tmp_path, sharded_runs, stage)
     more = ["--optim", "adamw_torch"]
     exact = [*start, "--mixed_precision", "no", script]
     launch(*exact, *sharded_runs("whole", 2, *more), **environment)
-    checkpoint = tmp_path / "whole" / "checkpoint-2"
+    checkpoint = tmp_path / "whole" / "training" / "checkpoint-2"
     assert list(checkpoint.glob("global_step2/*optim_states.pt"))
     resume = ["--resume_from_checkpoint", str(checkpoint)]
     launch(*exact, *sharded_runs("resumed", 2, *more, *resume), **environment)
@@ -254,5 +256,5 @@ def test_deepspeed_with_the_shipped_configuration(tmp_path, sharded_runs, stage)
 
 def losses(folder):
     """Of every step, as the log gives them."""
-    history = json.loads((folder / "trainer_state.json").read_text())["log_history"]
+    history = json.loads((folder / "training" / "trainer_state.json").read_text())["log_history"]
     return [line["loss"] for line in history if "loss" in line]

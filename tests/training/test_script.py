@@ -57,14 +57,18 @@ def command(encoder, text, tmp_path):
 def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, capsys, sentences):
     script.main([*command, "--eval_data", str(scored), "--eval_steps", "2", "--save_steps", "2"])
     out = tmp_path / "out"
-    assert {"model.safetensors", "modules.json", "README.md", "all_results.json", "trainer_state.json"} <= {
-        path.name for path in out.iterdir()
+    # The model and what describes it; all else stands in one folder.
+    encoder = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+    layout = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling"}
+    assert {path.name for path in out.iterdir()} <= encoder | layout | {"README.md", "training"}
+    assert {"all_results.json", "trainer_state.json", "run_settings.json", "run_status.json", "checkpoint-2"} <= {
+        path.name for path in (out / "training").iterdir()
     }
-    assert not list(out.glob("final-checkpoint")) and not list(out.glob(".export*"))
+    assert not list(out.rglob("final-checkpoint")) and not list(out.rglob(".export*"))
 
     from sentence_transformers import SentenceTransformer
 
-    state = json.loads((out / "trainer_state.json").read_text())
+    state = json.loads((out / "training" / "trainer_state.json").read_text())
     best = ArcCSEModel.from_pretrained(state["best_model_checkpoint"]).eval()
     opened = SentenceTransformer(str(out), device="cpu")
     batch = opened.tokenizer(sentences, padding=True, return_tensors="pt")
@@ -74,7 +78,7 @@ def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, c
     assert torch.equal(AutoModel.from_pretrained(out).embeddings.word_embeddings.weight,
                        best.encoder.embeddings.word_embeddings.weight)  # fmt: skip
 
-    results = json.loads((out / "all_results.json").read_text())
+    results = json.loads((out / "training" / "all_results.json").read_text())
     measured = [line["eval_scored_spearman"] for line in state["log_history"] if "eval_scored_spearman" in line]
     assert len(measured) == 3  # before, and at steps 2 and 4: no weights are measured twice
     assert results["before_scored_spearman"] == measured[0]
@@ -96,10 +100,10 @@ def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, c
 
 def test_weights_that_nobody_has_measured_are_measured_at_the_end(command, tmp_path, scored):
     script.main([*command, "--eval_data", str(scored), "--eval_steps", "3", "--load_best_model_at_end", "False"])
-    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    state = json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())
     lines = {line["step"]: line["eval_scored_spearman"] for line in state["log_history"] if "eval_runtime" in line}
     assert list(lines) == [0, 3, 4]
-    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    results = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
     assert results["eval_scored_spearman"] == lines[4]
 
 
@@ -111,7 +115,7 @@ def test_an_interrupted_run_goes_on(command, tmp_path, capsys):
         script.main(command)
     import shutil
 
-    shutil.rmtree(tmp_path / "out" / "checkpoint-4")
+    shutil.rmtree(tmp_path / "out" / "training" / "checkpoint-4")
     script.main([*command, "--save_steps", "2", "--resume_from_checkpoint", "True"])
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
 
@@ -134,7 +138,7 @@ def test_the_script_runs_under_every_launcher_with_a_config_file(launcher, comma
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "modules.json").exists()
-    assert json.loads((tmp_path / "out" / "trainer_state.json").read_text())["global_step"] == 2
+    assert json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())["global_step"] == 2
     processes = 2 if launcher == "torchrun" else 1
     assert f"8 x {processes} processes" in (tmp_path / "out" / "README.md").read_text()
 
@@ -199,7 +203,7 @@ def test_gzipped_pairs_with_hard_negatives_train(command, tmp_path, sentences):
     with gzip.open(path, "wt") as file:
         file.write("sent0,sent1,hard_neg\n" + "".join(f"{a},{b},{c}\n" for a, b, c in rows))
     script.main([*command, "--train_file", str(path)])
-    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    state = json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())
     assert state["global_step"] == 4
 
 
@@ -254,13 +258,13 @@ def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
     for pair in installed_docs.held_out_pairs(corpus, 100):
         for text in pair:
             assert not texts.intersection([text, f"{text}.", *split_sentences(text)])
-    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
+    results = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
     assert status == 0 and results["verdict"]["pairs"] == 100
     assert (
         results["verdict"]["validation"] == {} and results["verdict"]["share"] == 1
     )  # 16 documents: too few to choose
     assert 0 < results["before_verdict_mrr_at_10"] <= 1 and 0 < results["eval_verdict_mrr_at_10"] <= 1
-    log = json.loads((tmp_path / "out" / "trainer_state.json").read_text())["log_history"]
+    log = json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())["log_history"]
     assert all("triplets_violated" in line for line in log if "loss" in line)
     printed = capsys.readouterr().out
     assert "VERDICT: " in printed and "start encoder" in printed
@@ -271,9 +275,9 @@ def test_training_stops_early_and_leaves_no_checkpoints_where_none_are_wanted(co
         *command, "--eval_data", str(scored), "--eval_steps", "1", "--max_steps", "9", "--learning_rate", "0",
         "--early_stopping_patience", "2", "--keep_checkpoints", "False",
     ])  # fmt: skip
-    state = json.loads((tmp_path / "out" / "trainer_state.json").read_text())
+    state = json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())
     assert state["global_step"] == 3  # nothing is learnt: steps 2 and 3 are no better than step 1
-    assert is_done(tmp_path / "out") and not list((tmp_path / "out").glob("checkpoint-*"))
+    assert is_done(tmp_path / "out") and not list((tmp_path / "out" / "training").glob("checkpoint-*"))
 
 
 def test_early_stopping_needs_something_to_measure(command):
@@ -283,7 +287,7 @@ def test_early_stopping_needs_something_to_measure(command):
 
 def test_weights_of_checkpoints_are_readable_by_whom_the_folder_is(command, tmp_path):
     script.main([*command, "--save_steps", "4"])
-    modes = {path.stat().st_mode for path in (tmp_path / "out" / "checkpoint-4").iterdir()}
+    modes = {path.stat().st_mode for path in (tmp_path / "out" / "training" / "checkpoint-4").iterdir()}
     assert len(modes) == 1
 
 
