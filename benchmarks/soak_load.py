@@ -85,7 +85,7 @@ def not_better(soak: Soak) -> dict[str, Any]:
         (pages / f"{number:03}.md").write_text(f"# {' '.join(title)}\n\n{'. '.join(texts)}.\n")
     arguments = [
         str(ROOT / "run_arccse.py"), "--model_name_or_path", "encoder", "--train_file", "pages", "--pooling",
-        "mean", "--max_steps", "20", "--per_device_train_batch_size", "8", "--learning_rate", "0.03", "--use_cpu",
+        "mean", "--max_steps", "20", "--per_device_train_batch_size", "8", "--learning_rate", "0.3", "--use_cpu",
         "True", "--max_seq_length", "24", "--save_strategy", "no", "--disable_tqdm", "True", "--require_better", "True",
     ]  # fmt: skip
     launch = ["-m", "accelerate.commands.launch", "--config_file", str(ROOT / "configs/accelerate/cpu.yaml")]
