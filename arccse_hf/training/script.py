@@ -308,9 +308,9 @@ def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
             f"--resume_from_checkpoint {given}: is no checkpoint folder (it has no readable trainer_state.json)"
         )
     places = (Path(args.output_dir, TRAINING), Path(args.output_dir))  # the second is that of earlier versions
-    checkpoint = Path(given)
+    checkpoint: Path | None = Path(given)
     if newest:
-        found = (on_first_process(lambda place=place: find_checkpoint(place)) for place in places)
+        found = (on_first_process(partial(find_checkpoint, place)) for place in places)
         checkpoint = next((path for path in found if path is not None), None)
     if checkpoint is None:
         return True
