@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.evaluation import TaskSuite
+from arccse_hf.model.adapters import plain_state_dict
 from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.distributed import gather_keys, world_size
 from arccse_hf.training.trainer import ArcCSETrainer
@@ -34,6 +35,7 @@ UNEVEN = [
 ]
 
 
+LORA = {"lora_r": 4}
 MODES = {
     "pairs": {"gradient_accumulation_steps": 2},
     "triplets": {"triplet_weight": 0.5},
@@ -43,6 +45,8 @@ MODES = {
     "uneven-order": {"gradient_accumulation_steps": 2, "triplet_weight": 5.0},
     "uneven-order-cached": {"gradient_accumulation_steps": 2, "triplet_weight": 5.0, "grad_cache_chunk_size": 5},
     "uneven-local": {"gather_negatives": False},
+    "uneven-lora": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5, **LORA},
+    "uneven-lora-cached": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5, "grad_cache_chunk_size": 5, **LORA},
     # Trainer's own loader: batches of 16, 16 and 11 rows, of which the last is a step of its own.
     "last": {"gradient_accumulation_steps": 2, "triplet_weight": 0.5, "dataloader_drop_last": False},
 }
@@ -145,7 +149,7 @@ def train(folder, mode):
     result = {"calls": len(calls), "costly": [(int(found.sum()), len(found)) for found in costly]}
     metrics = {name: value for name, value in trainer.evaluate().items() if "norms" in name}
     log = [line for line in trainer.state.log_history if "loss" in line]
-    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    weights = {name: weight.clone() for name, weight in plain_state_dict(model).items()}
     random = torch.rand(1).item()
     result |= {"weights": weights, "metrics": metrics, "log": log, "reductions": counter.count, "random": random}
     return result

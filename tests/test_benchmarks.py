@@ -222,8 +222,8 @@ def slope(sizes, seconds) -> float:
 
 
 def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path, capsys):
-    from arccse_hf.training.arguments import ModelArguments
     from arccse_hf.training.backbone import load_backbone
+    from arccse_hf.training.model_arguments import ModelArguments
 
     sizes = ["--layers", "1", "--width", "64", "--vocabulary", "300", "--batch", "8", "--use_cpu"]
     arguments = ["--text", text, "--output", str(tmp_path / "bert"), *sizes, "--minutes", "0"]

@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.modules import (
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from ..model.adapters import has_adapters, plain_state_dict
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel, Projection
 from ..run_folder import CARD, MODULES, STAGING_PREFIX
 from .loading import max_input_length, silence_load_report
@@ -71,7 +72,8 @@ def to_sentence_transformer(
     model = model.base_model
     with tempfile.TemporaryDirectory() as folder:
         # The encoder's own configuration, without what the training model added to the shared object.
-        model.encoder.save_pretrained(folder)
+        adapted = has_adapters(model.encoder)
+        model.encoder.save_pretrained(folder, state_dict=plain_state_dict(model.encoder) if adapted else None)
         tokenizer.save_pretrained(folder)
         all_layers = {"output_hidden_states": True} if config.pooling in LAYER_WEIGHTS else {}
         with silence_load_report():  # it would report the pooler, which is filled below

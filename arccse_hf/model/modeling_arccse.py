@@ -16,16 +16,12 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PreTrainedModel
 from transformers.dynamic_module_utils import custom_object_save
 from transformers.modeling_outputs import BaseModelOutputWithPooling
-from transformers.models.auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING,
-    MODEL_FOR_MASKED_LM_MAPPING,
-    MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING,
-    MODEL_MAPPING,
-)
 from transformers.utils import ModelOutput
 
+from .adapters import has_adapters, plain_state_dict
 from .checkpoint_layout import write_layout
 from .configuration_arccse import ArcCSEConfig
+from .encoder_checks import require_encoder, without_pooler
 from .heads import ArcConHead, Projection, TripletHead
 from .length_batching import embed_by_length
 from .losses import cosine_matrix
@@ -88,7 +84,9 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.dense.bias)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
-        """Saves the model with what `SentenceTransformer` needs to embed as `ArcCSEModel` does."""
+        """Saves the model with what `SentenceTransformer` needs to embed as `ArcCSEModel` does, its adapters merged."""
+        if has_adapters(self):
+            kwargs["state_dict"] = plain_state_dict(self)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
         if is_main_process:
             write_layout(save_directory, self.config)
@@ -355,34 +353,6 @@ class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
             os.makedirs(save_directory, exist_ok=True)
             custom_object_save(self.arccse, save_directory, config=self.config)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)
-
-
-def require_encoder(config, name: str | os.PathLike) -> None:
-    """Checks that `config` is that of a text encoder, which reads in both directions.
-
-    Raises:
-        ValueError: It is not; the message begins with `name`.
-    """
-    kind = type(config)
-    if config.is_encoder_decoder or kind in MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING:
-        raise ValueError(f"{name} is an encoder-decoder ({config.model_type}); ArcCSE needs an encoder such as BERT")
-    if getattr(config, "is_decoder", False) or (
-        kind in MODEL_FOR_CAUSAL_LM_MAPPING and kind not in MODEL_FOR_MASKED_LM_MAPPING
-    ):
-        raise ValueError(f"{name} is a decoder ({config.model_type}); ArcCSE needs an encoder such as BERT")
-    if not hasattr(config, "vocab_size"):
-        raise ValueError(f"{name} ({config.model_type}) does not read text; ArcCSE needs a text encoder such as BERT")
-
-
-def without_pooler(config) -> dict[str, bool]:
-    """Returns the argument that leaves out an encoder's own pooler, which nothing here uses.
-
-    Weights that get no gradient stop distributed training.
-    """
-    # Encoders with their own code are not in the mapping, and are taken as they come.
-    model_class = MODEL_MAPPING.get(type(config), None)
-    has_argument = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
-    return {"add_pooling_layer": False} if has_argument else {}
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
-"""Every setting of a run, as dataclass fields with their help texts."""
+"""The settings of a run's data and training, as dataclass fields with their help texts."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
@@ -15,72 +15,8 @@ from ..data.collator import TRIPLET_MIN_TOKENS
 from ..data.pairs import CropUnit, PairKind
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
-from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection
 from .field_rules import check_rules
 from .unsupported import refuse_unsupported
-
-HEAD_SETTINGS = tuple(
-    "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap".split()
-)
-"""Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
-
-
-@dataclass
-class ModelArguments:
-    """Which encoder to start from, and the settings that its checkpoints carry: the pooling and the two heads.
-
-    How the triplets are made and what they weigh is decided by `ArcCSETrainingArguments`.
-    """
-
-    model_name_or_path: str = field(
-        metadata={
-            "help": "Encoder to start from: a hub id, a folder, or package:NAME/PATH[#sha256=HEX] for a folder inside "
-            "an installed Python package, with the checksum of its model.safetensors."
-        }
-    )
-    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the hub id."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow an encoder that brings its own code."})
-    attn_implementation: str | None = field(
-        default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
-    )
-    pooling: Pooling | None = field(
-        default=None,
-        metadata={"help": "How token states become a sentence embedding. By default as the encoder itself, else cls."},
-    )
-    projection: Projection | None = field(
-        default=cast("Projection | None", ArcCSEConfig.projection),
-        metadata={
-            "help": "SimCSE's MLP on the pooled vector. By default as the encoder itself; where it says nothing of a "
-            "pooling, mlp_train_only for cls and none otherwise."
-        },
-    )
-    temperature: float = field(default=ArcCSEConfig.temperature, metadata={"help": "Divides the cosines in ArcCon."})
-    angular_margin: float = field(
-        default=ArcCSEConfig.angular_margin,
-        metadata={"help": "ArcCon's margin in degrees; 0 gives NT-Xent (SimCSE)."},
-    )
-    triplet_margin: float = field(
-        default=ArcCSEConfig.triplet_margin, metadata={"help": "Cosine by which the less masked version must win."}
-    )
-    triplet_angular_margin: float = field(
-        default=ArcCSEConfig.triplet_angular_margin,
-        metadata={"help": "Degrees by which the less masked version must win besides, as ArcCon's margin."},
-    )
-    triplet_max_gap: float | None = field(
-        default=ArcCSEConfig.triplet_max_gap,
-        metadata={"help": "Cosine by which the less masked version may win at most. By default any."},
-    )
-
-    def __post_init__(self):
-        check_rules(self)
-        try:
-            ArcCSEConfig(**self.head_settings())
-        except ValueError as error:
-            raise UserError(f"--{error}") from error
-
-    def head_settings(self) -> dict[str, str | float | None]:
-        """Returns the fields that go into `ArcCSEConfig`; those that the user left open are left out."""
-        return {name: getattr(self, name) for name in HEAD_SETTINGS if getattr(self, name) is not None}
 
 
 @dataclass
@@ -251,6 +187,23 @@ class ArcCSETrainingArguments(TrainingArguments):
             "backward pass. By default all."
         },
     )
+    lora_r: int | None = field(
+        default=None,
+        metadata={
+            "help": "Train adapters of this rank in place of the encoder's weights (LoRA; needs peft). They are merged "
+            "into what is exported. By default none."
+        },
+    )
+    lora_alpha: int | None = field(
+        default=None, metadata={"help": "With --lora_r: adapters count alpha / r times. By default alpha is 2 r."}
+    )
+    lora_dropout: float = field(default=0.0, metadata={"help": "With --lora_r: dropout before the adapters."})
+    lora_target_modules: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "With --lora_r: the modules that get an adapter, such as query value. By default all linear layers."
+        },
+    )
     anchor_weight: float = field(
         default=0.0,
         metadata={
@@ -333,6 +286,7 @@ class ArcCSETrainingArguments(TrainingArguments):
 
     def __post_init__(self):
         check_rules(self)
+        _complete_lora(self)
         if self.save_steps is None:
             self.save_steps = self.eval_steps if self.eval_steps is not None else 500
         # transformers would check and complete these two now. They depend on what is measured, which only the trainer
@@ -397,3 +351,23 @@ class ArcCSETrainingArguments(TrainingArguments):
                     f"be kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; "
                     "make the one a multiple of the other, or --load_best_model_at_end False"
                 )
+
+
+def _complete_lora(args: ArcCSETrainingArguments) -> None:
+    """Completes the settings of LoRA's adapters.
+
+    Raises:
+        UserError: There are settings of adapters and no adapters, or the encoder's last layers are to be trained too.
+    """
+    if args.lora_r is None:
+        for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
+            if getattr(args, name):
+                raise UserError(f"--{name}: goes with --lora_r; give that too")
+        return
+    if args.train_last_layers is not None:
+        raise UserError(
+            f"--train_last_layers {args.train_last_layers}: does not go with --lora_r, which freezes all of the "
+            "encoder's own weights; leave one of them out"
+        )
+    if args.lora_alpha is None:
+        args.lora_alpha = 2 * args.lora_r

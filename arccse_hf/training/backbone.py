@@ -12,7 +12,7 @@ from ..errors import UserError, one_line
 from ..inference.base_modules import BaseModules, read_base_modules
 from ..inference.loading import resolve_model_path, silence_load_report, why_not_opened
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
-from .arguments import ModelArguments
+from .model_arguments import ModelArguments
 
 logger = logging.getLogger(__name__)
 

@@ -16,7 +16,8 @@ from .field_rules import SUGGESTIONS
 from .fields import fields_of_dataclasses, load_fields, made_for_installed_transformers
 
 if TYPE_CHECKING:
-    from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+    from .arguments import ArcCSETrainingArguments, DataArguments
+    from .model_arguments import ModelArguments
 
 Arguments = TypeVar("Arguments", "ModelArguments", "DataArguments", "ArcCSETrainingArguments")
 
@@ -83,7 +84,8 @@ def build_arguments(
     Raises:
         UserError: Values do not fit together.
     """
-    from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+    from .arguments import ArcCSETrainingArguments, DataArguments
+    from .model_arguments import ModelArguments
 
     def build(arguments: type[Arguments]) -> Arguments:
         names = {item.name for item in dataclasses.fields(arguments)}

@@ -20,6 +20,9 @@ INTERVALS = {
     "large_span_ratio": "(0, 1)",
     "triplet_min_tokens": "[0, 1000000000]",
     "train_last_layers": "[1, 10000]",
+    "lora_r": "[1, 10000]",
+    "lora_alpha": "[1, 1000000]",
+    "lora_dropout": "[0, 1)",
     "anchor_weight": "[0, 1e6]",
     "false_negative_threshold": "[-1, 1]",
     # Text.

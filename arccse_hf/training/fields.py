@@ -53,7 +53,8 @@ def fields_of_dataclasses() -> tuple[Option, ...]:
     """Returns every field of a run as the dataclasses have it. Imports transformers and torch."""
     from transformers import TrainingArguments
 
-    from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+    from .arguments import ArcCSETrainingArguments, DataArguments
+    from .model_arguments import ModelArguments
 
     inherited = {item.name for item in dataclasses.fields(TrainingArguments)}
     options = []

@@ -19,8 +19,9 @@ from ..errors import one_line
 from ..evaluation import Task
 from ..evaluation.tables import label
 from ..run_folder import CARD
-from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+from .arguments import ArcCSETrainingArguments, DataArguments
 from .judging import verdict_section
+from .model_arguments import ModelArguments
 from .provenance import command_line, hardware, package_versions, without_folder
 from .verdict import Verdict
 
@@ -220,6 +221,9 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
         settings["anchor weight"] = args.anchor_weight
     if args.train_last_layers is not None:
         settings["layers trained"] = f"the last {args.train_last_layers}"
+    if args.lora_r is not None:
+        modules = ", ".join(args.lora_target_modules) or "all linear layers"
+        settings["LoRA"] = f"rank {args.lora_r}, alpha {args.lora_alpha:g}, on {modules}; merged"
     if args.false_negative_threshold is not None:
         settings["negatives left out"] = f"above a cosine of {args.false_negative_threshold:g} before training"
     return settings

@@ -20,6 +20,7 @@ from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.held_out import MIN_TEST_PAIRS
 from ..evaluation.suite import STS_AVERAGE, TRANSFER_AVERAGE
 from ..inference.loading import max_input_length
+from ..model.adapters import plain_state_dict
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .own_documents import prepare_documents, prepare_own_pairs, trains_on_documents
@@ -107,7 +108,7 @@ def prepare(
     warn_of_test_sets(suite, trainer.args)
     start = {}
     if verdict_tasks and trainer.is_world_process_zero():
-        start = {name: weight.detach().cpu().clone() for name, weight in model.state_dict().items()}
+        start = {name: weight.detach().cpu().clone() for name, weight in plain_state_dict(model).items()}
     return Setup(trainer, tokenizer, rows, sample, counts, suite, verdict_tasks, start)
 
 

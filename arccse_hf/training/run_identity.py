@@ -21,8 +21,11 @@ _SETTINGS = (
     *"per_device_train_batch_size gradient_accumulation_steps world_size dataloader_drop_last".split(),
     *"train_sampling_strategy triplet_weight small_span_ratio large_span_ratio span_corruption".split(),
     *"triplet_min_tokens triplet_dropout gather_negatives save_only_model".split(),
-    *"train_last_layers anchor_weight false_negative_threshold".split(),
+    *"train_last_layers anchor_weight false_negative_threshold lora_dropout".split(),
+    *"lora_r lora_alpha lora_target_modules".split(),
 )
+_STRUCTURE = ("pooling", "projection", "lora_r", "lora_alpha", "lora_target_modules")
+"""What decides which weights there are, and what they mean."""
 _ROWS = 1_000
 _VALUES = 16
 
@@ -58,12 +61,12 @@ def differences(before: dict[str, object], now: dict[str, object]) -> Iterator[s
             "--model_name_or_path: the checkpoint was trained from another encoder; give that one, or "
             "--overwrite_output_dir to start anew"
         )
-    for name in ("pooling", "projection"):
+    for name in _STRUCTURE:
         if name in changed:
-            old, new = changed[name]
+            before_words, now_words = (f"--{name} {_in_words(value)}" for value in changed[name])
             raise UserError(
-                f"--{name} {new}: the checkpoint was trained with --{name} {old}; give that, or "
-                "--overwrite_output_dir to start anew"
+                f"{now_words}: the checkpoint was trained with {before_words}; give that, or --overwrite_output_dir to "
+                "start anew"
             )
     for name, (old, new) in changed.items():
         if name == "text":
@@ -78,6 +81,10 @@ def differences(before: dict[str, object], now: dict[str, object]) -> Iterator[s
         yield "the checkpoint holds the model only (--save_only_model True): the optimizer starts anew"
 
 
+def _in_words(value: object) -> str:
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
 def _plain(value: object) -> object:
     return value.value if isinstance(value, Enum) else value
 
@@ -88,6 +95,7 @@ def _fingerprint_of_weights(model: nn.Module) -> str:
     for name, weight in model.named_parameters():
         if "projection" not in name and "lora_" not in name:
             values = weight.detach().flatten()[:_VALUES].to("cpu", torch.float32)
+            name = name.replace(".base_layer.", ".")
             digest.update(f"{name} {tuple(weight.shape)} ".encode() + values.numpy().tobytes())
     return digest.hexdigest()
 

@@ -38,7 +38,7 @@ from ..run_folder import (
     remove_checkpoints,
     write_json,
 )
-from .arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+from .arguments import ArcCSETrainingArguments, DataArguments
 from .backbone import load_backbone
 from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
@@ -47,6 +47,7 @@ from .cosine_samples import save_cosine_sample
 from .distributed import on_first_process
 from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
+from .model_arguments import ModelArguments
 from .model_card import model_card
 from .preparation import Setup, prepare
 from .provenance import command_line, hardware, package_versions

@@ -27,19 +27,21 @@ from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 from .anchor import anchor_loss, start_encoder
-from .arguments import ArcCSETrainingArguments, ModelArguments
+from .arguments import ArcCSETrainingArguments
 from .backbone import load_backbone
 from .console import ConsoleCallback
 from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, set_up_fsdp, world_size
 from .fault_tolerance import FaultTolerantTrainer
 from .frozen_layers import train_last_layers
 from .grad_cache import GradCache
+from .lora import AdapterTrainer, add_adapters
+from .model_arguments import ModelArguments
 from .objective_log import ObjectiveLog, gradients_at_embeddings
 from .rows import choose_suite, input_length, train_rows
 from .throughput import TrainingClock
 
 
-class ArcCSETrainer(FaultTolerantTrainer):
+class ArcCSETrainer(FaultTolerantTrainer, AdapterTrainer):
     """Trains an `ArcCSEForContrastiveLearning` on ArcCon + `triplet_weight` * triplet, and measures its embeddings.
 
     Args:
@@ -84,6 +86,10 @@ class ArcCSETrainer(FaultTolerantTrainer):
             if model is None:
                 raise UserError("--train_last_layers: does not go with model_init; let that freeze its layers")
             train_last_layers(model, args.train_last_layers)
+        if args.lora_r is not None:
+            if model is None:
+                raise UserError("--lora_r: does not go with model_init; let that add its adapters")
+            self.adapters = add_adapters(model, args)
         suite = choose_suite(eval_dataset, eval_suite)
         args.resolve_eval_settings(suite.metric_names() if suite else [], greater_is_better)
         with args.main_process_first(desc="tokenizing"):
@@ -107,6 +113,11 @@ class ArcCSETrainer(FaultTolerantTrainer):
         self._set_up_callbacks()
 
     def _set_up_sharding(self) -> None:
+        if self.sharded and self.adapters is not None:
+            raise UserError(
+                f"--lora_r {self.args.lora_r}: does not go with FSDP or DeepSpeed; leave it out, or train with DDP "
+                "(configs/accelerate/multi-gpu.yaml)"
+            )
         if self.sharded and self.args.grad_cache_chunk_size is not None:
             raise UserError(
                 f"--grad_cache_chunk_size {self.args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave "

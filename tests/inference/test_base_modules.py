@@ -14,8 +14,8 @@ from transformers import AutoTokenizer, BertModel
 
 from arccse_hf.errors import UserError
 from arccse_hf.inference.export import export
-from arccse_hf.training.arguments import ModelArguments
 from arccse_hf.training.backbone import load_backbone
+from arccse_hf.training.model_arguments import ModelArguments
 
 
 @pytest.fixture

@@ -45,7 +45,8 @@ def results(tmp_path_factory):
 
 
 @pytest.mark.parametrize(
-    "mode", ["pairs", "triplets", "uneven", "uneven-cached", "uneven-order", "uneven-order-cached", "last"]
+    "mode",
+    "pairs triplets uneven uneven-cached uneven-order uneven-order-cached last uneven-lora uneven-lora-cached".split(),
 )
 def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path):
     """The same weights, log and measurements, however many rows and triplets each has; with a gradient cache too."""

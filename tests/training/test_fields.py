@@ -8,7 +8,8 @@ import pytest
 from arccse_hf.cli.options import Interval
 from arccse_hf.errors import UserError
 from arccse_hf.training import field_rules, fields
-from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
+from arccse_hf.training.model_arguments import ModelArguments
 
 FIELDS = {field.name: field for field in fields.load_fields()}
 NUMBERS = [field for field in FIELDS.values() if field.type in ("int", "float")]

@@ -9,7 +9,8 @@ from huggingface_hub import ModelCard
 from markdown_it import MarkdownIt
 
 from arccse_hf.data.cleaning import CleaningCounts
-from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments, ModelArguments
+from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
+from arccse_hf.training.model_arguments import ModelArguments
 from arccse_hf.training.model_card import inline_code, model_card
 
 TASKS = (

@@ -1,0 +1,71 @@
+"""The settings of the model that a run trains, as dataclass fields with their help texts."""
+
+from dataclasses import dataclass, field
+from typing import cast
+
+from ..errors import UserError
+from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection
+from .field_rules import check_rules
+
+HEAD_SETTINGS = tuple(
+    "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap".split()
+)
+"""Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
+
+
+@dataclass
+class ModelArguments:
+    """Which encoder to start from, and the settings that its checkpoints carry: the pooling and the two heads.
+
+    How the triplets are made and what they weigh is decided by `ArcCSETrainingArguments`.
+    """
+
+    model_name_or_path: str = field(
+        metadata={
+            "help": "Encoder to start from: a hub id, a folder, or package:NAME/PATH[#sha256=HEX] for a folder inside "
+            "an installed Python package, with the checksum of its model.safetensors."
+        }
+    )
+    model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the hub id."})
+    trust_remote_code: bool = field(default=False, metadata={"help": "Allow an encoder that brings its own code."})
+    attn_implementation: str | None = field(
+        default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
+    )
+    pooling: Pooling | None = field(
+        default=None,
+        metadata={"help": "How token states become a sentence embedding. By default as the encoder itself, else cls."},
+    )
+    projection: Projection | None = field(
+        default=cast("Projection | None", ArcCSEConfig.projection),
+        metadata={
+            "help": "SimCSE's MLP on the pooled vector. By default as the encoder itself; where it says nothing of a "
+            "pooling, mlp_train_only for cls and none otherwise."
+        },
+    )
+    temperature: float = field(default=ArcCSEConfig.temperature, metadata={"help": "Divides the cosines in ArcCon."})
+    angular_margin: float = field(
+        default=ArcCSEConfig.angular_margin,
+        metadata={"help": "ArcCon's margin in degrees; 0 gives NT-Xent (SimCSE)."},
+    )
+    triplet_margin: float = field(
+        default=ArcCSEConfig.triplet_margin, metadata={"help": "Cosine by which the less masked version must win."}
+    )
+    triplet_angular_margin: float = field(
+        default=ArcCSEConfig.triplet_angular_margin,
+        metadata={"help": "Degrees by which the less masked version must win besides, as ArcCon's margin."},
+    )
+    triplet_max_gap: float | None = field(
+        default=ArcCSEConfig.triplet_max_gap,
+        metadata={"help": "Cosine by which the less masked version may win at most. By default any."},
+    )
+
+    def __post_init__(self):
+        check_rules(self)
+        try:
+            ArcCSEConfig(**self.head_settings())
+        except ValueError as error:
+            raise UserError(f"--{error}") from error
+
+    def head_settings(self) -> dict[str, str | float | None]:
+        """Returns the fields that go into `ArcCSEConfig`; those that the user left open are left out."""
+        return {name: getattr(self, name) for name in HEAD_SETTINGS if getattr(self, name) is not None}
