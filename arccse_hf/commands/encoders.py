@@ -19,6 +19,8 @@ from .shared_options import (
     output_dir_option,
 )
 
+_ENCODER = ("pooling", "dtype", "max_seq_length")
+
 EVALUATE = Command(
     name="evaluate",
     help="Score encoders with the protocols of the papers; several models are compared with the first.",
@@ -49,6 +51,15 @@ EVALUATE = Command(
         BATCH_SIZE,
         DTYPE,
         MAX_SEQ_LENGTH,
+        Option(
+            "truncate_dims",
+            "int",
+            many=True,
+            default=(),
+            metavar="DIM",
+            interval="[1, 1000000]",
+            help="Score the first so many dimensions too, each as a model of its own.",
+        ),
         Option("seed", "int", interval="[0, 4294967295]", help="Draws folds, docstring pairs and bootstrap samples."),
     ),
 )
@@ -114,7 +125,9 @@ def evaluate(argv: Sequence[str]) -> int:
         values["eval_tasks"],
         data=values["eval_data"],
         output=None if values["output_dir"] is None else Path(values["output_dir"]),
-        **{name: values[name] for name in ("pooling", "batch_size", "dtype", "max_seq_length", "seed")},
+        **{
+            name: values[name] for name in ("pooling", "batch_size", "dtype", "max_seq_length", "truncate_dims", "seed")
+        },
     )
 
 
@@ -137,7 +150,7 @@ def encode(argv: Sequence[str]) -> int:
         values["input"],
         Path(values["output_dir"]),
         options,
-        **{name: values[name] for name in ("pooling", "dtype", "max_seq_length")},
+        **{name: values[name] for name in _ENCODER},
     )
 
 

@@ -4,7 +4,7 @@ from .geometry import GeometryTask, alignment, mean_cosine, uniformity
 from .metrics import correlations, cosine_similarity
 from .retrieval import RetrievalTask
 from .sts import ScoredPairs, STSTask, read_scored_pairs, read_sts
-from .suite import Task, TaskSuite, averages, greater_is_better
+from .suite import Task, TaskSuite, averages, greater_is_better, split_dim
 from .tasks import TASK_NAMES, load_tasks
 from .transfer import TransferTask
 
@@ -26,5 +26,6 @@ __all__ = [
     "mean_cosine",
     "read_scored_pairs",
     "read_sts",
+    "split_dim",
     "uniformity",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -52,16 +53,19 @@ class TaskSuite:
 
     Args:
         tasks: Tasks with different names.
+        dims: Numbers of dimensions: the main metrics of embeddings that are cut to them are scored too, under the names
+            that `at_dim` gives.
 
     Attributes:
         sentences: The distinct sentences of all tasks, in the order of their first appearance.
     """
 
-    def __init__(self, tasks: Sequence[Task]):
+    def __init__(self, tasks: Sequence[Task], dims: Sequence[int] = ()):
         names = [task.name for task in tasks]
         if len(set(names)) != len(names):
             raise ValueError(f"the tasks of a suite need different names, got {names}")
         self.tasks = list(tasks)
+        self.dims = list(dims)
         position: dict[str, int] = {}
         self._rows = {
             task.name: np.array([position.setdefault(s, len(position)) for s in task.sentences], dtype=np.int64)
@@ -97,7 +101,14 @@ class TaskSuite:
             ValueError: There is not one row per sentence.
         """
         embeddings = self.check(embeddings)
-        return {task.name: task.score(self.embeddings_of(task, embeddings)) for task in self.tasks}
+        return {task.name: self._score(task, self.embeddings_of(task, embeddings)) for task in self.tasks}
+
+    def _score(self, task: Task, embeddings: np.ndarray) -> dict[str, float]:
+        scores = dict(task.score(embeddings))
+        for dim in self.dims:
+            cut = task.score(embeddings[:, :dim])
+            scores |= {at_dim(metric, dim): cut[metric] for metric in task.main_metrics}
+        return scores
 
     def flatten(self, scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
         """Returns the main metrics of a result of `score` as Trainer wants them: `{"stsb_dev_spearman": 0.86, ...}`.
@@ -108,15 +119,29 @@ class TaskSuite:
             f"{task.name}_{metric}": scores[task.name][metric]
             for task in self.tasks
             if task.name in scores
-            for metric in task.main_metrics
+            for metric in self._metrics(task)
         }
         return flat | averages(scores)
 
     def metric_names(self) -> list[str]:
         """Returns the keys of what `flatten` will return, before anything is embedded."""
-        names = [f"{task.name}_{metric}" for task in self.tasks for metric in task.main_metrics]
+        names = [f"{task.name}_{metric}" for task in self.tasks for metric in self._metrics(task)]
         present = {task.name for task in self.tasks}
         return names + [key for key, tasks, _ in AVERAGES if present.issuperset(tasks)]
+
+    def _metrics(self, task: Task) -> list[str]:
+        return [*task.main_metrics, *(at_dim(metric, dim) for dim in self.dims for metric in task.main_metrics)]
+
+
+def at_dim(metric: str, dim: int) -> str:
+    """Returns the name of a metric of embeddings that are cut to their first `dim` dimensions: "spearman_dim96"."""
+    return f"{metric}_dim{dim}"
+
+
+def split_dim(name: str) -> tuple[str, int | None]:
+    """Returns what `at_dim` has joined; None is all dimensions."""
+    match = re.fullmatch(r"(.+)_dim(\d+)", name)
+    return (match[1], int(match[2])) if match else (name, None)
 
 
 def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -130,4 +155,4 @@ def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 def greater_is_better(metric: str) -> bool:
     """Returns whether a larger value of `metric` is better: not for "eval_geometry_alignment", for example."""
-    return not metric.endswith(LOWER_IS_BETTER)
+    return not split_dim(metric)[0].endswith(LOWER_IS_BETTER)

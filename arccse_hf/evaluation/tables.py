@@ -6,7 +6,7 @@ import csv
 import dataclasses
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from rich.table import Table
 
 from ..run_folder import short_names
 from .compare import Difference, ModelResult
-from .suite import AVERAGES, LOWER_IS_BETTER, TRANSFER_AVERAGE, TaskSuite, greater_is_better
+from .suite import AVERAGES, LOWER_IS_BETTER, TRANSFER_AVERAGE, TaskSuite, greater_is_better, split_dim
 
 GROUP_TITLES = {
     "sts": 'STS: Spearman x 100, "all" setting',
@@ -228,3 +228,26 @@ def without_nan(value):
     if isinstance(value, list):
         return [without_nan(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def dims_table(metrics: Mapping[str, float]) -> list[list[str]]:
+    """Returns the metrics that were measured at several numbers of dimensions, as rows of cells, the heading first.
+
+    Empty where there are none.
+
+    Args:
+        metrics: By the names that `TaskSuite.flatten` gives.
+    """
+    scores: dict[str, dict[int | None, float]] = {}
+    for name, value in metrics.items():
+        metric, dim = split_dim(name)
+        scores.setdefault(metric, {})[dim] = value
+    dims = sorted({dim for by_dim in scores.values() for dim in by_dim if dim is not None}, reverse=True)
+    if not dims:
+        return []
+    rows = [
+        [metric, *(f"{by_dim[dim]:.4f}" for dim in (None, *dims))]
+        for metric, by_dim in scores.items()
+        if len(by_dim) > 1
+    ]
+    return [["metric", "all", *map(str, dims)], *rows]

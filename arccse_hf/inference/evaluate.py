@@ -7,7 +7,7 @@ import sys
 import time
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -79,6 +79,7 @@ def evaluate(
     batch_size: int = 64,
     dtype: str = "float32",
     max_seq_length: int | None = None,
+    truncate_dims: Sequence[int] = (),
     seed: int | None = None,
 ) -> Evaluation:
     """Scores encoders with the protocols of the papers, and compares each with the first.
@@ -94,6 +95,8 @@ def evaluate(
         batch_size: Sentences embedded at once.
         dtype: Of the weights and the computation: `float32`, `bfloat16` or `float16`.
         max_seq_length: Tokens that a sentence is cut to; the models' own limit by default.
+        truncate_dims: Numbers of dimensions that the embeddings are cut to; each is scored beside all dimensions, as a
+            model of its own.
         seed: Draws folds, docstring pairs and bootstrap samples.
 
     Returns:
@@ -125,13 +128,17 @@ def evaluate(
         except UserError as error:
             failed_models[name] = str(error)
             continue
+        widest = encoder.model.get_embedding_dimension()
+        if max(truncate_dims, default=0) > widest:
+            raise UserError(f"--truncate_dims {max(truncate_dims)}: {name} has {widest} dimensions")
         result, embeddings = embed_suite(encoder, suite, batch_size=batch_size)
+        cuts = _cuts(result, embeddings, truncate_dims)
         if state.num_processes > 1:
-            embedded.append((result, embeddings))
+            embedded += cuts
             continue
-        results.append(score_suite(result, embeddings, suite))
         for task in mteb_tasks:
-            _run_mteb(encoder, task, results[-1], batch_size)
+            _run_mteb(encoder, task, result, batch_size)
+        results += [score_suite(cut, vectors, suite) for cut, vectors in cuts]
     if len(failed_models) == len(set(models)):
         raise UserError("; ".join(failed_models.values()) or "no model was named")
     # Only after the last gathering: the other processes would wait for the scores of the main one, and time out.
@@ -141,6 +148,16 @@ def evaluate(
     settings["num_processes"] = state.num_processes
     differences = compare(results, seed=seed or 0) if results else []
     return Evaluation(results, differences, failed_models, suite, settings)
+
+
+def _cuts(result: ModelResult, embeddings: np.ndarray, dims: Sequence[int]) -> list[tuple[ModelResult, np.ndarray]]:
+    """Returns the result and embeddings of a model, and after them the same of its first so many dimensions."""
+    cuts = [(result, embeddings)]
+    for dim in dims:
+        # A copy would share the dictionaries.
+        cut = replace(result, name=f"{result.name} [:{dim}]", dimension=dim, scores={}, errors={}, samples={})
+        cuts.append((cut, embeddings[:, :dim]))
+    return cuts
 
 
 def evaluate_and_print(models: Sequence[str], tasks: Sequence[str], *, output: Path | None = None, **options) -> int:

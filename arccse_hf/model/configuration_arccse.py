@@ -33,6 +33,10 @@ class ArcCSEConfig(PreTrainedConfig):
             besides: ArcCon's margin, on the triplets. The paper's triplet loss has none.
         triplet_max_gap: cosine by which the less masked version may be the closer one at most, as in SNCSE; any by
             default. The paper's triplet loss has none.
+        matryoshka_dims: numbers of dimensions. Both losses are taken of the first so many of each embedding, scaled to
+            length 1 again, as in Matryoshka representation learning (Kusupati et al., NeurIPS 2022). By default all
+            dimensions alone.
+        matryoshka_weights: weight of the losses at each of `matryoshka_dims`, which are averaged; equal by default.
         normalize: whether the exported folder scales embeddings to length 1, as the encoder that it started from did.
         max_seq_length: tokens that the exported folder cuts a text to, special tokens included; by default as many as
             the encoder reads.
@@ -55,6 +59,8 @@ class ArcCSEConfig(PreTrainedConfig):
     triplet_margin: float = 0.0
     triplet_angular_margin: float = 0.0
     triplet_max_gap: float | None = None
+    matryoshka_dims: list[int] | None = None
+    matryoshka_weights: list[float] | None = None
     normalize: bool = False
     max_seq_length: int | None = None
     prompts: dict[str, str] | None = None
@@ -79,6 +85,16 @@ class ArcCSEConfig(PreTrainedConfig):
                 f"above {least:.4g}, the gap that triplet_margin and triplet_angular_margin may ask for, and up to 2"
             )
             _require_number("triplet_max_gap", self.triplet_max_gap, allowed, lambda value: least < value <= 2)
+
+        _require_prefixes(self.matryoshka_dims or [], self.matryoshka_weights)
+
+    @property
+    def prefixes(self) -> list[tuple[int | None, float]]:
+        """The numbers of dimensions at which the losses are taken, None for all, and the share of each in the mean."""
+        if not self.matryoshka_dims:
+            return [(None, 1.0)]
+        weights = self.matryoshka_weights or [1.0] * len(self.matryoshka_dims)
+        return [(dim, weight / sum(weights)) for dim, weight in zip(self.matryoshka_dims, weights, strict=True)]
 
     @property
     def hidden_size(self) -> int:
@@ -105,6 +121,13 @@ class ArcCSEConfig(PreTrainedConfig):
 def _require_choice(field: str, value: object, choices: tuple[str, ...]) -> None:
     if value not in choices:
         raise ValueError(f"{field} must be one of {', '.join(choices)}, not {value!r}")
+
+
+def _require_prefixes(dims: list[int], weights: list[float] | None) -> None:
+    if not all(isinstance(dim, int) and dim > 0 for dim in dims) or len(set(dims)) < len(dims):
+        raise ValueError(f"matryoshka_dims must be different whole numbers from 1, not {dims}")
+    if weights is not None and (len(weights) != len(dims) or not all(weight > 0 for weight in weights)):
+        raise ValueError(f"matryoshka_weights must be one number above 0 for each of {dims}, not {weights}")
 
 
 def _require_number(field: str, value: object, allowed: str, holds: Callable[[float], bool]) -> None:

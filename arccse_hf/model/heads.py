@@ -1,5 +1,7 @@
 """What stands on the sentence embedding while it is trained: the projection and the heads of the two losses."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
@@ -34,12 +36,21 @@ class ArcConHead(nn.Module):
         super().__init__()
         self.angular_margin = config.angular_margin
         self.temperature = config.temperature
+        self.prefixes = config.prefixes
+        widest = max(config.matryoshka_dims or [0])
+        if widest > config.hidden_size:
+            raise ValueError(f"matryoshka_dims {widest}: the embeddings have {config.hidden_size} dimensions")
 
     def forward(self, anchors: Tensor, keys: Tensor, left_out: Tensor | None = None) -> Tensor:
         """Returns the loss `[batch]` of each of `anchors` `[batch, dim]` with `keys` `[keys, dim]`.
 
         Key i is the positive of anchor i. `left_out` `[batch, keys]` says which negatives do not count.
         """
+        return _mean(
+            (weight, self._losses_in_blocks(anchors[:, :dim], keys[:, :dim], left_out)) for dim, weight in self.prefixes
+        )
+
+    def _losses_in_blocks(self, anchors: Tensor, keys: Tensor, left_out: Tensor | None) -> Tensor:
         labels = torch.arange(len(anchors), device=anchors.device)
         block_size = max(1, _COSINES_AT_ONCE // len(keys))
         if len(anchors) <= block_size:
@@ -79,15 +90,15 @@ class TripletHead(nn.Module):
         self.triplet_margin = config.triplet_margin
         self.triplet_angular_margin = config.triplet_angular_margin
         self.triplet_max_gap = config.triplet_max_gap
+        self.prefixes = config.prefixes
 
     def forward(self, triplets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the losses of `triplets` `[triplets, 3, dim]`, and each sentence's cosines with its two versions.
 
-        All three results are `[triplets]`.
+        All three results are `[triplets]`; the cosines are of all dimensions.
         """
-        anchors, closer, farther = triplets.unbind(1)
-        closer_cosine, farther_cosine = row_cosines(anchors, closer), row_cosines(anchors, farther)
-        return self._losses(closer_cosine, farther_cosine), closer_cosine, farther_cosine
+        losses = _mean((weight, self._losses(*_cosines(triplets[..., :dim]))) for dim, weight in self.prefixes)
+        return losses, *_cosines(triplets)
 
     @torch.no_grad()
     def may_cost(self, triplets: Tensor) -> Tensor:
@@ -95,12 +106,14 @@ class TripletHead(nn.Module):
 
         In another sub-batch, an embedding differs by rounding. So a triplet is judged by the worst cosines within it.
         """
-        anchors, closer, farther = triplets.unbind(1)
-        closer_cosine, farther_cosine = row_cosines(anchors, closer), row_cosines(anchors, farther)
         rounding = _FINE_ROUNDING if _computed_in_full_precision(triplets) else _COARSE_ROUNDING
-        smallest_gap = self._losses(closer_cosine - rounding, farther_cosine + rounding)
-        largest_gap = self._losses(closer_cosine + rounding, farther_cosine - rounding)
-        return torch.maximum(smallest_gap, largest_gap) > 0
+        costly = torch.zeros(len(triplets), dtype=torch.bool, device=triplets.device)
+        for dim, _ in self.prefixes:
+            closer, farther = _cosines(triplets[..., :dim])
+            smallest_gap = self._losses(closer - rounding, farther + rounding)
+            largest_gap = self._losses(closer + rounding, farther - rounding)
+            costly |= torch.maximum(smallest_gap, largest_gap) > 0
+        return costly
 
     def _losses(self, closer_cosine: Tensor, farther_cosine: Tensor) -> Tensor:
         return triplet_losses_from_cosines(
@@ -110,6 +123,17 @@ class TripletHead(nn.Module):
             triplet_angular_margin=self.triplet_angular_margin,
             triplet_max_gap=self.triplet_max_gap,
         )
+
+
+def _cosines(triplets: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns the cosines `[triplets]` of each sentence with its less and its more masked version."""
+    sentences, closer, farther = triplets.unbind(1)
+    return row_cosines(sentences, closer), row_cosines(sentences, farther)
+
+
+def _mean(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
+    """Returns the sum of the tensors, each times its weight."""
+    return torch.stack([weight * losses for weight, losses in terms]).sum(0)
 
 
 def _computed_in_full_precision(embeddings: Tensor) -> bool:

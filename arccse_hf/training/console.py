@@ -13,6 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback, TrainerControl, TrainerState
 from transformers.utils import logging as transformers_logging
 
+from ..evaluation import split_dim
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import metrics_of
 from .arguments import ArcCSETrainingArguments
@@ -113,7 +114,7 @@ class ConsoleCallback(TrainerCallback):
         """Prints the line of an evaluation: each metric, its change, and whether it is the best so far."""
         if self._console is None or not metrics:
             return
-        scores = metrics_of(metrics)
+        scores = {name: score for name, score in metrics_of(metrics).items() if split_dim(name)[1] is None}
         chosen = (args.metric_for_best_model or "").removeprefix("eval_")
         words = []
         for name in sorted(scores, key=lambda name: name != chosen):

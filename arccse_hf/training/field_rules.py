@@ -15,6 +15,8 @@ INTERVALS = {
     "triplet_margin": "[0, 2)",
     "triplet_angular_margin": "[0, 90)",
     "triplet_max_gap": "(0, 2]",
+    "matryoshka_dims": "[1, 1000000]",
+    "matryoshka_weights": "(0, 1e6]",
     "triplet_weight": "[0, 1e6]",
     "small_span_ratio": "(0, 1)",
     "large_span_ratio": "(0, 1)",
@@ -133,11 +135,10 @@ def check_rules(arguments: object) -> None:
         arguments: An instance of one of the dataclasses of `arguments.py`; None and missing fields are passed over.
     """
     for name, text in INTERVALS.items():
-        value, allowed = getattr(arguments, name, None), Interval(text)
-        if value is None:
-            continue
-        if isinstance(value, bool) or not isinstance(value, int | float) or value not in allowed:
-            raise UserError(f"--{name} {value}: must be a number {allowed}{_because(name)}")
+        given, allowed = getattr(arguments, name, None), Interval(text)
+        for value in given if isinstance(given, list) else [] if given is None else [given]:
+            if isinstance(value, bool) or not isinstance(value, int | float) or value not in allowed:
+                raise UserError(f"--{name} {value}: must be a number {allowed}{_because(name)}")
     for name, choices in CHOICES.items():
         value = getattr(arguments, name, None)
         if value is None or value == []:

@@ -100,6 +100,7 @@ def _parts(hint: object) -> Sequence[object]:
 def _kind(name: str, parts: Sequence[object]) -> Any:
     if any(part is dict or get_origin(part) is dict for part in parts):
         return "json file" if name in _FILES else "json"
+    parts = [inner for part in parts for inner in (get_args(part) if get_origin(part) is list else (part,))]
     for kind, found in ((str, "text"), (bool, "bool"), (float, "float"), (int, "int")):
         if kind in parts:
             return found

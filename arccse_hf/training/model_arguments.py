@@ -8,7 +8,8 @@ from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection
 from .field_rules import check_rules
 
 HEAD_SETTINGS = tuple(
-    "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap".split()
+    "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap "
+    "matryoshka_dims matryoshka_weights".split()
 )
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
 
@@ -58,6 +59,16 @@ class ModelArguments:
         default=ArcCSEConfig.triplet_max_gap,
         metadata={"help": "Cosine by which the less masked version may win at most. By default any."},
     )
+    matryoshka_dims: list[int] = field(
+        default_factory=list,
+        metadata={
+            "help": "Train the first so many dimensions on their own, such as 384 192 96 48, so that embeddings can be "
+            "cut to them. By default all dimensions alone."
+        },
+    )
+    matryoshka_weights: list[float] = field(
+        default_factory=list, metadata={"help": "Weight of the losses at each of --matryoshka_dims. Equal by default."}
+    )
 
     def __post_init__(self):
         check_rules(self)
@@ -66,6 +77,6 @@ class ModelArguments:
         except ValueError as error:
             raise UserError(f"--{error}") from error
 
-    def head_settings(self) -> dict[str, str | float | None]:
+    def head_settings(self) -> dict[str, object]:
         """Returns the fields that go into `ArcCSEConfig`; those that the user left open are left out."""
-        return {name: getattr(self, name) for name in HEAD_SETTINGS if getattr(self, name) is not None}
+        return {name: getattr(self, name) for name in HEAD_SETTINGS if getattr(self, name) not in (None, [])}

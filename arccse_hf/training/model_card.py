@@ -16,8 +16,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from ..data.cleaning import CleaningCounts
 from ..data.pairs import PairCounts
 from ..errors import one_line
-from ..evaluation import Task
-from ..evaluation.tables import label
+from ..evaluation import Task, split_dim
+from ..evaluation.tables import dims_table, label
 from ..run_folder import CARD
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .judging import verdict_section
@@ -117,7 +117,10 @@ def model_card(
         results=[
             (_cell(metric), f"{before[metric]:.4f}" if metric in before else "-", f"{value:.4f}")
             for metric, value in after.items()
+            if split_dim(metric)[1] is None
         ],
+        dims=dims_table(after),
+        truncate_dim=min(model_args.matryoshka_dims, default=None),
         verdict="" if verdict is None else verdict_section(verdict),
         keeps_start=verdict is not None and verdict.keeps_start,
         protocols=[_PROTOCOLS[group] for group in dict.fromkeys(task.group for task in tasks) if group in _PROTOCOLS],
@@ -217,6 +220,8 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
             )
         if model_args.triplet_max_gap is not None:
             settings["largest gap of a triplet"] = model_args.triplet_max_gap
+    if model_args.matryoshka_dims:
+        settings["dimensions trained"] = ", ".join(map(str, model_args.matryoshka_dims))
     if args.anchor_weight:
         settings["anchor weight"] = args.anchor_weight
     if args.train_last_layers is not None:

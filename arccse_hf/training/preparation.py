@@ -109,7 +109,7 @@ def prepare(
     start = {}
     if verdict_tasks and trainer.is_world_process_zero():
         start = {name: weight.detach().cpu().clone() for name, weight in plain_state_dict(model).items()}
-    return Setup(trainer, tokenizer, rows, sample, counts, suite, verdict_tasks, start)
+    return Setup(trainer, tokenizer, rows, sample, counts, trainer.eval_suite, verdict_tasks, start)
 
 
 def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str]]:

@@ -96,15 +96,20 @@ def input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedToken
     return min(positions, model.config.max_seq_length or positions)
 
 
-def choose_suite(eval_dataset: datasets.Dataset | None, eval_suite: TaskSuite | None) -> TaskSuite | None:
-    """Returns what a trainer measures; None where it is given neither.
+def choose_suite(
+    eval_dataset: datasets.Dataset | None, eval_suite: TaskSuite | None, model: ArcCSEForContrastiveLearning | None
+) -> TaskSuite | None:
+    """Returns what a trainer measures, at all numbers of dimensions that are trained; None where it is given neither.
 
     Raises:
         UserError: It is given both, or the dataset holds no scored pairs.
     """
     if eval_dataset is not None and eval_suite is not None:
         raise UserError("eval_dataset and eval_suite: give one of the two")
-    return eval_suite if eval_dataset is None else suite_of_pairs(eval_dataset)
+    suite = eval_suite if eval_dataset is None else suite_of_pairs(eval_dataset)
+    if suite is None or model is None or not model.config.matryoshka_dims:
+        return suite
+    return TaskSuite(suite.tasks, [dim for dim in model.config.matryoshka_dims if dim < model.config.hidden_size])
 
 
 def suite_of_pairs(pairs: datasets.Dataset) -> TaskSuite:

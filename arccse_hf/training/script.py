@@ -19,6 +19,8 @@ from transformers import set_seed
 from ..compat import without_zero3_init
 from ..data.streaming import TextStream
 from ..errors import UserError
+from ..evaluation import split_dim
+from ..evaluation.tables import dims_table
 from ..inference.export import export
 from ..model.configuration_arccse import Pooling, Projection
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
@@ -327,9 +329,19 @@ def show_results(result: TrainResult) -> None:
         table = Table("metric", *(["before"] if before else []), "after", title="before and after training")
         for column in table.columns[1:]:
             column.justify = "right"
+        dimensions = dims_table(after)
         for name, value in after.items():
-            table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
+            if split_dim(name)[1] is None:
+                table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
         console.print(table)
+        if dimensions:
+            heading, *rows = dimensions
+            table = Table(*heading, title="after training, by number of dimensions")
+            for column in table.columns[1:]:
+                column.justify = "right"
+            for row in rows:
+                table.add_row(*row)
+            console.print(table)
     if result.verdict is not None:
         show_verdict(result.verdict, console)
     # Not wrapped, so that it can be copied at any width; no markup, since a folder may be called [red].

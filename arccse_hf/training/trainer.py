@@ -90,7 +90,7 @@ class ArcCSETrainer(FaultTolerantTrainer, AdapterTrainer):
             if model is None:
                 raise UserError("--lora_r: does not go with model_init; let that add its adapters")
             self.adapters = add_adapters(model, args)
-        suite = choose_suite(eval_dataset, eval_suite)
+        suite = choose_suite(eval_dataset, eval_suite, model)
         args.resolve_eval_settings(suite.metric_names() if suite else [], greater_is_better)
         with args.main_process_first(desc="tokenizing"):
             train_dataset = train_rows(train_dataset, processing_class, args)
