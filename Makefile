@@ -39,7 +39,7 @@ coverage: .venv/quickstart
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 		--cov=arccse_hf --cov-report=term:skip-covered
 
-test-extras: .venv/quickstart
+test-extras: .venv/quickstart .venv/docs
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras --numprocesses 2
 
 docs: .venv/docs
