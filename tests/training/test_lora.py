@@ -50,13 +50,13 @@ def test_a_run_exports_what_peft_merges(encoder, sentences, tmp_path, monkeypatc
     exported = AutoModel.from_pretrained("out", add_pooling_layer=False)
     start = AutoModel.from_pretrained(encoder, add_pooling_layer=False)
     before = {name: weight.clone() for name, weight in start.state_dict().items()}
-    merged = PeftModel.from_pretrained(start, "out/checkpoint-4/adapter").merge_and_unload().state_dict()
+    merged = PeftModel.from_pretrained(start, "out/training/checkpoint-4/adapter").merge_and_unload().state_dict()
     assert merged.keys() == before.keys()
     for name, weight in exported.state_dict().items():
         torch.testing.assert_close(weight, merged[name], atol=1e-6, rtol=0, msg=name)
         assert torch.equal(weight, before[name]) == (not name.endswith(("query.weight", "dense.weight"))), name
     assert not list((tmp_path / "out").glob("adapter*"))
-    folders = [SentenceTransformer(folder, device="cpu") for folder in ("out", "out/checkpoint-4")]
+    folders = [SentenceTransformer(folder, device="cpu") for folder in ("out", "out/training/checkpoint-4")]
     np.testing.assert_allclose(*(folder.encode(sentences) for folder in folders), atol=1e-5)
     assert "rank 4, alpha 6, on query, dense; merged" in (tmp_path / "out" / "README.md").read_text()
 
