@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -24,6 +25,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     """
     argv = sys.argv[1:] if argv is None else list(argv)
     verb = argv[0] if argv else "--help"
+    program = f"arccse {verb}" if verb in VERBS else "arccse"
     try:
         if verb in VERBS:
             sys.exit(VERBS[verb][1](argv[1:]))
@@ -32,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         name = verb.replace("-", "_").replace("__", "--", 1)
         _answer(name if verb.startswith("--") else verb, argv[1:])
     except UserError as error:
-        exit_with(error, f"arccse {verb}" if verb in VERBS else "arccse")
+        exit_with(error, program)
+    except OSError as error:  # whoever looks whether a file is there does not expect this
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        exit_with(UserError(f"{error.filename}: the name is too long for a file or folder"), program)
     sys.exit(0)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal
 
 from ..errors import UserError
@@ -132,7 +132,7 @@ class Option:
         return values[0] if self.or_text and len(values) == 1 else values
 
     def _split(self, text: object) -> list[object]:
-        if not isinstance(text, str) or Path(text).exists():  # a file of this name may have commas in it
+        if not isinstance(text, str) or os.path.exists(text):  # a file of this name may have commas in it
             return [text]
         return [part.strip() for part in text.split(",") if part.strip()]
 
@@ -164,7 +164,7 @@ class Option:
 
     def _read_json(self, text: object) -> object:
         if not isinstance(text, str) or not text.lstrip().startswith("{"):
-            if self.type == "json file" and isinstance(text, str) and Path(text).is_file():
+            if self.type == "json file" and isinstance(text, str) and os.path.isfile(text):
                 return text
             wanted = f"must be {_TYPES['json']}"
             raise self._refuse(text, f"{wanted} or a file that holds it" if self.type == "json file" else wanted)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import os
 from importlib.resources import files
 from pathlib import Path
 
@@ -26,7 +27,7 @@ def find_recipe(name: str, folder: str = ".") -> Path:
         >>> find_recipe("quickstart").name
         'quickstart.yaml'
     """
-    if Path(name).is_file():
+    if os.path.isfile(name):  # False, and no error, where a name is too long for a file
         return Path(name)
     known = sorted(path.stem for path in (RECIPES / folder).glob("*.yaml"))
     if name in known:

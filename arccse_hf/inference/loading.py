@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import importlib.util
 import json
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,7 +23,8 @@ _PACKAGE = re.compile(r"package:(?P<package>\w+)/(?P<path>[^#]+)(?:#sha256=(?P<s
 def model_type(path: str) -> str | None:
     """Returns the `model_type` of the configuration in a folder; None where `path` is none, or has none."""
     config = Path(path, "config.json")
-    return json.loads(config.read_text(encoding="utf-8")).get("model_type") if config.is_file() else None
+    is_there = os.path.isfile(config)  # False, and no error, where a name is too long for a folder
+    return json.loads(config.read_text(encoding="utf-8")).get("model_type") if is_there else None
 
 
 def resolve_model_path(name_or_path: str) -> str:
@@ -66,9 +68,9 @@ def why_not_opened(name: str, error: Exception) -> str:
     path = Path(name).expanduser()
     if isinstance(error, SafetensorError):
         return f"its weights (.safetensors) are damaged ({one_line(error)}); copy or download them again"
-    if path.exists() or name.startswith("package:"):
+    if os.path.exists(path) or name.startswith("package:"):
         return one_line(error)
-    folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if path.parent.is_dir() else []
+    folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if os.path.isdir(path.parent) else []
     hint = did_you_mean(path.name, folders)
     is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
     return f"there is no such folder{hint}" if is_path else f"{one_line(error)}{hint}"
