@@ -84,7 +84,8 @@ def _read_run(folder: Path, name: str) -> Run:
     home = next((place for place in places if record_path(place, STATE).is_file()), None)
     if home is None:
         raise UserError(f"report {folder}: is no run: neither it nor a checkpoint-* in it holds a {STATE}")
-    results, settings = read_record(folder, RESULTS), read_record(folder, SETTINGS)
+    results, groups = read_record(folder, RESULTS), read_record(folder, SETTINGS)
+    settings = {name: group for name, group in groups.items() if isinstance(group, dict)}
     configs = (read_record(place, "config.json") for place in places)
     config = next((config for config in configs if "angular_margin" in config), {})
     margin = settings.get("model", {}).get("angular_margin", config.get("angular_margin"))

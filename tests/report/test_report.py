@@ -61,6 +61,7 @@ def make_run(folder, *, margin=10.0, leave_out=(), **files):
             "model": {"angular_margin": margin, "model_name_or_path": "bert-base-uncased", "pooling": "cls"},
             "data": {"train_file": ["a.txt", "b.txt"]},
             "training": {"load_best_model_at_end": True, "weight_decay": 0.0, "output_dir": str(folder)},
+            "version": 1,  # of a later one, say
         },
         "run_status": {"status": "done"},
         "cosines_before": kinds | {"num_rows": 9, "sts": sts},
