@@ -1,10 +1,10 @@
 #!/usr/bin/env python
-"""The tables of RESULTS.md, from the JSON files in results/.
+"""The tables of RESULTS.md and of docs/results.md, from the JSON files in results/.
 
     python benchmarks/train_throughput.py --text SENTENCES --output benchmarks/results/train_throughput.json
     python benchmarks/tables.py
 
-RESULTS.md has a pair of comments for each table, and what stands between them is replaced:
+A page has a pair of comments for each of its tables, and what stands between them is replaced:
 
     <!-- table: train_throughput -->
     <!-- end -->
@@ -18,18 +18,19 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+PAGES = (HERE / "RESULTS.md", HERE.parent / "docs" / "results.md")
 _TABLE = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _MIB = 2**20
 
 
 def main() -> None:
-    """Writes RESULTS.md anew."""
-    path = HERE / "RESULTS.md"
-    path.write_text(render(path.read_text(encoding="utf-8")), encoding="utf-8")
+    """Writes the pages anew."""
+    for page in PAGES:
+        page.write_text(render(page.read_text(encoding="utf-8")), encoding="utf-8")
 
 
 def render(text: str) -> str:
-    """Returns the text of RESULTS.md with the tables of today's JSON files."""
+    """Returns the text of a page with the tables of today's JSON files."""
     return _TABLE.sub(lambda match: f"{match[1]}{TABLES[match[2]]()}\n{match[3]}", text)
 
 
@@ -198,23 +199,41 @@ def streaming_memory() -> str:
 
 def own_documents() -> str:
     runs = read("own_documents")["runs"]
-    corpora = list(dict.fromkeys(run["corpus"] for run in runs))
+    header = ["pairs"] + [f"{corpus}: {kind}" for corpus, kind in _asked(runs)]
+    rows = [
+        [variant, *(_gain(runs, variant, corpus, kind) for corpus, kind in _asked(runs))]
+        for variant in dict.fromkeys(run["variant"] for run in runs)
+    ]
+    return table(header, rows, "own_documents")
+
+
+def own_documents_verdicts() -> str:
     rows = []
+    runs = read("own_documents")["runs"]
+    outcomes = ("better", "no clear difference", "worse")
     for variant in dict.fromkeys(run["variant"] for run in runs):
-        cells = []
-        for corpus in corpora:
-            chosen = [run for run in runs if (run["corpus"], run["variant"]) == (corpus, variant)]
-            cells.append("; ".join(map(_gain, chosen)) or "not run")
-        rows.append([variant, *cells])
-    return table(["pairs", *corpora], rows, "own_documents")
+        chosen = [run for run in runs if run["variant"] == variant]
+        counts = [str(sum(run["outcome"] == outcome for run in chosen)) for outcome in outcomes]
+        least = [f"{min(run[name] for run in chosen):+.3f}" for name in ("difference", "low")]
+        shares = ", ".join(f"{share:g}" for share in sorted({run["share"] for run in chosen}))
+        rows.append([variant, *counts, *least, shares])
+    return table(["pairs", *outcomes, "least difference", "least lower end", "a chosen"], rows)
 
 
-def _gain(run: dict[str, Any]) -> str:
-    before = run["scores"]["start encoder"]["mrr_at_10"]
-    return (
-        f"{before:.3f} {run['difference']:+.3f} [{run['low']:+.3f}, {run['high']:+.3f}], a = {run['share']:g} "
-        f"(seed {run['seed']})"
-    )
+def _asked(runs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
+    """Returns each corpus with what its documents are asked for: titles where it has them."""
+    asked = {run["corpus"]: next(iter(run["common"])) for run in runs}
+    return [(corpus, kind) for corpus, kind in asked.items()]
+
+
+def _gain(runs: Sequence[dict[str, Any]], variant: str, corpus: str, kind: str) -> str:
+    pairs = [run["common"][kind] for run in runs if (run["corpus"], run["variant"]) == (corpus, variant)]
+    if not pairs:
+        return ""
+    gains = [after - before for before, after in pairs]
+    start = statistics.mean(before for before, _ in pairs)
+    spread = f" ({min(gains):+.3f} to {max(gains):+.3f})" if len(gains) > 1 else " (one seed)"
+    return f"{start:.3f} **{statistics.mean(gains):+.3f}**{spread}"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -229,6 +248,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "evaluation_speed": evaluation_speed,
     "streaming_memory": streaming_memory,
     "own_documents": own_documents,
+    "own_documents-verdicts": own_documents_verdicts,
 }
 
 
