@@ -1,6 +1,10 @@
 # arccse_hf on CPUs. It runs the quickstart, which takes minutes and needs no network once the image is there:
 #
-#     docker build --tag arccse .
+#     docker build --tag arccse --build-arg TORCH_INDEX=URL .
+#
+# URL is the index of PyTorch's builds for CPUs, from its page https://pytorch.org/get-started/locally/; without it the
+# image is some gigabytes larger, because the package index's build brings CUDA along.
+#
 #     docker run --rm arccse
 #
 # Your own text and the result lie in a folder of yours, which the user 1000 may write to:
@@ -11,9 +15,9 @@ FROM python:3.11-slim
 ENV PIP_NO_CACHE_DIR=1 PYTHONUNBUFFERED=1
 WORKDIR /package
 
-# PyTorch's wheels for CPUs come first: those of the package index bring gigabytes of CUDA along.
+ARG TORCH_INDEX=
 COPY requirements.txt requirements-quickstart.txt ./
-RUN pip install --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' requirements.txt)" \
+RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.txt)" \
     && pip install --requirement requirements.txt --requirement requirements-quickstart.txt
 
 COPY pyproject.toml README.md LICENSE ./

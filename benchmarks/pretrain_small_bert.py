@@ -9,7 +9,7 @@
 
 Without `--from_model` the encoder and its WordPiece vocabulary are made of the text alone. Training ends after
 `--minutes`, or at the end of the text. Started again, it goes on from its last checkpoint: the minutes count anew.
-`accelerate launch --num_processes 2` before the script uses both cores of a small machine.
+`torchrun --nproc_per_node 2 --standalone` before the script uses both cores of a small machine.
 
 Only masked positions go through the language model's head, which is by far the largest matrix of a small BERT; a batch
 holds sentences of like length; dropout and attention are those that training on a CPU uses (`model/cpu_ops.py`).
@@ -23,6 +23,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from accelerate.utils import broadcast
 from datasets import load_dataset
 from tokenizers import BertWordPieceTokenizer
 from torch import Tensor
@@ -68,7 +69,8 @@ class StopAfter(TrainerCallback):
         self.end = time.monotonic() + self.seconds
 
     def on_step_end(self, args, state, control, **kwargs):
-        if time.monotonic() > self.end:
+        # The first process decides: one that stopped alone would leave the others waiting for its gradients.
+        if broadcast(torch.tensor(time.monotonic() > self.end, device=args.device)):
             control.should_training_stop = control.should_save = True
 
 
