@@ -24,7 +24,10 @@ STATUS = "run_status.json"
 STATE = "trainer_state.json"
 """Trainer's state: the log. A checkpoint has one too."""
 RESULTS = "all_results.json"
-"""The scores before (`before_...`) and after training (`eval_...`), and what training took (`train_...`)."""
+"""The scores before (`before_...`) and after training (`eval_...`), and what training took (`train_...`).
+
+It describes the model, and stands beside it.
+"""
 SETTINGS = "run_settings.json"
 """Every field by group: `model`, `data`, `training`."""
 COSINES = {"before": "cosines_before.json", "after": "cosines_after.json"}
@@ -33,7 +36,7 @@ RECORDS = (STATUS, STATE, RESULTS, SETTINGS, *COSINES.values())
 """All that a report reads."""
 
 TRAINING = "training"
-"""The subfolder of all this, and of the checkpoints. In runs of earlier versions they stand beside the model."""
+"""The subfolder of the other records, and of the checkpoints. Earlier versions left them beside the model."""
 FINAL_CHECKPOINT = "final-checkpoint"
 """The trained weights on their way into the exported folder."""
 STAGING_PREFIX = ".export-"
@@ -110,7 +113,7 @@ def begin_run(folder: Path, *, resume: bool, overwrite: bool, facts: Mapping[str
                 (place / name).unlink(missing_ok=True)
     training.mkdir(exist_ok=True)
     if is_ours:  # and goes on: what an earlier version left beside the model moves to the rest
-        for name in (*RECORDS, *_OLD_COSINES.values()):
+        for name in {*RECORDS, *_OLD_COSINES.values()} - {RESULTS}:
             if (folder / name).exists():
                 os.replace(folder / name, training / name)
     write_json(training / STATUS, {"status": "running", "started": _now(), **facts})

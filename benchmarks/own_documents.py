@@ -30,6 +30,7 @@ from arccse_hf.evaluation import RetrievalTask
 from arccse_hf.evaluation.held_out import MIN_TEST_PAIRS, divide_documents, query_pairs
 from arccse_hf.inference.embed import embed
 from arccse_hf.inference.open import load_encoder
+from arccse_hf.run_folder import RESULTS
 from arccse_hf.training.arguments import DataArguments
 from arccse_hf.training.own_documents import load_documents
 
@@ -89,7 +90,7 @@ def one_run(source: str, settings: Sequence[str], seed: int) -> dict:
         command = [sys.executable, "-m", "arccse_hf", "train", "own-documents", *text, *settings]
         command += ["--output_dir", folder]
         finished = subprocess.run(command, capture_output=True, text=True, check=False)
-        results = Path(folder) / "all_results.json"
+        results = Path(folder) / RESULTS
         if finished.returncode or not results.exists():
             raise SystemExit(f"{shlex.join(command)}\n{finished.stdout[-2000:]}\n{finished.stderr[-4000:]}")
         verdict = json.loads(results.read_text(encoding="utf-8"))["verdict"]

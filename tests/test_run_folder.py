@@ -67,7 +67,8 @@ def test_a_killed_runs_leftovers_go_and_what_the_user_has_there_stays(tmp_path):
     assert not list(tmp_path.rglob("final-checkpoint")) and not list(tmp_path.glob(".export-*"))
     # What an earlier version has left beside the model goes on where this one keeps it; its checkpoints stay.
     assert checkpoints(tmp_path) == [tmp_path / "training" / "checkpoint-8", tmp_path / "checkpoint-4"]
-    assert (tmp_path / "training" / "cosines_before.json").exists() and not list(tmp_path.glob("*_*.json"))
+    assert (tmp_path / "training" / "cosines_before.json").exists() and not list(tmp_path.glob("*s_*.json"))
+    assert (tmp_path / "all_results.json").exists()
     begin(tmp_path, overwrite=True)
     left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*") if path.is_file()}
     assert left == {*mine, "training/run_status.json"}

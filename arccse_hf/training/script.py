@@ -237,7 +237,7 @@ def write_records(
         folder = Path(trainer.args.output_dir)
         scores = {f"before_{name}": value for name, value in before.items()}
         scores |= {f"eval_{name}": value for name, value in after.items()}
-        write_json(folder / RESULTS, trained | scores)
+        write_json(folder.parent / RESULTS, trained | scores)
         training = trainer.args.to_dict() | {"output_dir": str(folder.parent)}
         write_json(folder / SETTINGS, {"model": asdict(model_args), "data": asdict(data_args), "training": training})
 
@@ -282,8 +282,8 @@ def export_trained(
                 elif setup.suite is not None and (verdict.keeps_start or verdict.share < 1):
                     after = measure_exported(trained, setup.tokenizer, setup.suite, trainer.args)
                 scores = {f"eval_{name}": value for name, value in after.items()}
-                results = read_json(training / RESULTS) | scores | verdict.metrics()
-                write_json(training / RESULTS, results | {"verdict": verdict.as_dict()})
+                results = read_json(folder / RESULTS) | scores | verdict.metrics()
+                write_json(folder / RESULTS, results | {"verdict": verdict.as_dict()})
             export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
         shutil.rmtree(final)
         finish_run(folder)

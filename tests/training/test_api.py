@@ -33,7 +33,7 @@ def test_sentences_in_a_model_and_its_scores_out(encoder, tmp_path, sentences):
     trained = AutoModel.from_pretrained(result.output_dir)
     start = AutoModel.from_pretrained(encoder)
     assert not torch.equal(trained.embeddings.word_embeddings.weight, start.embeddings.word_embeddings.weight)
-    scores = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
+    scores = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert set(result.before) == set(result.after) >= {"pairs_spearman", "geometry_alignment", "geometry_uniformity"}
     assert result.after == {name: scores[f"eval_{name}"] for name in result.after}
     assert result.before == {name: scores[f"before_{name}"] for name in result.before}

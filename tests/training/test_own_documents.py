@@ -44,7 +44,7 @@ def test_a_folder_of_documents_ends_in_a_model_and_a_verdict(command, tmp_path, 
     settings = ["--anchor_weight", "0.5", "--train_last_layers", "1", "--false_negative_threshold", "0.95"]
     status = script.main([*command, *settings, "--require_better", "True"])
     out = tmp_path / "out"
-    results = json.loads((out / "training" / "all_results.json").read_text())
+    results = json.loads((out / "all_results.json").read_text())
     verdict = results["verdict"]
     assert status == (0 if verdict["outcome"] == "better" else 3)
     assert verdict["line"].startswith("VERDICT: ")
@@ -70,7 +70,7 @@ def test_own_pairs_are_what_the_verdict_is_about_and_are_never_trained_on(comman
     rows = [{"query": title.removeprefix("# "), "document": text.strip()} for title, text in titles]
     pairs.write_text("\n".join(map(json.dumps, rows)))
     status = script.main([*command, "--eval_pairs", str(pairs), "--eval_corpus", str(folder), "--pairs", "crops"])
-    verdict = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())["verdict"]
+    verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
     assert status == 0
     assert (verdict["pairs"], verdict["queries"]) == (120, "own queries")
     assert "held out for evaluation" in caplog.text
@@ -81,7 +81,7 @@ def test_sentences_get_a_verdict_by_own_pairs(command, tmp_path, sentences):
     text.write_text("\n".join(sentences))
     pairs.write_text("query,document\n" + "\n".join(f"query {number},the text {number}" for number in range(160)))
     script.main([*command, "--train_file", str(text), "--eval_pairs", str(pairs)])
-    verdict = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())["verdict"]
+    verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
     assert verdict["pairs"] == 107  # a third of them chose the mixture
     assert len(verdict["validation"]) == 5
 
@@ -90,7 +90,7 @@ def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_pat
     for number in range(90, 300):
         (folder / f"{number:03}.md").unlink()
     assert script.main(command) == 0
-    assert "verdict" not in json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
+    assert "verdict" not in json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert "NO VERDICT: 30 test pairs are too few, it takes 100; bring 3.3 times as many documents" in caplog.text
     assert "pairs (90 title) from 90 of 90 documents" in caplog.text
 
@@ -107,7 +107,7 @@ def test_the_scores_are_those_of_what_is_exported(command, tmp_path, monkeypatch
     measure = ["--eval_data", str(scored), "--eval_tasks", "sts", "--eval_strategy", "steps", "--eval_steps", "6"]
     script.main([*command, *measure, "--save_strategy", "steps", "--save_steps", "6"])
     out = tmp_path / "out"
-    results = json.loads((out / "training" / "all_results.json").read_text())
+    results = json.loads((out / "all_results.json").read_text())
     log = json.loads((out / "training" / "trainer_state.json").read_text())["log_history"]
     trained = [line["eval_scored_spearman"] for line in log if line.get("step") == 6 and "eval_scored_spearman" in line]
     expected = evaluate([str(out)], str(scored)).scores[str(out)]["scored_spearman"]

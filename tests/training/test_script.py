@@ -60,8 +60,8 @@ def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, c
     # The model and what describes it; all else stands in one folder.
     encoder = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
     layout = {"modules.json", "config_sentence_transformers.json", "sentence_bert_config.json", "1_Pooling"}
-    assert {path.name for path in out.iterdir()} <= encoder | layout | {"README.md", "training"}
-    assert {"all_results.json", "trainer_state.json", "run_settings.json", "run_status.json", "checkpoint-2"} <= {
+    assert {path.name for path in out.iterdir()} <= encoder | layout | {"README.md", "all_results.json", "training"}
+    assert {"trainer_state.json", "run_settings.json", "run_status.json", "checkpoint-2"} <= {
         path.name for path in (out / "training").iterdir()
     }
     assert not list(out.rglob("final-checkpoint")) and not list(out.rglob(".export*"))
@@ -78,7 +78,7 @@ def test_a_run_leaves_a_model_that_every_tool_opens(command, tmp_path, scored, c
     assert torch.equal(AutoModel.from_pretrained(out).embeddings.word_embeddings.weight,
                        best.encoder.embeddings.word_embeddings.weight)  # fmt: skip
 
-    results = json.loads((out / "training" / "all_results.json").read_text())
+    results = json.loads((out / "all_results.json").read_text())
     measured = [line["eval_scored_spearman"] for line in state["log_history"] if "eval_scored_spearman" in line]
     assert len(measured) == 3  # before, and at steps 2 and 4: no weights are measured twice
     assert results["before_scored_spearman"] == measured[0]
@@ -103,7 +103,7 @@ def test_weights_that_nobody_has_measured_are_measured_at_the_end(command, tmp_p
     state = json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())
     lines = {line["step"]: line["eval_scored_spearman"] for line in state["log_history"] if "eval_runtime" in line}
     assert list(lines) == [0, 3, 4]
-    results = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert results["eval_scored_spearman"] == lines[4]
 
 
@@ -258,7 +258,7 @@ def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
     for pair in installed_docs.held_out_pairs(corpus, 100):
         for text in pair:
             assert not texts.intersection([text, f"{text}.", *split_sentences(text)])
-    results = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert status == 0 and results["verdict"]["pairs"] == 100
     assert (
         results["verdict"]["validation"] == {} and results["verdict"]["share"] == 1
