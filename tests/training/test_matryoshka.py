@@ -88,7 +88,7 @@ def test_a_run_measures_and_tells_each_number_of_dimensions(encoder, sentences, 
     argv = f"--model_name_or_path {encoder} --train_file sentences.txt --output_dir out --eval_data pairs.csv"
     argv += " --per_device_train_batch_size 8 --max_steps 2 --use_cpu True --matryoshka_dims 16 8 4"
     assert script.main([*argv.split(), "--eval_tasks", "sts", "--matryoshka_weights", "1", "1", "2"]) == 0
-    results = json.loads((tmp_path / "out" / "training" / "all_results.json").read_text())
+    results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     names = [f"{when}_pairs_spearman{dim}" for when in ("before", "eval") for dim in ("", "_dim8", "_dim4")]
     assert set(names) <= results.keys() and "eval_pairs_spearman_dim16" not in results
     folder = str(tmp_path / "out")
