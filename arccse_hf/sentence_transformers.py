@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.losses import CachedLossMixin
 from sentence_transformers.util import all_gather_with_grad, get_rank
 from torch import Tensor, nn
 
@@ -57,9 +58,7 @@ class ArcConLoss(nn.Module):
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Returns the mean loss of a batch; `labels` are not used."""
-        columns = list(sentence_features)
-        # A model adds its outputs to what it is given, so the second pass over one column gets a copy.
-        columns = columns if len(columns) > 1 else [columns[0], dict(columns[0])]
+        columns = _two_or_more(sentence_features)
         return self.compute_loss_from_embeddings([self.model(column)["sentence_embedding"] for column in columns])
 
     def compute_loss_from_embeddings(self, embeddings: Sequence[Tensor], labels: Tensor | None = None) -> Tensor:
@@ -87,6 +86,49 @@ class ArcConLoss(nn.Module):
         from .training.model_card import CITATIONS  # with the trainer behind it, which the losses do without
 
         return CITATIONS["ArcCSE"]
+
+
+class CachedArcConLoss(CachedLossMixin, ArcConLoss):
+    """`ArcConLoss` of batches of any size in the memory of a few texts, by sentence-transformers' GradCache.
+
+    The gradient is the same, for one more forward pass.
+
+    Args:
+        model: The model in training.
+        margin_degrees: As for `ArcConLoss`; so are `temperature` and `gather_across_devices`.
+        temperature: Above 0.
+        mini_batch_size: Texts that are embedded at once.
+        gather_across_devices: Whether the keys of all processes count.
+    """
+
+    def __init__(
+        self,
+        model: SentenceTransformer,
+        margin_degrees: float = 10.0,
+        temperature: float = 0.05,
+        mini_batch_size: int = 32,
+        gather_across_devices: bool = False,
+    ):
+        super().__init__(model, margin_degrees, temperature, gather_across_devices)
+        self.mini_batch_size = mini_batch_size
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
+        """Returns the mean loss of a batch, whose backward pass goes through the texts again; `labels` are not used."""
+        return self.forward_cached(_two_or_more(sentence_features), labels)
+
+    def calculate_loss(
+        self, reps: list[list[Tensor]], labels: Tensor | None = None, *, with_backward: bool = False
+    ) -> Tensor:
+        """Returns the loss of the embeddings of each column, in pieces `[texts, dim]`; see `CachedLossMixin`."""
+        loss = self.compute_loss_from_embeddings([torch.cat(pieces) for pieces in reps])
+        if not with_backward:
+            return loss
+        loss.backward()
+        return loss.detach()
+
+    def get_config_dict(self) -> dict[str, Any]:
+        """Returns the settings, as the model card lists them."""
+        return super().get_config_dict() | {"mini_batch_size": self.mini_batch_size}
 
 
 class MaskedSpanTripletLoss(nn.Module):
@@ -168,3 +210,9 @@ class MaskedSpanTripletLoss(nn.Module):
         from .training.model_card import CITATIONS  # with the trainer behind it, which the losses do without
 
         return CITATIONS["ArcCSE"]
+
+
+def _two_or_more(sentence_features: Iterable[dict[str, Tensor]]) -> list[dict[str, Tensor]]:
+    """Returns the columns; one alone is there twice, as a copy, since a model adds its outputs to what it is given."""
+    columns = list(sentence_features)
+    return columns if len(columns) > 1 else [columns[0], dict(columns[0])]

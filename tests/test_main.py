@@ -64,12 +64,12 @@ def test_evaluate_passes_every_option_on(monkeypatch, spelling):
     calls = Calls()
     monkeypatch.setattr("arccse_hf.inference.evaluate.evaluate_and_print", calls)
     line = "--eval_tasks sts mr,cr --eval_data d_d --pooling cls --output_dir o_o --batch_size=3 --dtype bfloat16"
-    line += " --seed 4 --max_seq_length 9"
+    line += " --seed 4 --max_seq_length 9 --truncate_dims 7 5"
     assert run("evaluate", "m_1", "m_2", *line.replace("_", spelling).replace(f"d{spelling}d", "d_d")
                .replace(f"o{spelling}o", "o_o").split()) == (3, "", "")  # fmt: skip
     wanted = {
         "data": "d_d", "pooling": "cls", "output": Path("o_o"), "batch_size": 3, "dtype": "bfloat16",
-        "max_seq_length": 9, "seed": 4,
+        "max_seq_length": 9, "seed": 4, "truncate_dims": [7, 5],
     }  # fmt: skip
     assert calls == [((["m_1", "m_2"], ["sts", "mr", "cr"]), wanted)]
     run("evaluate", "--seed", "4", "--model", "m_1", "m_2")

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 
 from arccse_hf.model.configuration_arccse import ArcCSEConfig
 from arccse_hf.model.heads import ArcConHead, TripletHead
-from arccse_hf.sentence_transformers import ArcConLoss, MaskedSpanTripletLoss
+from arccse_hf.sentence_transformers import ArcConLoss, CachedArcConLoss, MaskedSpanTripletLoss
 
 SETTINGS = {"angular_margin": 12.0, "temperature": 0.07, "triplet_margin": 0.1}
 
@@ -59,6 +59,24 @@ def test_one_column_is_embedded_twice_with_other_dropout(model, sentences):
     loss([features])
     (first, second) = seen[0]
     assert first.shape == second.shape == (8, 16) and not torch.allclose(first, second)
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+def test_the_cached_loss_has_the_gradient_of_the_whole_batch(columns, model, sentences):
+    model.eval()  # no dropout
+
+    def gradients(loss):
+        model.zero_grad()
+        parts = [sentences[start : start + 10] for start in range(0, 10 * columns, 10)]
+        value = loss([dict(model.tokenizer(part, padding=True, return_tensors="pt")) for part in parts])
+        (2 * value).backward()
+        return value.item(), {name: weight.grad for name, weight in model.named_parameters() if weight.grad is not None}
+
+    plain, cached = gradients(ArcConLoss(model)), gradients(CachedArcConLoss(model, mini_batch_size=4))
+    assert cached[0] == pytest.approx(plain[0], abs=1e-6) and cached[1].keys() == plain[1].keys()
+    for name, gradient in plain[1].items():
+        torch.testing.assert_close(cached[1][name], gradient, atol=1e-6, rtol=1e-4, msg=name)
+    assert CachedArcConLoss(model).get_config_dict()["mini_batch_size"] == 32
 
 
 def test_versions_lose_nested_spans(model, sentences):

@@ -9,7 +9,17 @@ from ..cli.command import Command
 from ..training.config import train_command
 from ..training.fields import load_fields
 from .encoders import ENCODE, EVALUATE, EXPORT, encode, evaluate, export
-from .runs import REPORT, report, reproduce, reproduce_command, study, study_command, train
+from .runs import (
+    REPORT,
+    report,
+    reproduce,
+    reproduce_command,
+    study,
+    study_command,
+    train,
+    tune,
+    tune_command,
+)
 from .texts import (
     CLUSTER,
     DUPLICATES,
@@ -38,6 +48,7 @@ VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] =
     "info": (lambda: INFO, info),
     "report": (lambda: REPORT, report),
     "study": (study_command, study),
+    "tune": (tune_command, tune),
     "reproduce": (reproduce_command, reproduce),
 }
 """The command line of each verb, and what does it; both take shape when they are asked for."""

@@ -10,7 +10,7 @@ from typing import Any
 from ..cli.command import Command
 from ..cli.options import Option, Settings
 from ..cli.recipes import find_recipe
-from ..training.config import merge_settings, read_values
+from ..training.config import canonical_names, merge_settings, read_values
 from ..training.config_file import read_config
 from ..training.field_rules import SUGGESTIONS
 from ..training.fields import load_fields
@@ -26,6 +26,9 @@ REPORT = Command(
     positional=Option("runs", metavar="RUN ...", many=True, required=True, help="Output folders of `arccse train`."),
     options=(output_dir_option("Folder for report.html and its pictures.", default="report"),),
 )
+
+
+_SPACE_LINE = "learning_rate: {low: 1e-5, high: 1e-4, log: true}"
 
 
 def _fields(*excluded: str) -> tuple[Option, ...]:
@@ -85,6 +88,41 @@ def reproduce_command() -> Command:
     )
 
 
+def tune_command() -> Command:
+    """Returns the command line of `arccse tune`."""
+    return Command(
+        name="tune",
+        help="Look for the best settings of a recipe with Optuna; each trial is a whole run.",
+        example="arccse tune minilm-cls --space space.yaml --n_trials 20 --train_file sentences.txt --eval_data hub",
+        positional=Option(
+            "config", metavar="RECIPE", required=True, help="Name of a recipe that ships with the package, or its path."
+        ),
+        options=(
+            Option(
+                "space",
+                metavar="FILE",
+                required=True,
+                help=f"YAML: a line per field, such as {_SPACE_LINE}, or a list of values.",
+            ),
+            Option("n_trials", "int", default=20, interval="[1, 1000000]", help="Trials, earlier ones included."),
+            Option(
+                "direction",
+                choices=("maximize", "minimize"),
+                default="maximize",
+                help="What to do with --metric_for_best_model.",
+            ),
+            Option("storage", metavar="URL", help="Optuna's, for several machines; by default a file in the folder."),
+            Option("sampler_seed", "int", interval="[0, 4294967295]", help="Of the search; the runs have --seed."),
+            output_dir_option("Folder of the trials and the result, instead of runs/tune/RECIPE."),
+            _RESUME,
+            *_fields(*_SET_BY_STUDY),
+        ),
+        notes="Every field of `arccse train` can be given too; it goes over the recipe, and under the space.",
+        noun="field",
+        suggestions=SUGGESTIONS,
+    )
+
+
 def train(argv: Sequence[str]) -> int:
     """Trains as `argv` says."""
     read_values(argv)  # before anything is imported
@@ -130,6 +168,31 @@ def reproduce(argv: Sequence[str]) -> int:
     from ..study.command import reproduce as run
 
     return run(path, overrides=overrides, output=_path(values["output_dir"]), resume=bool(values["resume"]))
+
+
+def tune(argv: Sequence[str]) -> int:
+    """Looks for the best fields of a recipe."""
+    from ..study.search_space import read_space
+
+    values, overrides = _own_and_fields(tune_command(), argv)
+    path = find_recipe(values["config"])
+    settings = merge_settings(canonical_names(read_config(path)), overrides)
+    settings.pop("output_dir", None)
+    read_values(settings)  # before anything is imported
+    space = read_space(Path(values["space"]))
+    from ..study.tune import Search
+    from ..study.tune import tune as run
+
+    output = _path(values["output_dir"]) or Path("runs", "tune", path.stem)
+    search = Search(
+        path.stem,
+        settings,
+        space,
+        output,
+        **{name: values[name] for name in ("n_trials", "direction", "storage")},
+        seed=values["sampler_seed"],
+    )
+    return run(search, resume=bool(values["resume"]))
 
 
 def _own_and_fields(command: Command, argv: Sequence[str]) -> tuple[dict[str, Any], Settings]:

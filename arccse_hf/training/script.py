@@ -14,7 +14,7 @@ from datasets import Dataset
 from huggingface_hub import ModelCard
 from rich.console import Console
 from rich.table import Table
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from ..compat import without_zero3_init
 from ..data.streaming import TextStream
@@ -100,6 +100,7 @@ def run(
     args: ArcCSETrainingArguments,
     texts: Dataset | None = None,
     settings: Mapping[str, object] | None = None,
+    callbacks: Callable[[str | None], Sequence[TrainerCallback]] = lambda metric: (),
 ) -> TrainResult:
     """Trains, measures and exports; all processes must call.
 
@@ -109,6 +110,7 @@ def run(
         args: How to train.
         texts: Rows of text to train on, instead of `data_args`' source.
         settings: The fields that were given, for the command in the model card.
+        callbacks: Returns more callbacks of the trainer, given the name of the metric that chooses the checkpoint.
 
     Raises:
         UserError: A setting or an input is wrong; the message names it.
@@ -129,6 +131,8 @@ def run(
             setup = prepare(model, tokenizer, data_args, in_subfolder(args), texts)
             output_dir, args = args.output_dir, copy.copy(setup.trainer.args)  # evaluation settings fit to the tasks
             args.output_dir = output_dir
+            for callback in callbacks(args.metric_for_best_model):
+                setup.trainer.add_callback(callback)
             args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
             trained = fit(setup, resume, settings)
         before, after = measure(setup)
