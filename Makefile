@@ -1,7 +1,7 @@
 # make quickstart   the environment, then the first training run: real text, a real encoder, no model hub
 # make test         the environment, then style, spelling and type checks and the test suite
 # make coverage     the test suite with line coverage, which must not fall below its floor
-# make test-extras  the slow tests of optional extras
+# make test-extras  the slow tests, most of them of optional extras
 # make docs         the site, into build/site; to read it: python -m http.server --directory build/site
 # make soak         real faults done to real runs (docs/reliability.md); some fifteen minutes
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'

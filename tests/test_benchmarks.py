@@ -104,6 +104,7 @@ def test_step_profile_accounts_for_the_time_and_the_tokens(report_of, text, monk
     assert f"| {2 * 4 * TOKENS} (0.0 %) |" in tables.step_profile()
 
 
+@pytest.mark.extras
 def test_objective_cost_sets_steps_beside_those_of_simcse(report_of, text, monkeypatch):
     report = report_of(
         "objective_cost", "--text", text, "--model", "tiny", "--batch", "4", "--triplet_min_tokens", "5",
@@ -127,6 +128,7 @@ def test_objective_cost_sets_steps_beside_those_of_simcse(report_of, text, monke
     assert f"| ArcCSE, plain | {time:.2f} |" in tables.objective_cost()
 
 
+@pytest.mark.extras
 def test_scaling_fits_exponents_and_launches_processes(report_of, text, monkeypatch):
     report = report_of(
         "scaling", "--text", text, "--batch", "4", "--prepared", "50", "100", "200", "--trained", "8", "16",
