@@ -39,10 +39,10 @@ coverage: .venv/quickstart
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses 2 --dist loadfile \
 		--cov=arccse_hf --cov-report=term:skip-covered
 
-test-extras: .venv/quickstart .venv/docs
+test-extras: .venv/quickstart .venv/extras
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m extras --numprocesses 2
 
-docs: .venv/docs
+docs: .venv/extras
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 soak: .venv/quickstart
@@ -69,8 +69,8 @@ requirements-lowest.txt: pyproject.toml requirements.txt
 	$(BIN)/pip install --quiet --requirement requirements-quickstart.txt
 	touch $@
 
-.venv/docs: .venv/done requirements-docs.txt
-	$(BIN)/pip install --quiet --requirement requirements-docs.txt
+.venv/extras: .venv/done requirements-extras.txt
+	$(BIN)/pip install --quiet --requirement requirements-extras.txt
 	touch $@
 
 clean:

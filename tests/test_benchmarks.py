@@ -19,9 +19,10 @@ import tables
 
 from arccse_hf.model import length_batching
 
-SCRIPTS = (
-    "train_throughput step_profile objective_cost scaling gpu evaluation_speed search_index pretrain_small_bert".split()
-)
+SCRIPTS = [
+    *"train_throughput step_profile objective_cost scaling gpu evaluation_speed search_index".split(),
+    *"pretrain_small_bert own_documents encode_launches".split(),
+]
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
 
 
@@ -237,3 +238,29 @@ def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path
     with pytest.raises(SystemExit):
         import_module("pretrain_small_bert").main(arguments)
     assert "bert: is finished" in capsys.readouterr().err
+    (tmp_path / "bert" / "config.json").unlink()  # as if it had been stopped before its end
+    import_module("pretrain_small_bert").main(arguments)
+    assert "bert: 2 steps" in capsys.readouterr().out
+
+
+def test_pretraining_has_the_loss_of_transformers_over_all_positions():
+    from transformers import BertForMaskedLM
+
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 64}
+    model = import_module("pretrain_small_bert").MaskedPositions(BertConfig(vocab_size=50, **sizes)).eval()
+    whole = BertForMaskedLM(model.config).eval()
+    whole.load_state_dict(model.state_dict())
+    input_ids = torch.randint(50, (4, 9), generator=torch.Generator().manual_seed(0))
+    labels = input_ids.where(torch.arange(9) % 4 == 1, -100)
+    attention_mask = (torch.arange(9) < torch.tensor([[9], [7], [6], [9]])).long()
+    inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
+    for name, gradient in _gradients(whole, inputs).items():
+        torch.testing.assert_close(_gradients(model, inputs)[name], gradient, atol=1e-6, rtol=1e-4)
+
+
+def _gradients(model, inputs) -> dict[str, torch.Tensor]:
+    """Of the loss, which stands there too."""
+    model.zero_grad()
+    loss = model(**inputs).loss
+    loss.backward()
+    return {"loss": loss.detach(), **{name: weight.grad for name, weight in model.named_parameters()}}

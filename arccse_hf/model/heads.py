@@ -97,8 +97,9 @@ class TripletHead(nn.Module):
 
         All three results are `[triplets]`; the cosines are of all dimensions.
         """
-        losses = _mean((weight, self._losses(*_cosines(triplets[..., :dim]))) for dim, weight in self.prefixes)
-        return losses, *_cosines(triplets)
+        of_all = _cosines(triplets)
+        at_prefixes = ((weight, _cosines(triplets[..., :dim]) if dim else of_all) for dim, weight in self.prefixes)
+        return _mean((weight, self._losses(*cosines)) for weight, cosines in at_prefixes), *of_all
 
     @torch.no_grad()
     def may_cost(self, triplets: Tensor) -> Tensor:
@@ -132,7 +133,7 @@ def _cosines(triplets: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _mean(terms: Iterable[tuple[float, Tensor]]) -> Tensor:
-    """Returns the sum of the tensors, each times its weight."""
+    """Returns the mean of the tensors by their weights, which add up to 1."""
     return torch.stack([weight * losses for weight, losses in terms]).sum(0)
 
 

@@ -40,8 +40,8 @@ def score_table(runs: Sequence[Run]) -> dict[str, list[Score]]:
 
     A run that has not ended has its newest evaluation.
     """
-    before = [_finite(metrics_of(run.results, "before_")) or _at(run, first=True) for run in runs]
-    after = [_finite(metrics_of(run.results)) or _at(run, first=False) for run in runs]
+    before = [_without_infinities(metrics_of(run.results, "before_")) or _at(run, first=True) for run in runs]
+    after = [_without_infinities(metrics_of(run.results)) or _at(run, first=False) for run in runs]
     names = list(dict.fromkeys(name for metrics in (*after, *before) for name in metrics))
     first = primary_metric(runs, names)
     names.sort(key=lambda name: name != first)
@@ -128,7 +128,7 @@ def headline(table: dict[str, list[Score]]) -> tuple[str, str]:
     return sentence, f"{_scale(name)}{_how(ends, name, f'{best.run.name} and {ranked[1].run.name}')} {seeds}"
 
 
-def _finite(metrics: dict[str, float]) -> dict[str, float]:
+def _without_infinities(metrics: dict[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if is_number(value) or value != value}
 
 

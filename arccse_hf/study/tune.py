@@ -9,11 +9,12 @@ from __future__ import annotations
 import csv
 import gc
 import importlib.util
+import json
 import os
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -96,6 +97,7 @@ def tune(search: Search, *, resume: bool = False) -> int:
         raise UserError(
             f"--direction {search.direction}: the search in the storage is to {study.direction.name.lower()}"
         )
+    _require_same_search(search, study)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     missing = search.n_trials - len(study.get_trials(states=finished))
     if missing > 0:
@@ -106,6 +108,25 @@ def tune(search: Search, *, resume: bool = False) -> int:
             callbacks=[optuna.study.MaxTrialsCallback(search.n_trials, states=finished), _print_trial],
         )
     return _write_result(search, study)
+
+
+def _require_same_search(search: Search, study: optuna.Study) -> None:
+    """Notes in the storage what the trials have in common, and compares it with what is there.
+
+    Raises:
+        UserError: The trials that are there were made with other settings, or in another space.
+    """
+    own = {"settings": search.settings, "space": {name: asdict(values) for name, values in search.space.items()}}
+    own = json.loads(json.dumps(own, default=str))  # as the storage gives it back
+    theirs = study.user_attrs.get("search", own)
+    for part, option in (("space", "--space"), ("settings", "its fields")):
+        changed = [name for name in {**theirs[part], **own[part]} if theirs[part].get(name) != own[part].get(name)]
+        if changed:
+            raise UserError(
+                f"arccse tune {search.name}: the search that is there has another {changed[0]} ({option}), and trials "
+                "are compared with each other; give what it was begun with, or choose another --output_dir or --storage"
+            )
+    study.set_user_attr("search", own)
 
 
 class ReportToTrial(TrainerCallback):
@@ -145,7 +166,7 @@ def _objective(search: Search) -> Callable[[optuna.Trial], float]:
             trial.set_user_attr("seconds", time.perf_counter() - start)
             gc.collect()  # trainers hold themselves in cycles
             for path in [*folder.glob("*"), *(folder / TRAINING).glob("checkpoint-*")]:
-                if path.name != TRAINING:
+                if path.name not in (TRAINING, RESULTS):
                     shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     return objective

@@ -41,6 +41,11 @@ def test_the_best_of_the_trials_becomes_a_recipe_and_a_search_goes_on(argv, caps
     assert tune([*argv, *MEASURED, "--n_trials", "2", "--sampler_seed", "0"]) == 0
     with pytest.raises(UserError, match="--output_dir search: holds a search; --resume goes on with it"):
         tune([*argv, *MEASURED])
+    with pytest.raises(UserError, match="has another max_steps .its fields., and trials are compared"):
+        tune([*argv, *MEASURED, "--n_trials", "4", "--resume", "--max_steps", "3"])
+    Path("other.yaml").write_text(SPACE + "temperature: [0.05, 0.1]\n")
+    with pytest.raises(UserError, match="has another temperature .--space."):
+        tune([argv[0], "--space", "other.yaml", *argv[3:], *MEASURED, "--n_trials", "4", "--resume"])
     assert tune([*argv, *MEASURED, "--n_trials", "4", "--sampler_seed", "1", "--resume"]) == 0
     with open("search/trials.csv", encoding="utf-8", newline="") as file:
         trials = list(csv.DictReader(file))
@@ -53,7 +58,7 @@ def test_the_best_of_the_trials_becomes_a_recipe_and_a_search_goes_on(argv, caps
         assert float(trial["angular_margin"]) == settings["model"]["angular_margin"]
         assert trial["pooling"] == settings["model"]["pooling"]
         assert float(trial["triplet_min_tokens"]) == settings["training"]["triplet_min_tokens"] in (5, 7, 9)
-        results = json.loads((folder / "all_results.json").read_text())
+        results = json.loads((folder.parent / "all_results.json").read_text())
         assert float(trial["value"]) == results["eval_pairs_spearman"]
         assert not list(folder.parent.rglob("*.safetensors"))
     best = max(done, key=lambda trial: float(trial["value"]))
