@@ -9,13 +9,16 @@ import torch
 from accelerate import PartialState
 from backbones import WORDS, tiny_config, tiny_tokenizer
 from datasets import Dataset
+from torch import nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.evaluation import TaskSuite
 from arccse_hf.model.adapters import plain_state_dict
+from arccse_hf.sentence_transformers import ArcConLoss, CachedArcConLoss
 from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.distributed import gather_keys, world_size
 from arccse_hf.training.trainer import ArcCSETrainer
@@ -187,12 +190,50 @@ def gather():
     return {"keys": gathered.detach(), "gradient": keys.grad}
 
 
+class Projection(nn.Module):
+    """An encoder of rows of numbers, as small as one can be."""
+
+    def __init__(self):
+        super().__init__()
+        generator = torch.Generator().manual_seed(2)
+        self.weight = nn.Parameter(torch.randn(6, 4, generator=generator))
+
+    def forward(self, features):
+        return {"sentence_embedding": features["input_ids"] @ self.weight}
+
+
+def arccon(kind, columns, wrap=lambda model: model):
+    """A loss for sentence-transformers on columns `[rows, 6]`, and its gradient; `wrap` is DDP where there is one."""
+    model = wrap(Projection())
+    cached = {"mini_batch_size": 3} if kind is CachedArcConLoss else {}
+    loss = kind(model, margin_degrees=12.0, temperature=0.1, gather_across_devices=True, **cached)
+    value = loss([{"input_ids": column} for column in columns])
+    value.backward()
+    return {"loss": value.detach(), "gradient": next(model.parameters()).grad}
+
+
+def arccon_columns():
+    """Anchors, positives and negatives: 10 rows of each."""
+    return torch.randn(3, 10, 6, generator=torch.Generator().manual_seed(1))
+
+
+def arccon_here():
+    """Both losses on this process's half of the rows."""
+    half = arccon_columns().chunk(PROCESSES, dim=1)[torch.distributed.get_rank()]
+    return {
+        f"{kind.__name__}-{len(columns)}": arccon(kind, columns, DistributedDataParallel)
+        for kind in (ArcConLoss, CachedArcConLoss)
+        for columns in (half[:2], half)
+    }
+
+
 if __name__ == "__main__":
     import distributed_faults
 
     folder = sys.argv[1]
     # Training arguments start the process group, which `gather` needs.
     results = {mode: train(folder, mode) for mode in MODES} | {"gather": gather(), "order": order(folder)}
+    results["arccon"] = arccon_here()
     results["faults"] = distributed_faults.run(folder)
     results["world_size"] = world_size()
     torch.save(results, Path(folder) / f"{torch.distributed.get_rank()}.pt")

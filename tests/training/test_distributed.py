@@ -15,6 +15,7 @@ from transformers import AutoModel
 
 from arccse_hf.data.collator import pad_views
 from arccse_hf.inference.evaluate import evaluate
+from arccse_hf.sentence_transformers import ArcConLoss, CachedArcConLoss
 from arccse_hf.training import script
 
 HERE = Path(__file__).parents[1]
@@ -137,6 +138,18 @@ def test_gathered_keys_of_uneven_batches_carry_the_gradient_home(results):
     # Each process weighs the rows it sees by 1, 2, 3 ...; a row's gradient is the sum of its weights on both.
     assert first["gradient"][:, 0].tolist() == [1 + 3, 2 + 4, 3 + 5]
     assert second["gradient"][:, 0].tolist() == [4 + 1, 5 + 2]
+
+
+@pytest.mark.parametrize("columns", [2, 3])
+@pytest.mark.parametrize("kind", [ArcConLoss, CachedArcConLoss])
+def test_the_loss_for_sentence_transformers_is_that_of_the_whole_batch(results, kind, columns):
+    """Each process has half of the rows as anchors, and the keys of both; DDP averages the gradients."""
+    whole = distributed_worker.arccon(kind, distributed_worker.arccon_columns()[:columns])
+    halves = [result["arccon"][f"{kind.__name__}-{columns}"] for result in results]
+    assert halves[0]["loss"] != halves[1]["loss"]
+    torch.testing.assert_close((halves[0]["loss"] + halves[1]["loss"]) / 2, whole["loss"], atol=1e-6, rtol=1e-6)
+    for half in halves:
+        torch.testing.assert_close(half["gradient"], whole["gradient"], atol=1e-6, rtol=1e-5)
 
 
 @pytest.fixture
