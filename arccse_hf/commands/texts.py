@@ -36,7 +36,7 @@ _ENCODER = ("pooling", "dtype", "max_seq_length")
 SEARCH = Command(
     name="search",
     help="Find the texts of a corpus that are nearest to a query; without a query, asks for queries on the terminal.",
-    example="arccse search --model out --corpus docs.jsonl --query 'paper jam' --top_k 3",
+    example="arccse search --model out --corpus docs --query 'paper jam' --top_k 3",
     options=(
         MODEL,
         Option(
@@ -44,7 +44,8 @@ SEARCH = Command(
             many=True,
             adds=True,
             metavar="FILE",
-            help="Files or quoted globs, embedded once and kept. Not needed where --index names one that is there.",
+            help="Files of texts; or pages (.md .rst .html), folders of them and quoted globs, of which each paragraph "
+            "is a text. Embedded once and kept. Not needed where --index names an index that is there.",
         ),
         Option("query", metavar="TEXT", help="What is searched."),
         Option("query_file", metavar="FILE", help="One query per line, or a file with a column query."),

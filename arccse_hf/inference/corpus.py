@@ -14,13 +14,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.files import expand_files
 from ..errors import UserError
 from ..run_folder import check_writable
 from .encode_files.command import embedding_settings, inspect_files, write_missing
-from .encode_files.reading import Columns, read_rows
+from .encode_files.reading import Columns, InputFile, Row, read_rows
 from .encode_files.shards import Settings, Shard, list_shards
 from .encode_files.windows import EncodeOptions
 from .open import Encoder
+from .pages import Paragraphs, find_pages, read_pages
 
 CACHE_OPTION = "--cache_dir"
 
@@ -51,7 +53,8 @@ class Documents:
     """Texts of a corpus and their embeddings, all or a part of them.
 
     Args:
-        table: Columns `file` (dictionary of names), `id` (int64 or string) and `text`, one row per text.
+        table: Columns `file` (dictionary of names), `id` (int64 or string) and `text`, one row per text; of pages also
+            `title`, as `Paragraphs` has it.
         embeddings: float32 `[len(table), dim]`, of length 1.
     """
 
@@ -85,6 +88,9 @@ class EmbeddedCorpus:
     @property
     def schema(self) -> pa.Schema:
         """The columns of `Documents.table`."""
+        content = self.shards[0].file.content
+        if isinstance(content, Paragraphs):
+            return content.table.schema
         ids = {"int64": pa.int64(), "string": pa.string()}[str(self.settings["id_type"])]
         files = pa.dictionary(pa.int32(), pa.string())
         return pa.schema({"file": files, "id": ids, "text": pa.string()})
@@ -97,19 +103,26 @@ class EmbeddedCorpus:
         """
         names = pa.array(list(dict.fromkeys(shard.file.name for shard in self.shards)))
         for shard in self.shards:
-            path = self.folder / shard.name
+            content, start = shard.file.content, shard.start
             rows = read_rows(shard.file, self.columns, [(shard.start, shard.stop)])
-            file = names.index(shard.file.name).as_py()
-            with _blamed_on_cache(), pq.ParquetFile(path) as parquet:
+            with _blamed_on_cache(), pq.ParquetFile(self.folder / shard.name) as parquet:
                 for batch in parquet.iter_batches(columns=["embedding"], batch_size=10_000):
                     column = batch.column("embedding")
-                    ids, texts = zip(*(next(rows) for _ in range(len(column))), strict=True)
+                    if isinstance(content, Paragraphs):
+                        table = content.table.slice(start, len(column))
+                    else:
+                        table = self._table(names, shard.file.name, [next(rows) for _ in range(len(column))])
+                    start += len(column)
                     present = column.is_valid()
-                    files = pa.DictionaryArray.from_arrays(pa.repeat(pa.scalar(file, pa.int32()), len(column)), names)
-                    kept = pa.array([text if text is None else _valid(text) for text in texts], pa.string())
-                    table = pa.table([files, pa.array(ids, self.schema.field("id").type), kept], schema=self.schema)
                     flat = column.filter(present).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
                     yield Documents(table.filter(present), flat.reshape(-1, self.dimension))
+
+    def _table(self, names: pa.Array, name: str, rows: Sequence[Row]) -> pa.Table:
+        ids, texts = zip(*rows, strict=True)
+        file = pa.scalar(names.index(name).as_py(), pa.int32())
+        files = pa.DictionaryArray.from_arrays(pa.repeat(file, len(rows)), names)
+        valid = pa.array([text if text is None else _valid(text) for text in texts], pa.string())
+        return pa.table([files, pa.array(ids, self.schema.field("id").type), valid], schema=self.schema)
 
     def read(self) -> Documents:
         """Returns all texts and embeddings, in memory.
@@ -131,12 +144,39 @@ def default_cache_dir() -> Path:
     return Path(HF_HOME) / "arccse_hf" / "embeddings"
 
 
+def check_corpus(patterns: Sequence[str], option: str) -> None:
+    """Raises UserError unless patterns stand for pages, or for files of rows, that are there; reads none of them."""
+    if not find_pages(patterns, option):
+        expand_files(patterns, option)
+
+
+def corpus_files(patterns: Sequence[str], options: CorpusOptions) -> list[InputFile]:
+    """Returns the files of a corpus, each inspected; the paragraphs of pages are one file.
+
+    Args:
+        patterns: Paths and globs of files of rows; or of pages, and folders of them.
+        options: How they are read.
+
+    Raises:
+        UserError: A file cannot be read, or has no such column; or there are both pages and files of rows.
+    """
+    if find_pages(patterns, options.option):
+        for option, name in (("--id_column", options.id_column), ("--text_column", options.text_column)):
+            if name not in (None, "text"):
+                raise UserError(f"{option} {name}: paragraphs of pages have no columns; leave it out")
+        return [read_pages(patterns, options.option)]
+    files, unreadable = inspect_files(patterns, Columns(options.text_column, options.id_column), options.option)
+    if unreadable:
+        raise UserError(unreadable[0])
+    return files
+
+
 def embed_corpus(encoder: Encoder, patterns: Sequence[str], options: CorpusOptions) -> EmbeddedCorpus:
-    """Embeds the texts of files, unless their embeddings are there already.
+    """Embeds the texts of files, or the paragraphs of pages, unless their embeddings are there already.
 
     Args:
         encoder: Embeds the texts; embeddings are scaled to length 1.
-        patterns: Paths and globs.
+        patterns: As for `corpus_files`.
         options: How the files are read.
 
     Raises:
@@ -147,12 +187,10 @@ def embed_corpus(encoder: Encoder, patterns: Sequence[str], options: CorpusOptio
         >>> corpus.read().embeddings.shape
         (12000, 384)
     """
-    columns = Columns(options.text_column, options.id_column)
-    files, unreadable = inspect_files(patterns, columns, options.option)
-    if unreadable:
-        raise UserError(unreadable[0])
+    files = corpus_files(patterns, options)
     if not sum(file.rows for file in files):
         raise UserError(f"{options.option} {' '.join(patterns)}: holds no row; give a file with text")
+    columns = Columns(options.text_column, options.id_column)
     encode = EncodeOptions(columns, True, options.batch_size, options.output_dtype)
     settings = embedding_settings(encoder, files, encode)
     folder = (options.cache_dir or default_cache_dir()) / _key(settings, [(file.name, file.sha256) for file in files])

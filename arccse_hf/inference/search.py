@@ -16,9 +16,7 @@ from ..data.columns import QUERY_COLUMNS, find_column, require_text
 from ..data.files import expand_files, open_file
 from ..errors import UserError, one_line
 from ..evaluation.bm25 import BM25Index, require_bm25s
-from .corpus import CorpusOptions, embed_corpus
-from .encode_files.command import inspect_files
-from .encode_files.reading import Columns
+from .corpus import CorpusOptions, check_corpus, corpus_files, embed_corpus
 from .hnsw_store import HnswStore, build_index, read_settings, require_usearch
 from .nearest import DocumentStore, ExactStore, cosines_of, nearest
 from .open import Encoder, load_encoder
@@ -38,8 +36,9 @@ class Hit:
         cosine: With the query, in [-1, 1].
         fused: The sum of reciprocal ranks by cosine and by BM25 that decided about the rank; None without `hybrid`.
         file: Name of its file.
-        id: The row's id; without an id column its number in the file, from 0.
+        id: The row's id; without an id column its number in the file, of a page that of the paragraph, from 0.
         text: The document.
+        title: Of the page, and the heading above the paragraph; None where there is neither, and for rows.
     """
 
     rank: int
@@ -48,6 +47,7 @@ class Hit:
     file: str
     id: int | str
     text: str
+    title: str | None = None
 
 
 class Search:
@@ -120,7 +120,7 @@ def open_index(folder: Path, encoder: Encoder, patterns: Sequence[str], options:
     Args:
         folder: Of the index.
         encoder: What it was, or will be, made with.
-        patterns: Paths and globs of the corpus; none: the index is taken as it is.
+        patterns: Of the corpus, as for `corpus_files`; none: the index is taken as it is.
         options: How the corpus is read.
 
     Raises:
@@ -144,10 +144,7 @@ def open_index(folder: Path, encoder: Encoder, patterns: Sequence[str], options:
             "); give that one, or another --index"
         )
     if patterns:
-        columns = Columns(options.text_column, options.id_column)
-        files, unreadable = inspect_files(patterns, columns, options.option)
-        if unreadable:
-            raise UserError(unreadable[0])
+        files = corpus_files(patterns, options)
         same_columns = all(
             settings["embedding"][name] == getattr(options, name) for name in ("text_column", "id_column")
         )
@@ -200,7 +197,7 @@ def run(
 
     Args:
         model: See `load_encoder`.
-        patterns: Paths and globs of the corpus.
+        patterns: Of the corpus, as for `corpus_files`.
         queries: What is searched; none and no `query_file`: they are asked for on the terminal.
         options: How the corpus is read and embedded.
         query_file: More queries; see `read_queries`.
@@ -221,7 +218,7 @@ def run(
         require_bm25s()
     queries = [*queries, *(read_queries(query_file) if query_file else [])]
     if patterns:
-        expand_files(patterns, options.option)  # before time is spent on the model
+        check_corpus(patterns, options.option)  # before time is spent on the model
     encoder = load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
     store: DocumentStore
     if index is None:

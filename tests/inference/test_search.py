@@ -172,7 +172,8 @@ def test_text_for_people_and_a_conversation(model, folder, capsys, monkeypatch):
 
 
 def test_the_example_of_the_help_runs(model, folder, capsys):
-    write_docs("docs.jsonl", texts(4))
+    Path("docs").mkdir()
+    Path("docs/page.md").write_text("\n\n".join(texts(4)))
     Path("out").symlink_to(model)
     argv = [word.strip("'") for word in re.findall(r"'[^']*'|\S+", SEARCH.example)]
     assert argv[:2] == ["arccse", "search"]

@@ -59,8 +59,13 @@ def find_files(patterns: Sequence[str], option: str = "--input") -> list[tuple[s
         UserError: As `expand_files`.
     """
     paths = expand_files(patterns, option)
-    root = os.path.commonpath([_folder_before_magic(pattern) for pattern in patterns])
+    root = common_folder(patterns)
     return sorted(((path, Path(path).relative_to(root).as_posix()) for path in paths), key=lambda file: file[1])
+
+
+def common_folder(patterns: Sequence[str]) -> str:
+    """Returns the absolute path of the folder that all patterns have in common."""
+    return os.path.commonpath([_folder_before_magic(pattern) for pattern in patterns])
 
 
 def _folder_before_magic(pattern: str) -> str:
