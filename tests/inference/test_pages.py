@@ -1,6 +1,7 @@
 """`arccse search` over pages: their paragraphs, known from how they were written, against numpy."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from arccse_hf.commands.texts import search
 from arccse_hf.errors import UserError
 from arccse_hf.inference.corpus import CorpusOptions, corpus_files
+from arccse_hf.inference.encode_files.windows import EncodeOptions
 
 PAGES = {
     "docs/cats.md": "# The cat\n\na cat sat. On the\nmat.\n\n## Its *dog*\n\nthe dog ran\n\n```\ncode\n```\n",
@@ -61,7 +63,8 @@ def expected(model: str, paragraphs: list[tuple], prefix: str = "") -> list[dict
 
 @pytest.mark.parametrize("index", [[], ["--index", "index"]])
 @pytest.mark.parametrize(("corpus", "prefix"), [("docs/", ""), ("docs/**/*", "docs/")])
-def test_the_hits_are_paragraphs_with_their_page_and_title(index, corpus, prefix, model, capsys):
+def test_the_hits_are_paragraphs_with_their_page_and_title(index, corpus, prefix, model, capsys, monkeypatch):
+    monkeypatch.setattr("arccse_hf.inference.corpus.EncodeOptions", partial(EncodeOptions, shard_rows=2))
     found = hits(model, capsys, "--corpus", corpus, *index)
     assert found == expected(model, PARAGRAPHS, prefix)
     assert hits(model, capsys, "--corpus", corpus, *index) == found
