@@ -1,5 +1,6 @@
 """The training script, from arguments to the exported model: what `run_arccse.py` and `arccse train` run."""
 
+import contextlib
 import copy
 import logging
 import shutil
@@ -53,6 +54,7 @@ from .model_arguments import ModelArguments
 from .model_card import model_card
 from .preparation import Setup, prepare
 from .provenance import command_line, hardware, package_versions
+from .trackers import final_line, trackers_open
 from .verdict import Verdict
 
 logger = logging.getLogger("arccse_hf")
@@ -117,7 +119,7 @@ def run(
     """
     logging.basicConfig(format="%(message)s")
     logger.setLevel(logging.INFO if args.should_log else logging.WARNING)
-    with quiet_libraries(args.log_level):
+    with quiet_libraries(args.log_level), contextlib.ExitStack() as trackers:
         with no_empty_folder(Path(args.output_dir, TRAINING)):
             resume = check_start(data_args, args)
             set_seed(args.seed)
@@ -134,6 +136,7 @@ def run(
             for callback in callbacks(args.metric_for_best_model):
                 setup.trainer.add_callback(callback)
             args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
+            trackers.enter_context(trackers_open(setup.trainer))
             trained = fit(setup, resume, settings)
         before, after = measure(setup)
         write_records(setup, trained, before, after, model_args, data_args)
@@ -148,6 +151,7 @@ def run(
             settings=settings,
         )
         verdict, after = export_trained(setup, data_args, before, after, card)
+        trackers.close()
         setup.trainer.end()
         return TrainResult(args.output_dir, before, after, verdict)
 
@@ -288,6 +292,9 @@ def export_trained(
                 scores = {f"eval_{name}": value for name, value in after.items()}
                 results = read_json(folder / RESULTS) | scores | verdict.metrics()
                 write_json(folder / RESULTS, results | {"verdict": verdict.as_dict()})
+            if line := final_line(after, verdict):
+                trainer.log(line)
+                trainer.save_state()
             export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
         shutil.rmtree(final)
         finish_run(folder)
