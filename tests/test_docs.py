@@ -146,3 +146,27 @@ def test_every_page_of_the_site_is_in_its_navigation():
     assert {page for page in pages if not page.startswith("studies/")} <= set(
         re.findall(r": (\S+\.md)$", text, re.MULTILINE)
     )
+
+
+def compared_features(name):
+    """Returns the cells of each feature in the tables whose first column of features is ours; "" has the header's."""
+    tables = re.findall(r"^\| \| ours \|.*\n(?:\|.*\n)+", (ROOT / name).read_text(encoding="utf-8"), re.MULTILINE)
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for table in tables for line in table.splitlines()]
+    names = [row[0] for row in rows if row[0] not in ("", "---")]
+    assert tables and len(set(names)) == len(names), f"{name}: a feature stands there twice"
+    return {row[0]: row[1:] for row in rows if row[0] != "---"}
+
+
+def test_the_readmes_features_are_rows_of_the_whole_table():
+    whole = compared_features("docs/features.md")
+    for feature, cells in compared_features("README.md").items():
+        assert cells == whole[feature][:-1], feature
+
+
+def test_each_feature_that_we_have_names_its_test():
+    for feature, (ours, *others, test) in compared_features("docs/features.md").items():
+        assert len(others) == 5 and all(others), feature
+        if feature and ours == "-":
+            assert test == "-", feature
+        elif feature:
+            assert re.fullmatch(r"`tests/(\w+/)?test_\w+\.py`", test) and (ROOT / test.strip("`")).is_file(), feature
