@@ -220,6 +220,7 @@ def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):
     assert_runs_agree(tmp_path, [kind + resumed for kind in kinds for resumed in ("", "-resumed")])
 
 
+@pytest.mark.extras
 def test_fsdp_in_bfloat16_ends_with_the_best_checkpoint(tmp_path, sharded_runs):
     kinds = ("FULL_STATE_DICT", "SHARDED_STATE_DICT")
     best = ["--load_best_model_at_end", "True", "--metric_for_best_model", "geometry_uniformity"]

@@ -250,7 +250,8 @@ def test_several_gpus_in_one_process_are_refused(tmp_path):
         ArcCSETrainer(tiny_model(), args)
 
 
-@pytest.mark.parametrize("chunk_size", [None, pytest.param(8, marks=pytest.mark.extras)])
+@pytest.mark.extras
+@pytest.mark.parametrize("chunk_size", [None, 8])
 def test_compiled_training_goes_as_eager_training(tmp_path, rows, tokenizer, chunk_size):
     """With the graphs of torch.compile, whatever makes machine code of them; lengths are padded to a few."""
     rows = rows.map(lambda row: {"positive": row["anchor"][3:]})  # of equal views, rounding would decide
