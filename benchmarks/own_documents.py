@@ -43,6 +43,7 @@ VARIANTS = {
     "title, learning rate 2e-5": ["--pairs", "title", "--learning_rate", "2e-5"],
     "title, learning rate 1e-4": ["--pairs", "title", "--learning_rate", "1e-4"],
     "title, no margin": ["--pairs", "title", "--angular_margin", "0"],
+    "title, Matryoshka": ["--pairs", "title", "--matryoshka_dims", "384", "192", "96", "48"],
     "title, anchor 1": ["--pairs", "title", "--anchor_weight", "1"],
     "title, last 2 layers": ["--pairs", "title", "--train_last_layers", "2"],
     "crops, anchor 1": ["--pairs", "crops", "--anchor_weight", "1"],
@@ -62,6 +63,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--variants", nargs="+", choices=VARIANTS, default=list(VARIANTS))
     parser.add_argument("--model", default="sentence-transformers/all-MiniLM-L6-v2", help="the start encoder")
+    parser.add_argument("--dims", type=int, nargs="+", help="score embeddings cut to so many numbers, too")
     parser.add_argument("--settings", nargs="*", default=[], help="fields for all runs, each as name=value")
     options = parser.parse_args(argv)
     command = "python benchmarks/own_documents.py " + shlex.join(sys.argv[1:] if argv is None else argv)
@@ -77,14 +79,14 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if (corpus, variant, seed) in done:
                     continue
                 settings = [*VARIANTS[variant], "--model", options.model, *common, "--seed", str(seed)]
-                run = {"corpus": corpus, "variant": variant, "seed": seed, **one_run(source, settings, seed)}
+                run = {"corpus": corpus, "variant": variant, "seed": seed, **one_run(source, settings, seed, options.dims or [])}
                 report["runs"].append(run)
                 options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 print(f"{corpus}, {variant}, seed {seed}: {run['line']} {run['common']}", flush=True)
 
 
-def one_run(source: str, settings: Sequence[str], seed: int) -> dict:
-    """Returns the verdict of one run, and the scores of what it exported on all kinds of queries."""
+def one_run(source: str, settings: Sequence[str], seed: int, dims: Sequence[int]) -> dict:
+    """Returns the verdict of one run, and the scores of start and export on all kinds of queries, and when cut."""
     text = ["--dataset_name", source] if source == INSTALLED_DOCS else ["--train_file", source]
     with TemporaryDirectory() as folder:
         command = [sys.executable, "-m", "arccse_hf", "train", "own-documents", *text, *settings]
@@ -96,9 +98,11 @@ def one_run(source: str, settings: Sequence[str], seed: int) -> dict:
         verdict = json.loads(results.read_text(encoding="utf-8"))["verdict"]
         pooling = settings[settings.index("--pooling") + 1] if "--pooling" in settings else None
         start = settings[settings.index("--model") + 1]
-        before, after = start_scores(source, seed, start, pooling), common_scores(source, seed, folder)
-    common = {kind: [before[kind], after[kind]] for kind in before}
-    return {name: verdict[name] for name in KEPT} | {"common": common}
+        before = {dim: start_scores(source, seed, start, pooling, dim) for dim in (None, *dims)}
+        after = {dim: common_scores(source, seed, folder, dim=dim) for dim in before}
+    common = {dim: {kind: [score, after[dim][kind]] for kind, score in before[dim].items()} for dim in before}
+    cut = {"cut": {dim: common[dim] for dim in dims}} if dims else {}
+    return {name: verdict[name] for name in KEPT} | {"common": common[None]} | cut
 
 
 @cache
@@ -111,16 +115,18 @@ def common_tests(source: str, seed: int) -> dict[str, RetrievalTask]:
 
 
 @cache
-def start_scores(source: str, seed: int, model: str, pooling: str | None) -> dict[str, float]:
+def start_scores(source: str, seed: int, model: str, pooling: str | None, dim: int | None) -> dict[str, float]:
     """Returns `common_scores` of an encoder that several runs start from."""
-    return common_scores(source, seed, model, pooling)
+    return common_scores(source, seed, model, pooling, dim)
 
 
-def common_scores(source: str, seed: int, model: str, pooling: str | None = None) -> dict[str, float]:
-    """Returns MRR@10 of an encoder by kind of queries."""
+def common_scores(
+    source: str, seed: int, model: str, pooling: str | None = None, dim: int | None = None
+) -> dict[str, float]:
+    """Returns MRR@10 of an encoder by kind of queries, with the first `dim` numbers of its embeddings alone."""
     encoder = load_encoder(model, pooling=pooling)
     return {
-        kind: task.score(embed(encoder, task.sentences))["mrr_at_10"]
+        kind: task.score(embed(encoder, task.sentences)[:, :dim])["mrr_at_10"]
         for kind, task in common_tests(source, seed).items()
     }
 
