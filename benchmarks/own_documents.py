@@ -79,7 +79,8 @@ def main(argv: Sequence[str] | None = None) -> None:
                 if (corpus, variant, seed) in done:
                     continue
                 settings = [*VARIANTS[variant], "--model", options.model, *common, "--seed", str(seed)]
-                run = {"corpus": corpus, "variant": variant, "seed": seed, **one_run(source, settings, seed, options.dims or [])}
+                measured = one_run(source, settings, seed, options.dims or [])
+                run = {"corpus": corpus, "variant": variant, "seed": seed, **measured}
                 report["runs"].append(run)
                 options.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
                 print(f"{corpus}, {variant}, seed {seed}: {run['line']} {run['common']}", flush=True)

@@ -1,6 +1,7 @@
 """`arccse encode`: going on after a stop, several processes, and ranges of rows in bounded memory."""
 
 import itertools
+import json
 import os
 import random
 import subprocess
@@ -20,6 +21,7 @@ from arccse_hf.data.files.source import Source
 from arccse_hf.errors import UserError
 from arccse_hf.inference.encode_files import windows as batches
 from arccse_hf.inference.encode_files.reading import Columns, inspect_file, read_rows
+from arccse_hf.inference.encode_files.shards import METADATA_KEY
 from arccse_hf.inference.encode_files.windows import EncodeOptions, embed_rows, shard_schema
 
 pytest_plugins = ["encode_runs"]  # the fixtures
@@ -117,6 +119,19 @@ class TestGoingOn:
         embedded.clear()
         with pytest.raises(UserError, match=f"--output_dir out: x.parquet-00000.parquet {message}; choose another"):
             encode(model, "x.parquet", **changed)
+        assert embedded == []
+
+    def test_shards_of_an_earlier_version_are_refused_as_their_type_is_another(self, model, folder, embedded):
+        write_lines("x.txt", TEXTS)
+        assert encode(model, "x.txt") == 0
+        path = Path("out/x.txt-00000.parquet")
+        table = pq.read_table(path)
+        metadata = json.loads(table.schema.metadata[METADATA_KEY])
+        del metadata["layout"]
+        pq.write_table(table.replace_schema_metadata({METADATA_KEY: json.dumps(metadata)}), path)
+        embedded.clear()
+        with pytest.raises(UserError, match="x.txt-00000.parquet was written by an earlier version, .*another folder"):
+            encode(model, "x.txt")
         assert embedded == []
 
     def test_another_model_is_refused_by_its_weights_not_by_its_name(self, model, folder, tokenizer, embedded):
@@ -224,7 +239,7 @@ class TestMemory:
 
         monkeypatch.setattr(batches, "WINDOW_ROWS", 10)
         monkeypatch.setattr(batches, "embed_here", lambda encoder, texts, **_: torch.zeros(len(texts), 2))
-        schema = shard_schema("int64", 2, "float32")
+        schema = shard_schema("int64", "float32")
         made = embed_rows(None, rows(), schema, EncodeOptions(Columns("text")), tqdm(disable=True))
         assert sum(batch.num_rows for batch in made) == 200
         assert most <= 21

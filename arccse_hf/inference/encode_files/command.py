@@ -170,6 +170,7 @@ def embedding_settings(encoder: Encoder, files: Sequence[InputFile], options: En
     if len(set(gather_object([fingerprint]))) > 1:
         raise UserError(f"--model {encoder.name}: differs between the processes; put it where all machines read it")
     return {
+        "layout": "list",
         "model": encoder.name,
         "text_column": options.columns.text,
         "id_column": options.columns.id,
@@ -190,7 +191,7 @@ def _encode_shards(
 ) -> EncodeCounts:
     state = process_state()
     counts = EncodeCounts()
-    schema = shard_schema(str(settings["id_type"]), encoder.model.get_embedding_dimension(), options.output_dtype)
+    schema = shard_schema(str(settings["id_type"]), options.output_dtype)
     with tqdm(
         total=sum(shard.rows for shard in shards),
         desc="encoding" if state.num_processes == 1 else f"encoding, process 1 of {state.num_processes}",

@@ -108,6 +108,8 @@ def _read_metadata(path: Path) -> dict:
 
 
 def _difference(option: str, metadata: Mapping, settings: Settings) -> str:
+    if option == "layout":
+        return "was written by an earlier version, as lists of fixed size"
     if option == "model_sha256":
         if metadata["model"] == settings["model"]:
             return f"is from other weights or another tokenizer than {metadata['model']} has now"

@@ -50,10 +50,11 @@ class EncodeOptions:
                 raise UserError(f"{option} {number}: must be at least 1")
 
 
-def shard_schema(id_type: str, dim: int, output_dtype: str) -> pa.Schema:
-    """Returns the columns `id` (int64 or string) and `embedding` (`dim` numbers, null where a row has no text)."""
+def shard_schema(id_type: str, output_dtype: str) -> pa.Schema:
+    """Returns the columns `id` (int64 or string) and `embedding` (numbers, null where a row has no text)."""
     ids = {"int64": pa.int64(), "string": pa.string()}[id_type]
-    return pa.schema({"id": ids, "embedding": pa.list_(OUTPUT_DTYPES[output_dtype], dim)})
+    # Lists of fixed size that may be null can be written and read from pyarrow 26 on only.
+    return pa.schema({"id": ids, "embedding": pa.list_(OUTPUT_DTYPES[output_dtype])})
 
 
 def embed_rows(
@@ -84,10 +85,9 @@ def _windows(rows: Iterable[Row]) -> Iterator[list[Row]]:
 def _embed_window(
     encoder: BatchEncoder, window: list[Row], schema: pa.Schema, options: EncodeOptions, bar: tqdm
 ) -> pa.RecordBatch:
-    kind = schema.field("embedding").type
     ids, texts = zip(*window, strict=True)
     has_text = np.array([bool(text and text.strip()) for text in texts])
-    values = np.zeros((len(window), kind.list_size), dtype=kind.value_type.to_pandas_dtype())
+    values = np.empty((0, 0), schema.field("embedding").type.value_type.to_pandas_dtype())
     bar.update(int((~has_text).sum()))
     if has_text.any():
         sentences = [text for text, present in zip(texts, has_text, strict=True) if present]
@@ -95,12 +95,13 @@ def _embed_window(
         if options.normalize:
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         with np.errstate(over="ignore"):  # said below
-            values[has_text] = embeddings
+            values = embeddings.astype(values.dtype)
         if not np.isfinite(values).all():
-            row_id = ids[int(np.flatnonzero(~np.isfinite(values).all(axis=1))[0])]
+            row_id = ids[int(np.flatnonzero(has_text)[~np.isfinite(values).all(axis=1)][0])]
             raise UserError(
                 f"--output_dtype {options.output_dtype}: the embedding of id {row_id!r} is not finite; check the "
                 "model, or use float32 for --dtype and --output_dtype"
             )
-    lists = pa.FixedSizeListArray.from_arrays(pa.array(values.ravel()), kind.list_size, mask=pa.array(~has_text))
+    offsets = pa.array(np.concatenate([[0], has_text.cumsum() * values.shape[1]]), pa.int32())
+    lists = pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=pa.array(~has_text))
     return pa.record_batch([pa.array(ids, type=schema.field("id").type), lists], schema=schema)
