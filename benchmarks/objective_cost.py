@@ -5,10 +5,12 @@
 
 The same encoder on the same sentences in the same order, with SimCSE's objective (pairs, no margin), with ArcCon
 (pairs, angular margin), with ArcCSE (ArcCon and triplets), and with ArcCSE in the plain way, where every triplet gets a
-backward pass. So that the cost does not depend on luck with a few batches, a twentieth of the triplets (`--costly`) is
-embedded again in every step, those nearest to a violation, whether they are violated or not. The objectives take turns
-within each repeat; the first step of each run is not timed. A ratio is the median over the repeats of the ratio to
-SimCSE within the repeat: of seconds, and of processor seconds, which other work on the machine disturbs less.
+backward pass; further with ArcCSE at four numbers of dimensions at once (`--matryoshka_dims`), and with ArcCon where
+only the last two layers are trained. So that the cost does not depend on luck with a few batches, a twentieth of the
+triplets (`--costly`) is embedded again in every step, those nearest to a violation, whether they are violated or not.
+The objectives take turns within each repeat; the first step of each run is not timed. A ratio is the median over the
+repeats of the ratio to SimCSE within the repeat: of seconds, and of processor seconds, which other work on the machine
+disturbs less.
 
 Runs of their own count tokens (those that are not padding), the shares of triplets that are violated and that are
 embedded again, and the processor seconds of each stage of a step; all without the first step.
@@ -36,6 +38,8 @@ OBJECTIVES = {
     "ArcCon": {"triplet_weight": 0.0},
     "ArcCSE": {"triplet_weight": 0.1},
     "ArcCSE, plain": {"triplet_weight": 0.1},
+    "ArcCSE, Matryoshka": {"triplet_weight": 0.1, "prefixes": 4},
+    "ArcCon, last 2 layers": {"triplet_weight": 0.0, "train_last_layers": 2},
 }
 
 

@@ -25,7 +25,7 @@ from sentence_transformers import (
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from torch import nn
-from transformers import AutoTokenizer, BertConfig, BertModel, BertTokenizer, PrinterCallback, Trainer
+from transformers import AutoConfig, AutoTokenizer, BertConfig, BertModel, BertTokenizer, PrinterCallback, Trainer
 from transformers.utils.logging import disable_progress_bar
 
 from arccse_hf import ArcCSEForContrastiveLearning
@@ -79,10 +79,17 @@ class Run:
 
 
 @contextmanager
-def our_trainer(run: Run, angular_margin: float = 10.0, **settings) -> Iterator[ArcCSETrainer]:
-    """`ArcCSETrainer` on pairs, or on what `settings` (of its arguments) say; mean pooling."""
+def our_trainer(run: Run, angular_margin: float = 10.0, prefixes: int = 1, **settings) -> Iterator[ArcCSETrainer]:
+    """`ArcCSETrainer` on pairs, or on what `settings` (of its arguments) say; mean pooling.
+
+    With several `prefixes`, the losses are those of all dimensions, of half of them, of a quarter ...
+    """
     with TemporaryDirectory() as folder, silence_load_report():
-        model = ArcCSEForContrastiveLearning.from_backbone(run.path, pooling="mean", angular_margin=angular_margin)
+        width = AutoConfig.from_pretrained(run.path).hidden_size
+        dims = [width // 2**halvings for halvings in range(prefixes)] if prefixes > 1 else None
+        model = ArcCSEForContrastiveLearning.from_backbone(
+            run.path, pooling="mean", angular_margin=angular_margin, matryoshka_dims=dims
+        )
         tokenizer = AutoTokenizer.from_pretrained(run.path)
         settings = run.settings(folder) | {"triplet_weight": 0.0, "eval_on_start": False} | settings
         rows = tokenize_texts(Dataset.from_dict({"anchor": run.rows()}), tokenizer, run.length)

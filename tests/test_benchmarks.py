@@ -114,11 +114,14 @@ def test_objective_cost_sets_steps_beside_those_of_simcse(report_of, text, monke
     tokens = {name: counted["real"] for name, counted in report["tokens_per_step"].items()}
     pairs, triplets = 2 * 4 * TOKENS, 3 * 4 * TOKENS
     again = tokens["ArcCSE"] - pairs - triplets
-    assert tokens == {"SimCSE": pairs, "ArcCon": pairs, "ArcCSE": tokens["ArcCSE"], "ArcCSE, plain": pairs + triplets}
+    assert tokens == {
+        "SimCSE": pairs, "ArcCon": pairs, "ArcCSE": tokens["ArcCSE"], "ArcCSE, plain": pairs + triplets,
+        "ArcCSE, Matryoshka": tokens["ArcCSE, Matryoshka"], "ArcCon, last 2 layers": pairs,
+    }  # fmt: skip
     assert again == report["triplets"]["embedded again"] * triplets
     assert 0 <= report["triplets"]["violated"] <= report["triplets"]["embedded again"]
     assert report["triplets"]["embedded again"] in (0.25, 0.5, 1)  # one of four at least; more than half are all
-    for name in ("ArcCon", "ArcCSE", "ArcCSE, plain"):
+    for name in report["over_simcse"]:
         seconds, simcse = report["processor_seconds_per_step"][name], report["processor_seconds_per_step"]["SimCSE"]
         ratios = sorted(own / other for own, other in zip(seconds, simcse, strict=True))
         assert report["over_simcse"][name]["processor_time"] == pytest.approx(ratios[1])
