@@ -22,12 +22,14 @@ from .runs import (
 )
 from .texts import (
     CLUSTER,
+    DEMO,
     DUPLICATES,
     INFO,
     MINE,
     SEARCH,
     SIMILARITY,
     cluster,
+    demo,
     duplicates,
     info,
     mine,
@@ -41,6 +43,7 @@ VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] =
     "encode": (lambda: ENCODE, encode),
     "export": (lambda: EXPORT, export),
     "search": (lambda: SEARCH, search),
+    "demo": (lambda: DEMO, demo),
     "similarity": (lambda: SIMILARITY, similarity),
     "duplicates": (lambda: DUPLICATES, duplicates),
     "cluster": (lambda: CLUSTER, cluster),

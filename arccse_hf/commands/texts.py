@@ -1,4 +1,4 @@
-"""The verbs that put a finished encoder to use: search, similarity, duplicates, cluster, mine, info.
+"""The verbs that put a finished encoder to use: search, demo, similarity, duplicates, cluster, mine, info.
 
 What does the work is imported once the command line is known to be right.
 """
@@ -61,6 +61,28 @@ SEARCH = Command(
         Option(
             "output_dtype", choices=("float32", "float16"), default="float32", help="Of the embeddings that are kept."
         ),
+    ),
+)
+
+DEMO = Command(
+    name="demo",
+    help="Show a trained encoder beside its base on a page: nearest texts, and cosines of sentences (needs gradio).",
+    example="arccse demo --model out --base bert-base-uncased --corpus docs.jsonl",
+    options=(
+        MODEL,
+        Option("base", metavar="MODEL", help="The encoder beside it, of the same kinds."),
+        Option(
+            "corpus",
+            many=True,
+            adds=True,
+            required=True,
+            metavar="FILE",
+            help="Files, folders or quoted globs, as search.",
+        ),
+        Option("top_k", "int", default=10, interval="[1, 100]", help="Texts shown per encoder."),
+        Option("host", default="127.0.0.1", metavar="ADDRESS", help="What to listen on; 0.0.0.0: every network."),
+        Option("port", "int", default=7860, interval="[1, 65535]", help="What to listen on."),
+        *_EMBEDDING,
     ),
 )
 
@@ -176,6 +198,16 @@ def search(argv: Sequence[str]) -> int:
         as_json=bool(values["json"]),
         **{name: values[name] for name in _ENCODER},
     )
+
+
+def demo(argv: Sequence[str]) -> int:
+    """Serves the page of an encoder and its base."""
+    values = DEMO.read(DEMO.parse(argv))
+    from ..inference.demo_page import run
+
+    settings = ("base", "top_k", "host", "port", *_ENCODER)
+    options = _corpus_options(values, "--corpus")
+    return run(values["model"], values["corpus"], options, **{name: values[name] for name in settings})
 
 
 def similarity(argv: Sequence[str]) -> int:
