@@ -21,7 +21,7 @@ from arccse_hf.model import length_batching
 
 SCRIPTS = [
     *"train_throughput step_profile objective_cost scaling gpu evaluation_speed search_index".split(),
-    *"pretrain_small_bert own_documents encode_launches".split(),
+    *"pretrain_small_bert own_documents encode_launches demo_load".split(),
 ]
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
 
@@ -267,3 +267,14 @@ def _gradients(model, inputs) -> dict[str, torch.Tensor]:
     loss = model(**inputs).loss
     loss.backward()
     return {"loss": loss.detach(), **{name: weight.grad for name, weight in model.named_parameters()}}
+
+
+@pytest.mark.extras
+def test_demo_load_counts_the_answers(report_of, text, encoder, monkeypatch, tmp_path):
+    pytest.importorskip("gradio", reason="gradio is not installed")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    report = report_of(
+        "demo_load", "--model", encoder, "--corpus", text, "--users", "3", "--seconds", "3", "--pause", "0.2"
+    )
+    assert report["texts"] == 200 and report["ends"] == {"answered": report["answers"]} and report["answers"] >= 3
+    assert 0 < report["seconds"]["p50"] <= report["seconds"]["p99"] <= report["seconds"]["max"]
