@@ -206,7 +206,8 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
         if self._reads_token_embeddings is None:
             self._reads_token_embeddings = "inputs_embeds" in inspect.signature(self.encoder.forward).parameters
             if self._reads_token_embeddings:
-                with without_dropout(self):
+                # Autocast, where it is on, would keep the weights that it casts here, without a graph, for training.
+                with without_dropout(self), torch.autocast(input_ids.device.type, enabled=False):
                     by_ids, by_embeddings = (
                         self.encoder(**given, attention_mask=attention_mask, return_dict=True).last_hidden_state
                         for given in (

@@ -134,6 +134,19 @@ def test_an_encoder_that_reads_ids_alone_is_given_ids(kind):
     torch.testing.assert_close(model(**padded()).sentence_embedding, expected)
 
 
+def test_the_look_at_an_encoder_leaves_autocast_no_weights_without_a_graph():
+    """PyTorch 2.9, for one, trains with the casts that it keeps of a pass without a graph: no gradient gets through."""
+    model, seen = trainable("bert", pooling="mean").train(), set()
+    model.arccse.encoder.register_forward_pre_hook(
+        lambda *_: seen.add((torch.is_grad_enabled(), torch.is_autocast_enabled("cpu")))
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        output = model(pair=batch(rows=12))
+    output.arccon_loss.backward()
+    assert seen == {(False, False), (True, True)}
+    assert all(weight.grad is not None and weight.grad.any() for weight in model.arccse.parameters())
+
+
 def test_activation_checkpointing_computes_the_same_masks_again(monkeypatch):
     """The gradient is that of a pass which keeps everything, with PyTorch's own dropout.
 
