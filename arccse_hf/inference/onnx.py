@@ -245,6 +245,10 @@ def _write_graph(model: SentenceTransformer, path: Path) -> None:
                 verbose=False,
             )
             program.save(str(path))
+    except ImportError as error:
+        raise UserError(
+            f"--to onnx: onnxscript does not fit PyTorch {torch.__version__} ({error}): pip install -U onnxscript"
+        ) from error
     except Exception as error:  # whatever the exporter meets in an encoder's code
         reason = f"{type(error).__name__}: {one_line(error)[:300]}"
         raise UserError(f"MODEL: PyTorch's ONNX exporter does not take this encoder ({reason})") from error

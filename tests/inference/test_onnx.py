@@ -113,3 +113,12 @@ def test_a_pooling_that_leaves_prompts_out_is_refused(tmp_path, tokenizer, sente
     with pytest.raises(UserError, match="its pooling leaves the prompt's tokens out"):
         export_onnx(model, tmp_path / "out", sentences)
     assert not (tmp_path / "out").exists()
+
+
+def test_an_onnxscript_that_does_not_fit_is_not_blamed_on_the_encoder(tmp_path, tokenizer, sentences, monkeypatch):
+    def export(*_, **__):
+        raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_9_9'")
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(UserError, match="--to onnx: onnxscript does not fit PyTorch .*torch_9_9.*: pip install"):
+        export_onnx(encoder(tmp_path / "encoder", tokenizer), tmp_path / "out", sentences)
