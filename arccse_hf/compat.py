@@ -65,6 +65,8 @@ HOOKS = {
     "Trainer._save_checkpoint": "a checkpoint is staged, sealed and only then put in its place",
     "Trainer._get_output_dir": "the staging folder, while a checkpoint is written",
     "Trainer._push_from_checkpoint": "what `_save_checkpoint` does at its end, with the checkpoint in its place",
+    "Trainer._save_rng_state": "what else a process keeps of itself: where it is in its stream",
+    "Trainer._load_rng_state": "dropout goes on where it was, behind the first batch of a stream that is entered",
     "Trainer._save": "the adapters inside a model (LoRA) are saved beside its weights",
     "Trainer._load_from_checkpoint": "they are what a run goes on from",
     "Trainer._load_best_model": "checksums are compared before weights are loaded; adapters are loaded by peft",

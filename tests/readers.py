@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from arccse_hf.data.training_texts import open_texts
+from arccse_hf.data.training_texts import open_shards, open_texts
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.files import read_table
 from arccse_hf.inference.encode_files.reading import Columns, inspect_file, read_rows
@@ -54,8 +54,12 @@ def write_rows(path: Path, names: tuple[str, ...], rows: Rows) -> str:
 
 
 def trained_on(path: str, names: tuple[str, ...], streaming: bool = False) -> Rows:
-    dataset, _ = open_texts([path], text_columns=names, streaming=streaming)
-    return [tuple(row[name] for name in names) for row in dataset]
+    if streaming:
+        (shard,), *_ = open_shards([path], text_columns=names)
+        rows = itertools.chain(*(table.to_pylist() for table, _ in shard.tables(3)))
+    else:
+        rows, _ = open_texts([path], text_columns=names)
+    return [tuple(row[name] for name in names) for row in rows]
 
 
 def encoded(path: str, names: tuple[str, ...]) -> Rows:

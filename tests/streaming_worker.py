@@ -17,7 +17,7 @@ from arccse_hf.training.trainer import ArcCSETrainer
 BATCHES = 12  # of 4 rows: more than an epoch of either process, and the rows do not fill whole batches
 
 
-def trainer_on(files: list[str], folder: Path, workers: int, **kwargs) -> ArcCSETrainer:
+def trainer_on(files: list[str], folder: Path, workers: int, save_strategy: str = "no", **kwargs) -> ArcCSETrainer:
     tokenizer = tiny_tokenizer()
     args = ArcCSETrainingArguments(
         output_dir=str(folder / "out"),
@@ -28,7 +28,8 @@ def trainer_on(files: list[str], folder: Path, workers: int, **kwargs) -> ArcCSE
         dataloader_num_workers=workers,
         eval_strategy="no",
         eval_on_start=False,
-        save_strategy="no",
+        save_strategy=save_strategy,
+        save_steps=7,
         use_cpu=True,
         disable_tqdm=True,
     )
@@ -64,6 +65,11 @@ if __name__ == "__main__":
     trainer.train()
     rank = torch.distributed.get_rank()
     torch.save(trainer.model.state_dict(), folder / f"weights-{rank}.pt")
+    for name, checkpoint in (("whole", None), ("resumed", str(folder / "out" / "checkpoint-7"))):
+        run = trainer_on(four, folder, workers=2, save_strategy="steps")
+        run.train(resume_from_checkpoint=checkpoint)
+        torch.save(run.model.state_dict(), folder / f"{name}-{rank}.pt")
+        result |= {f"readers entered, {name}": sorted(run.train_dataset._entered)}
     result |= {"world_size": world_size(), "steps": trainer.state.global_step}
     (folder / f"result-{rank}.json").write_text(json.dumps(result))
     trainer.end()

@@ -21,7 +21,7 @@ from arccse_hf.model import length_batching
 
 SCRIPTS = [
     *"train_throughput step_profile objective_cost scaling gpu evaluation_speed search_index".split(),
-    *"pretrain_small_bert own_documents encode_launches demo_load".split(),
+    *"pretrain_small_bert own_documents encode_launches demo_load streaming_resume".split(),
 ]
 WORDS_IN_A_SENTENCE, TOKENS = 12, 14  # with [CLS] and [SEP]
 
@@ -152,6 +152,16 @@ def test_scaling_fits_exponents_and_launches_processes(report_of, text, monkeypa
     monkeypatch.setattr(tables, "read", lambda name: report)
     assert "training on 8 / 16 sentences" in tables.scaling()
     assert "batch 16, chunks of 4 | largest" in tables.memory()
+
+
+def test_streaming_resume_gives_the_batch_that_came_next(report_of, text, tokenizer, tmp_path):
+    tokenizer.save_pretrained(tmp_path / "tokenizer")
+    report = report_of(
+        "streaming_resume", "--text", text, "--tokenizer", str(tmp_path / "tokenizer"), "--batch", "4",
+        "--shuffle_buffer", "20", "--rows", "12", "240",
+    )  # fmt: skip
+    assert [result["rows"] for result in report["results"]] == [12, 240]
+    assert all(result["same_batch"] and result["seconds"] > 0 for result in report["results"])
 
 
 def test_search_index_compares_with_the_exact_search(report_of, text, monkeypatch):

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -23,8 +22,8 @@ _ROWS_PER_BATCH = 50_000
 class CleaningCounts:
     """How many rows were read, why some were dropped (the first reason that applies) and how many were kept.
 
-    `duplicate_window` is set for a stream: a row was compared with that many rows before it, instead of with all, and a
-    row that was read again counts again.
+    `duplicate_window` is set for a stream: a row was compared with those of a block of so many rows, instead of with
+    all, and a row that was read again counts again.
     """
 
     read: int
@@ -53,7 +52,7 @@ class RowCleaner:
     Args:
         min_chars: rows with a shorter text are dropped.
         exclude: rows that hold one of these texts are dropped. Whitespace makes no difference.
-        duplicate_window: how many of the rows kept last a row must differ from; None: from all.
+        duplicate_window: rows between two calls of `forget`, as the counts tell it; None where it is not called.
     """
 
     def __init__(self, min_chars: int, exclude: Collection[str], duplicate_window: int | None = None):
@@ -62,7 +61,6 @@ class RowCleaner:
         self._held_out = {one_line(text) for text in exclude}
         self._counts = dict.fromkeys(("empty", "too_short", "duplicate", "held_out", "kept"), 0)
         self._seen: set[bytes] = set()
-        self._window: deque[bytes] = deque()
 
     @property
     def counts(self) -> CleaningCounts:
@@ -74,10 +72,17 @@ class RowCleaner:
             duplicate_window=self.duplicate_window,
         )
 
+    def state(self) -> dict[str, int]:
+        """Returns the counts by reason, for `go_on_from`."""
+        return dict(self._counts)
+
+    def go_on_from(self, state: Mapping[str, int]) -> None:
+        """Counts on from where another cleaner was."""
+        self._counts.update(state)
+
     def forget(self) -> None:
         """From here on, a row that was seen before is no duplicate."""
         self._seen.clear()
-        self._window.clear()
 
     def keep(self, rows: Iterable[Sequence[str]]) -> list[int]:
         """The positions of those `rows` (texts without surrounding whitespace) that stay."""
@@ -102,10 +107,6 @@ class RowCleaner:
         if key in self._seen:
             return "duplicate"
         self._seen.add(key)
-        if self.duplicate_window:
-            self._window.append(key)
-            if len(self._window) > self.duplicate_window:
-                self._seen.remove(self._window.popleft())
         return "kept"
 
 

@@ -16,9 +16,10 @@ from datasets import Dataset, Features, IterableDataset, load_dataset
 from datasets.exceptions import DatasetsError
 
 from ..errors import UserError, one_line
+from .blocks import DatasetShard, FileShard, Shard
 from .cleaning import CleaningCounts, clean
 from .columns import CANONICAL_COLUMNS, choose_columns, require_text
-from .files import expand_files, open_file
+from .files import RowFile, expand_files, open_file
 from .files.dataset import load_rows
 from .installed_docs import docstring_corpus
 
@@ -121,21 +122,53 @@ def open_texts(
     dataset_config: str | None = None,
     dataset_split: str = "train",
     text_columns: Sequence[str] = (),
-    streaming: bool = False,
-) -> tuple[Dataset | IterableDataset, str]:
+) -> tuple[Dataset, str]:
     """The rows as they are. The arguments are those of `load_training_texts`.
 
     Returns:
         A dataset of the chosen columns, as they are called where they come from, in the order anchor, positive,
-        negative; with `streaming` one that reads its rows when they are asked for. The argument that named it.
+        negative. The argument that named it.
     """
-    train_file = [train_file] if isinstance(train_file, str) else list(train_file)
+    if _is_named(train_file, dataset_name):
+        source = f"--dataset_name {dataset_name}"
+        dataset = _load_named(str(dataset_name), dataset_config, dataset_split, streaming=False)
+        return dataset.select_columns(choose_columns(kinds_of(dataset.features), text_columns, source)), source
+    files, columns, source = _open_files(train_file, text_columns)
+    return load_rows(files, columns), source
+
+
+def open_shards(
+    train_file: Sequence[str] = (),
+    dataset_name: str | None = None,
+    dataset_config: str | None = None,
+    dataset_split: str = "train",
+    text_columns: Sequence[str] = (),
+) -> tuple[list[Shard], int, str]:
+    """The rows as they are, to be read when they are asked for. The arguments are those of `load_training_texts`.
+
+    Returns:
+        Files, or shards of a dataset, that give the chosen columns in the order anchor, positive, negative; the number
+        of columns; the argument that named them.
+    """
+    if _is_named(train_file, dataset_name):
+        source = f"--dataset_name {dataset_name}"
+        dataset = _load_named(str(dataset_name), dataset_config, dataset_split, streaming=True)
+        columns = choose_columns(kinds_of(dataset.features), text_columns, source)
+        dataset = dataset.select_columns(columns)
+        return [DatasetShard(dataset, index) for index in range(dataset.num_shards)], len(columns), source
+    files, columns, source = _open_files(train_file, text_columns)
+    return [FileShard(file, columns) for file in files], len(columns), source
+
+
+def _is_named(train_file: Sequence[str], dataset_name: str | None) -> bool:
     if bool(train_file) == bool(dataset_name):
         raise UserError("--train_file and --dataset_name: give exactly one of the two as the source of training text")
-    if dataset_name:
-        source = f"--dataset_name {dataset_name}"
-        dataset = _load_named(dataset_name, dataset_config, dataset_split, streaming)
-        return dataset.select_columns(choose_columns(kinds_of(dataset.features), text_columns, source)), source
+    return bool(dataset_name)
+
+
+def _open_files(train_file: Sequence[str], text_columns: Sequence[str]) -> tuple[list[RowFile], list[str], str]:
+    """Returns the files, the columns to read, and the argument that named them."""
+    train_file = [train_file] if isinstance(train_file, str) else list(train_file)
     files = [open_file(file, "--train_file", text_columns) for file in expand_files(train_file)]
     for file in files:
         file.require_rows()
@@ -143,7 +176,7 @@ def open_texts(
     for file in files[1:]:
         for column in columns:
             require_text(column, file.columns, file.source.where(), file.source.where())
-    return load_rows(files, columns, streaming), f"--train_file {' '.join(train_file)}"
+    return files, columns, f"--train_file {' '.join(train_file)}"
 
 
 def kinds_of(features: Features) -> dict[str, str]:

@@ -58,8 +58,8 @@ class DataArguments:
     streaming_shuffle_buffer: int = field(
         default=50_000,
         metadata={
-            "help": "Rows of a stream that are mixed with each other; and how many rows back a process (or dataloader "
-            "worker) looks for a duplicate: those farther apart are not found."
+            "help": "Rows that each process (or dataloader worker) of a stream reads at once, as a block: they are "
+            "mixed with each other, and compared for duplicates. Those in different blocks are not found."
         },
     )
     min_chars: int = field(

@@ -38,10 +38,11 @@ from .lora import AdapterTrainer, add_adapters
 from .model_arguments import ModelArguments
 from .objective_log import ObjectiveLog, gradients_at_embeddings
 from .rows import choose_suite, input_length, train_rows
+from .stream_resume import StreamTrainer
 from .throughput import TrainingClock
 
 
-class ArcCSETrainer(FaultTolerantTrainer, AdapterTrainer):
+class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
     """Trains an `ArcCSEForContrastiveLearning` on ArcCon + `triplet_weight` * triplet, and measures its embeddings.
 
     Args:

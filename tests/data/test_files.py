@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from readers import evaluated, read_by_all, trained_on, write, write_rows
 
 from arccse_hf.data.files import UnreadableFile, open_file, stem
+from arccse_hf.data.files.rows import Mark
 from arccse_hf.data.tokenization import tokenize_batch
 from arccse_hf.data.training_texts import load_training_texts
 
@@ -57,7 +58,7 @@ CELL = st.text(st.sampled_from("a\"',;\t\r\n {}[]\\é"), max_size=6) | TEXT
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     rows=st.lists(st.tuples(CELL, CELL), min_size=1),
-    kind=st.sampled_from(["csv", "tsv", "json", "jsonl", "parquet", "txt"]),
+    kind=st.sampled_from(["csv", "tsv", "json", "jsonl", "jsonl.gz", "parquet", "txt"]),
 )
 def test_what_is_written_is_read(tmp_path, rows, kind):
     names = ("text", "label")
@@ -72,11 +73,36 @@ def test_what_is_written_is_read(tmp_path, rows, kind):
         assert not file.empty
     assert [values for _, values in file.rows(names)] == rows
     assert file.count() == len(rows)
-    tables = list(file.tables(names))
-    assert [tuple(row.values()) for table in tables for row in table.to_pylist()] == rows
+    tables = list(file.tables(names, most_rows=3))
+    assert [tuple(row.values()) for table, _ in tables for row in table.to_pylist()] == rows
+    for number, (_, mark) in enumerate(tables, start=1):
+        assert list(file.tables(names, 3, Mark(*json.loads(json.dumps(mark))))) == tables[number:]
     middle = len(rows) // 2
     parts = [file.rows(names, [(0, middle)]), file.rows(names, [(middle, len(rows))])]
     assert [list(part) for part in parts] == [list(file.rows(names))[:middle], list(file.rows(names))[middle:]]
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@pytest.mark.parametrize("kind", ["txt", "csv", "jsonl"])
+def test_a_file_is_entered_at_any_row_and_knows_the_line(tmp_path, kind, end):
+    """Also where the rows lie across the pieces that Python decodes at once, with characters of several bytes."""
+    texts = [f"{number} {'文字 ' * (number % 7)}" for number in range(3_000)]
+    lines = {
+        "txt": texts,
+        "csv": ["text", *(f'"{text}"' for text in texts)],
+        "jsonl": [json.dumps({"text": text}, ensure_ascii=False) for text in texts],
+    }[kind]
+    bad = {"txt": "\0", "csv": "a,b", "jsonl": "{"}[kind]
+    file = open_file(write(tmp_path / f"x.{kind}", end.join([*lines, bad, ""])), "--option")
+    marks = [None]
+    with pytest.raises(UnreadableFile, match=f"line {len(lines) + 1}: "):
+        marks += (mark for _, mark in file.tables(["text"], 100))
+    assert len(marks) == 31
+    for number in (1, 7, 29):
+        table, _ = next(file.tables(["text"], 100, marks[number]))
+        assert table["text"].to_pylist() == texts[100 * number : 100 * number + 100]
+        with pytest.raises(UnreadableFile, match=f"line {len(lines) + 1}: "):
+            list(file.tables(["text"], 100, marks[number]))
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -52,7 +52,7 @@ def ids_of(sentences, tokenizer) -> list[tuple[int, ...]]:
 
 def loader_of(stream: TextStream, tmp_path: Path, batch_size: int, workers: int):
     args = ArcCSETrainingArguments(str(tmp_path / "out"), dataloader_num_workers=workers, use_cpu=True)
-    return stream.dataloader(batch_size, list, args, torch.device("cpu"))
+    return stream.dataloader(batch_size, lambda rows: {"rows": rows}, args, torch.device("cpu"))
 
 
 def test_an_epoch_is_the_cleaned_text_in_an_order_of_its_own(file, tokenizer, sentences):
@@ -153,9 +153,9 @@ def test_two_dataloader_workers_share_what_one_process_reads(kind, tmp_path, tok
     stream = TextStream(tokenizer, 24, train_file=[str(path)], shuffle_buffer=10)
     stream.head(5)  # read by this process before the workers start, as in a run
     batches = list(itertools.islice(loader_of(stream, tmp_path, 5, workers=2), 14))
-    first = [tuple(row["anchor"]) for batch in batches for row in batch if row["epoch"] == 0]
+    first = [tuple(row["anchor"]) for batch in batches for row in batch["rows"] if row["epoch"] == 0]
     assert sorted(first) == sorted(ids_of(sentences, tokenizer))
-    assert all(len(batch) == 5 for batch in batches)
+    assert all(len(batch["rows"]) == 5 for batch in batches)
     read = 48 if kind == "parquet" else 49
     assert stream._counts.shape[0] == 2 and stream._counts[:, 0].tolist() == pytest.approx([read, read], abs=3 * read)
     assert (stream._counts[:, 0] >= read // 2).all()
@@ -190,7 +190,7 @@ def test_bad_rows_far_into_the_text_are_named(name, tmp_path, tokenizer):
     file = write(tmp_path / name, content.encode(encoding))
     stream = TextStream(tokenizer, 24, train_file=[good, file], shuffle_buffer=1_000)
     with pytest.raises(UserError, match=rf"--train_file .*{name}: .*{problem}"):
-        list(itertools.islice(stream, 3))
+        list(itertools.islice(stream, 50))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped"])
@@ -229,7 +229,7 @@ def test_a_share_that_fills_no_batch_is_refused(file, tmp_path, tokenizer):
     def first_batch(**given):
         return next(iter(loader_of(TextStream(tokenizer, 24, train_file=[file], **given), tmp_path, 20, workers=0)))
 
-    assert len(first_batch(num_processes=2)) == 20
+    assert len(first_batch(num_processes=2)["rows"]) == 20
     with pytest.raises(UserError, match="one of 3 readers .* does not fill a batch of 20; .*16 of 16 rows kept"):
         first_batch(num_processes=3)
 
@@ -265,7 +265,9 @@ def two_processes(tmp_path_factory):
     )
     assert done.returncode == 0, done.stderr[-4000:]
     results = [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(2)]
-    return results, [torch.load(folder / f"weights-{rank}.pt") for rank in range(2)], len(rows)
+    names = ("weights", "whole", "resumed")
+    weights = {name: [torch.load(folder / f"{name}-{rank}.pt") for rank in range(2)] for name in names}
+    return results, weights, len(rows)
 
 
 @pytest.mark.parametrize("case", ["one file", "one file, two workers", "four files, two workers"])
@@ -282,10 +284,20 @@ def test_two_processes_see_every_row_once(two_processes, case):
 
 
 def test_two_processes_train_together_beyond_the_end_of_an_uneven_text(two_processes):
-    results, (first, second), _ = two_processes
+    results, weights, _ = two_processes
+    first, second = weights["weights"]
     assert [result["steps"] for result in results] == [12, 12]
     for name, weight in first.items():
         assert torch.equal(weight, second[name]), name
+
+
+def test_two_processes_go_on_where_each_was_in_the_stream(two_processes):
+    results, weights, _ = two_processes
+    for result in results:
+        assert (result["readers entered, whole"], result["readers entered, resumed"]) == ([], [0, 1])
+    for whole, resumed in zip(weights["whole"], weights["resumed"], strict=True):
+        for name, weight in whole.items():
+            torch.testing.assert_close(resumed[name], weight, rtol=0, atol=1e-6)
 
 
 @pytest.fixture
@@ -299,9 +311,12 @@ def command(tmp_path, file, encoder):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("workers", ["0", "2"])
-def test_a_streaming_run_leaves_a_model_and_goes_on_when_interrupted(workers, command, tmp_path, caplog):
-    command += ["--save_steps", "8", "--dataloader_num_workers", workers]
+@pytest.mark.parametrize(("workers", "accumulated"), [("0", "1"), ("2", "1"), ("0", "3")])
+def test_a_streaming_run_leaves_a_model_and_goes_on_when_interrupted(
+    workers, accumulated, command, tmp_path, caplog, monkeypatch
+):
+    command += ["--save_steps", "8", "--dataloader_num_workers", workers, "--streaming_shuffle_buffer", "20"]
+    command += ["--gradient_accumulation_steps", accumulated]
     script.main(command)
     out = tmp_path / "out"
     whole = (out / "model.safetensors").read_bytes()
@@ -310,12 +325,38 @@ def test_a_streaming_run_leaves_a_model_and_goes_on_when_interrupted(workers, co
     assert "first rows of the stream: 48 of 48 rows kept" in caplog.text
     assert "rows read by process 0 of 1: " in caplog.text
     card = (out / "README.md").read_text()
-    assert " rows kept, counted each time they were read: 0 empty, " in card and "0 duplicates within 50,000" in card
+    assert " rows kept, counted each time they were read: 0 empty, " in card and "0 duplicates within 20" in card
     # Step 8 is in the second epoch: what came before it must neither be trained on again nor be left out.
+    epochs = json.loads((out / "training" / "checkpoint-10" / "trainer_state.json").read_text())["epoch"]
     (out / "modules.json").unlink()
     shutil.rmtree(out / "training" / "checkpoint-10")
+    skipped = []
+    monkeypatch.setattr("transformers.trainer.skip_first_batches", lambda *given: skipped.append(given))
     script.main([*command, "--resume_from_checkpoint", "True"])
     assert (out / "model.safetensors").read_bytes() == whole
+    assert not skipped and "is read again" not in caplog.text
+    assert json.loads((out / "training" / "checkpoint-10" / "trainer_state.json").read_text())["epoch"] == epochs
+
+
+def test_a_checkpoint_that_does_not_know_its_stream_goes_on_by_reading_it_again(command, tmp_path, caplog):
+    """One of an earlier version, without a manifest; and one of those that follow it."""
+    out = tmp_path / "out"
+    command += ["--save_steps", "3", "--save_total_limit", "5", "--dataloader_num_workers", "2"]
+    script.main(command)
+    whole = (out / "model.safetensors").read_bytes()
+    for kept in ("checkpoint-3", "checkpoint-6"):
+        (out / "modules.json").unlink()
+        for checkpoint in (out / "training").glob("checkpoint-*"):
+            if int(checkpoint.name.partition("-")[2]) > int(kept.partition("-")[2]):
+                shutil.rmtree(checkpoint)
+        if kept == "checkpoint-3":
+            (out / "training" / kept / "manifest.json").unlink()
+            (out / "training" / kept / "stream_state_0.json").unlink()
+        caplog.clear()
+        script.main([*command, "--resume_from_checkpoint", "True"])
+        line = f"{kept}: it does not say where the stream was; what was trained on is read again, which takes time"
+        assert (line in caplog.text) == (kept == "checkpoint-3")
+        assert (out / "model.safetensors").read_bytes() == whole
 
 
 @pytest.mark.parametrize(

@@ -151,13 +151,15 @@ def test_cleaning_counts_the_first_reason_for_each_row(tmp_path, caplog):
     assert line in caplog.messages
 
 
-def test_a_window_bounds_how_far_back_a_duplicate_is_looked_for():
-    cleaner = RowCleaner(1, (), duplicate_window=2)
-    # Window after each row kept: a, ab, bc, ca, ab.
-    assert cleaner.keep((text,) for text in "abaccbab") == [0, 1, 3, 6, 7]
-    assert cleaner.counts == CleaningCounts(8, 0, 0, duplicate=3, held_out=0, kept=5, min_chars=1, duplicate_window=2)
+def test_a_row_is_a_duplicate_until_it_is_forgotten():
+    cleaner = RowCleaner(1, (), duplicate_window=8)
+    assert cleaner.keep((text,) for text in "abaccbab") == [0, 1, 3]
+    assert cleaner.counts == CleaningCounts(8, 0, 0, duplicate=5, held_out=0, kept=3, min_chars=1, duplicate_window=8)
     cleaner.forget()
     assert cleaner.keep([("a",), ("b",), ("a",)]) == [0, 1] and cleaner.counts.read == 11
+    other = RowCleaner(1, (), duplicate_window=8)
+    other.go_on_from(cleaner.state())
+    assert other.counts == cleaner.counts
 
 
 def test_a_sample_is_random_and_the_same_for_the_same_seed(tmp_path):

@@ -1,4 +1,4 @@
-"""Rows of files as datasets: prepared once in the datasets cache, or read while they are asked for."""
+"""Rows of files as datasets, prepared once in the datasets cache."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from datasets import (
     Dataset,
     DatasetInfo,
     Features,
-    IterableDataset,
     Split,
     SplitGenerator,
     Value,
@@ -51,24 +50,21 @@ class _RowsBuilder(ArrowBasedBuilder):
 
     def _generate_tables(self, files: Sequence[RowFile]) -> Iterator[tuple[str, pa.Table]]:
         for shard, file in enumerate(files):
-            for index, table in enumerate(file.tables(self.config.columns)):
+            for index, (table, _) in enumerate(file.tables(self.config.columns)):
                 yield f"{shard}_{index}", table
 
 
-def load_rows(files: Sequence[RowFile], columns: Sequence[str], streaming: bool = False) -> Dataset | IterableDataset:
+def load_rows(files: Sequence[RowFile], columns: Sequence[str]) -> Dataset:
     """Returns the rows of `columns`, all text.
 
     Args:
         files: Whose rows these are, in this order.
         columns: Names.
-        streaming: Read the rows when they are asked for, instead of now.
 
     Raises:
-        UserError: A row cannot be read; of a stream, when it is reached.
+        UserError: A row cannot be read.
     """
     builder = _RowsBuilder(files, columns)
-    if streaming:
-        return builder.as_streaming_dataset(split="train")
     try:
         builder.download_and_prepare()
     except DatasetGenerationError as error:

@@ -10,7 +10,7 @@ from operator import itemgetter
 
 from ..columns import KNOWN_COLUMNS
 from .rows import SAMPLED_CHARACTERS, SAMPLED_ROWS, NumberedRow, ParsedFile, RawRow, logger
-from .source import MAX_TEXT_CHARACTERS, UnreadableFile
+from .source import MAX_TEXT_CHARACTERS, Cursor, UnreadableFile
 
 _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NAME = re.compile(r"[^\W\d]([\w \-./()#%]{0,38}[\w)#%])?")
@@ -65,7 +65,7 @@ class DelimitedFile(ParsedFile):
         rows: list[list[str]] = []
         characters = 0
         try:
-            for _, row in self._read(separator):
+            for _, row in self._read(separator, Cursor()):
                 rows.append(row)
                 characters += sum(map(len, row))
                 if len(rows) == SAMPLED_ROWS or characters > SAMPLED_CHARACTERS:
@@ -93,13 +93,13 @@ class DelimitedFile(ParsedFile):
                 raise self.source.fault(f"two columns are called {name}; give each a name of its own", 1)
         return names
 
-    def _read(self, separator: str) -> Iterator[tuple[int, list[str]]]:
+    def _read(self, separator: str, cursor: Cursor) -> Iterator[tuple[int, list[str]]]:
         """Yields the rows, header included, each with the number of its first line; empty lines before all are none."""
         csv.field_size_limit(MAX_TEXT_CHARACTERS)
         dialect = _Tsv if self.kind == ".tsv" else csv.excel
-        reader = csv.reader(self.source.lines(newline=""), dialect, delimiter=separator, strict=True)
-        number = 1
-        started = False
+        reader = csv.reader(self.source.lines("", cursor), dialect, delimiter=separator, strict=True)
+        number = cursor.lines + 1
+        started = cursor.lines > 0
         while True:
             try:
                 row = next(reader)
@@ -111,11 +111,12 @@ class DelimitedFile(ParsedFile):
             started = started or bool(row)
             if started:
                 yield number, row
-            number = reader.line_num + 1
+            number = cursor.lines + 1
 
-    def _raw_rows(self) -> Iterator[tuple[int, list[str]]]:
-        rows = self._read(self.separator)
-        if self.has_header:
+    def _raw_rows(self, cursor: Cursor) -> Iterator[tuple[int, list[str]]]:
+        is_behind_the_header = cursor.lines > 0
+        rows = self._read(self.separator, cursor)
+        if self.has_header and not is_behind_the_header:
             next(rows, None)
         width = len(self.columns)
         for number, row in rows:

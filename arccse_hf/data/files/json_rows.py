@@ -10,7 +10,7 @@ from itertools import islice
 from typing import Any
 
 from .rows import SAMPLED_CHARACTERS, SAMPLED_ROWS, NumberedRow, ParsedFile, RawRow
-from .source import MAX_TEXT_CHARACTERS, Source, UnreadableFile
+from .source import MAX_TEXT_CHARACTERS, Cursor, Source, UnreadableFile
 
 _CHARACTERS_AT_ONCE = 1 << 18
 _BLANKS = " \t\n\r"
@@ -33,7 +33,7 @@ class JsonFile(ParsedFile):
         types: dict[str, set[type]] = {}
         empty = True
         characters = 0
-        for number, row in islice(self._raw_rows(), SAMPLED_ROWS):
+        for number, row in islice(self._raw_rows(Cursor()), SAMPLED_ROWS):
             empty = False
             for name, value in self._fields(number, row).items():
                 types.setdefault(name, set()).add(type(value))
@@ -42,10 +42,10 @@ class JsonFile(ParsedFile):
                 break
         return {name: _kind(found) for name, found in types.items()}, empty
 
-    def _raw_rows(self) -> Iterator[RawRow]:
+    def _raw_rows(self, cursor: Cursor) -> Iterator[RawRow]:
         if self.is_array:
             return self._elements()
-        return ((number, line) for number, line in enumerate(self.source.lines(), start=1) if not line.isspace())
+        return ((cursor.lines, line) for line in self.source.lines(cursor=cursor) if not line.isspace())
 
     def _fields(self, number: int, row: Any) -> dict[str, object]:
         if not self.is_array:

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ...errors import one_line
-from .rows import NumberedRow, Range, RowFile
+from .rows import ROWS_PER_TABLE, Mark, NumberedRow, Range, RowFile
 from .source import MAX_TEXT_CHARACTERS
 
 _ROWS_AT_ONCE = 1_000
@@ -41,10 +41,15 @@ class ParquetFile(RowFile):
             values = [table.column(name).to_pylist() for name in columns]
             yield from enumerate(zip(*values, strict=True), start=start + 1)
 
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """As `RowFile.tables`."""
-        for _, table in self._parts(columns, ((0, None),)):
-            yield table.select(list(columns))
+    def tables(
+        self, columns: Sequence[str], most_rows: int = ROWS_PER_TABLE, mark: Mark | None = None
+    ) -> Iterator[tuple[pa.Table, Mark]]:
+        """As `RowFile.tables`. Of the row group that a mark is in, what is before it is read again."""
+        for start, part in self._parts(columns, ((mark.rows if mark else 0, None),)):
+            table = part.select(list(columns))
+            for offset in range(0, len(table), most_rows):
+                piece = table.slice(offset, most_rows)
+                yield piece, Mark(start + offset + len(piece))
 
     def _parts(self, columns: Sequence[str], ranges: Sequence[Range]) -> Iterator[tuple[int, pa.Table]]:
         """Yields some rows at once, and the position of the first."""

@@ -7,24 +7,38 @@ import os
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
 from .find import file_kind
-from .source import Source
+from .source import Cursor, Source
 
 logger = logging.getLogger(__name__)
 
 SAMPLED_ROWS = 1_000
 SAMPLED_CHARACTERS = 1 << 20
-_ROWS_PER_TABLE = 10_000
+ROWS_PER_TABLE = 10_000
 _CHARACTERS_PER_TABLE = 1 << 20
 
 Range = tuple[int, int | None]
 NumberedRow = tuple[int, tuple]
 RawRow = tuple[int, Any]
 """Where a row is, and the row as it is cheapest to get."""
+
+
+class Mark(NamedTuple):
+    """A place between two rows of a file.
+
+    Attributes:
+        rows: How many rows stand before it.
+        lines: How many lines do, in a file of lines.
+        offset: What a `Cursor` starts at; None where the file must be read from its beginning to come here.
+    """
+
+    rows: int = 0
+    lines: int = 0
+    offset: int | None = None
 
 
 class RowFile(ABC):
@@ -89,24 +103,40 @@ class RowFile(ABC):
         shown = f"{value!r:.40}" + ("..." if len(f"{value!r}") > 40 else "")
         raise self.source.fault(f"column {column} holds {shown}, not text", number)
 
-    def tables(self, columns: Sequence[str]) -> Iterator[pa.Table]:
-        """Yields the rows as tables of text, each of bounded size.
+    def tables(
+        self, columns: Sequence[str], most_rows: int = ROWS_PER_TABLE, mark: Mark | None = None
+    ) -> Iterator[tuple[pa.Table, Mark]]:
+        """Yields the rows as tables of text, each of bounded size, and the place behind each.
+
+        Args:
+            columns: Names.
+            most_rows: Of a table.
+            mark: Where to begin: a place that this method has told before. Nothing before it is read where the file is
+                one of lines that is not packed; else nothing of it is parsed.
 
         Raises:
             UnreadableFile: At the first row that cannot be read, or is no text.
         """
+        mark = mark or Mark()
+        done = mark.rows
+        cursor = Cursor(mark.lines, mark.offset) if mark.offset else Cursor()
         rows: list[NumberedRow] = []
         characters = 0
-        for row in self.rows(columns):
+        for row in self._rows_from(columns, mark, cursor):
             rows.append(row)
             for value in row[1]:
                 if value.__class__ is str:
                     characters += len(value)
-            if characters >= _CHARACTERS_PER_TABLE or len(rows) == _ROWS_PER_TABLE:
-                yield self._table(columns, rows)
+            if characters >= _CHARACTERS_PER_TABLE or len(rows) == most_rows:
+                done += len(rows)
+                yield self._table(columns, rows), Mark(done, cursor.lines, cursor.offset())
                 rows, characters = [], 0
         if rows:
-            yield self._table(columns, rows)
+            yield self._table(columns, rows), Mark(done + len(rows), cursor.lines, cursor.offset())
+
+    def _rows_from(self, columns: Sequence[str], mark: Mark, cursor: Cursor) -> Iterator[NumberedRow]:
+        """As `rows`, from a mark on; a cursor that starts there moves along where the file is one of lines."""
+        return self.rows(columns, ((mark.rows, None),))
 
     def _table(self, columns: Sequence[str], rows: Sequence[NumberedRow]) -> pa.Table:
         numbers, values = zip(*rows, strict=True)
@@ -125,8 +155,8 @@ class ParsedFile(RowFile):
     """A file of text, whose rows can be told apart before they are parsed."""
 
     @abstractmethod
-    def _raw_rows(self) -> Iterator[RawRow]:
-        """Yields all rows."""
+    def _raw_rows(self, cursor: Cursor) -> Iterator[RawRow]:
+        """Yields the rows, in a file of lines from the cursor's place on."""
 
     @abstractmethod
     def _parsed(self, rows: Iterable[RawRow], columns: Sequence[str]) -> Iterator[NumberedRow]:
@@ -135,17 +165,22 @@ class ParsedFile(RowFile):
     def count(self) -> int:
         """As `RowFile.count`."""
         with self.source.faults():
-            return sum(1 for _ in self._raw_rows())
+            return sum(1 for _ in self._raw_rows(Cursor()))
 
     def rows(self, columns: Sequence[str], ranges: Sequence[Range] = ((0, None),)) -> Iterator[NumberedRow]:
         """As `RowFile.rows`."""
         with self.source.faults():
-            raw_rows = self._raw_rows()
+            raw_rows = self._raw_rows(Cursor())
             position = 0
             for start, stop in ranges:
                 chosen = islice(raw_rows, start - position, None if stop is None else stop - position)
                 yield from self._parsed(chosen, columns)
                 position = stop or 0
+
+    def _rows_from(self, columns: Sequence[str], mark: Mark, cursor: Cursor) -> Iterator[NumberedRow]:
+        with self.source.faults():
+            raw_rows = self._raw_rows(cursor)
+            yield from self._parsed(islice(raw_rows, 0 if mark.offset else mark.rows, None), columns)
 
 
 class LinesFile(ParsedFile):
@@ -159,8 +194,8 @@ class LinesFile(ParsedFile):
                 break
         return ({"text": "text"} if first else {}), not first
 
-    def _raw_rows(self) -> Iterator[RawRow]:
-        return enumerate(self.source.lines(), start=1)
+    def _raw_rows(self, cursor: Cursor) -> Iterator[RawRow]:
+        return ((cursor.lines, line) for line in self.source.lines(cursor=cursor))
 
     def _parsed(self, rows: Iterable[RawRow], columns: Sequence[str]) -> Iterator[NumberedRow]:
         for number, line in rows:

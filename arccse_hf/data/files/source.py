@@ -18,6 +18,40 @@ MAX_GZIP_RATIO = 200
 GZIP_FREE_BYTES = 1 << 26
 
 
+class Cursor:
+    """Where `Source.lines` is in a file, between two lines.
+
+    Args:
+        lines: How many lines stand before it.
+        offset: What `TextIOBase.tell` said there.
+
+    Attributes:
+        lines: As above; it moves on.
+    """
+
+    def __init__(self, lines: int = 0, offset: int = 0):
+        self.lines = lines
+        self._offset: int | None = offset
+        self._stream: io.TextIOWrapper | None = None
+
+    @contextmanager
+    def moved_by(self, stream: io.TextIOWrapper) -> Iterator[None]:
+        """Moves an open file to this place, and follows it until it ends."""
+        if self._offset:
+            stream.seek(self._offset)
+        self._stream = stream
+        try:
+            yield
+        finally:
+            self._offset, self._stream = self.offset(), None
+
+    def offset(self) -> int | None:
+        """Returns where the next line begins, for a cursor to start there; None where the file cannot be entered."""
+        if self._stream is None:
+            return self._offset
+        return self._stream.tell() if self._stream.seekable() else None
+
+
 class UnreadableFile(UserError):
     """A file, or a row in it, that cannot be read. Others can."""
 
@@ -78,18 +112,25 @@ class Source:
             with io.TextIOWrapper(raw, encoding=encoding, newline=newline) as stream:
                 yield stream
 
-    def lines(self, newline: str | None = None) -> Iterator[str]:
-        """Yields the lines of the file, with their ends, without a byte order mark. `newline` is that of `open`."""
-        with self.open(newline) as stream:
-            number = 1
-            line = stream.readline(MAX_TEXT_CHARACTERS + 1).removeprefix("\ufeff")
+    def lines(self, newline: str | None = None, cursor: Cursor | None = None) -> Iterator[str]:
+        """Yields the lines of the file, with their ends, without a byte order mark.
+
+        Args:
+            newline: As for `open`.
+            cursor: Where the first of them is; it moves along.
+        """
+        cursor = Cursor() if cursor is None else cursor
+        with self.open(newline) as stream, cursor.moved_by(stream):
+            line = stream.readline(MAX_TEXT_CHARACTERS + 1)
+            if cursor.lines == 0:
+                line = line.removeprefix("\ufeff")
             while line:
+                cursor.lines += 1
                 if "\0" in line:
-                    raise self.binary(number)
+                    raise self.binary(cursor.lines)
                 if len(line) > MAX_TEXT_CHARACTERS:
-                    raise self.too_long(number)
+                    raise self.too_long(cursor.lines)
                 yield line
-                number += 1
                 line = stream.readline(MAX_TEXT_CHARACTERS + 1)
 
     def _undecodable(self) -> UnreadableFile:
