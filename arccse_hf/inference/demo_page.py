@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from html import escape
@@ -154,6 +155,11 @@ def _told(error: UserError) -> str:
     return f'<p class="ad-told">{escape(str(error))}</p>'
 
 
+def _text(given: str | None) -> str:
+    """Returns what was typed; halves of surrogate pairs, which requests made by hand may hold, become "?"."""
+    return (given or "").encode("utf-8", "replace").decode("utf-8")
+
+
 class LimitBody:
     """Refuses requests that are larger than any that the page makes, before they are read.
 
@@ -184,17 +190,17 @@ def build_page(demo: Demo, documents: int) -> Blocks:
     """
     gr = require_gradio()
 
-    def search(query: str) -> str:
+    def search(query: str | None) -> str:
         """Finds the texts that are nearest to a query, as HTML."""
         try:
-            return rankings_as_html(demo.names, demo.nearest(query))
+            return rankings_as_html(demo.names, demo.nearest(_text(query)))
         except UserError as error:
             return _told(error)
 
-    def compare(sentences: str) -> str:
+    def compare(sentences: str | None) -> str:
         """Compares sentences, one per line, with each other, as HTML."""
         try:
-            return heat_maps_as_html(demo.names, *demo.cosines(sentences))
+            return heat_maps_as_html(demo.names, *demo.cosines(_text(sentences)))
         except UserError as error:
             return _told(error)
 
@@ -220,35 +226,38 @@ def build_page(demo: Demo, documents: int) -> Blocks:
     return page.queue(max_size=QUEUE_SIZE, default_concurrency_limit=1, api_open=False)
 
 
-def launch(page: Blocks, host: str, port: int) -> str:
-    """Serves the page in a thread of its own, and returns its address.
+def check_address(host: str, port: int) -> None:
+    """Raises UserError unless `host` is an address of this machine whose port is free."""
+    try:
+        socket.create_server((host, port)).close()
+    except OSError as error:
+        raise UserError(
+            f"--host {host} --port {port}: cannot be listened on ({error.strerror}); choose another"
+        ) from error
 
-    Raises:
-        UserError: The address cannot be served.
-    """
+
+def launch(page: Blocks, host: str, port: int) -> str:
+    """Serves the page in a thread of its own, and returns its address."""
     gr = require_gradio()
     from starlette.middleware import Middleware
 
-    try:
-        _, address, _ = page.launch(
-            server_name=host,
-            server_port=port,
-            share=False,
-            ssr_mode=False,
-            mcp_server=False,
-            pwa=False,
-            enable_monitoring=False,
-            run_history=False,
-            footer_links=[],
-            max_file_size=0,
-            app_kwargs={"middleware": [Middleware(LimitBody)]},
-            quiet=True,
-            prevent_thread_lock=True,
-            css=CSS,
-            theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-        )
-    except OSError as error:
-        raise UserError(f"--host {host} --port {port}: cannot be served; choose another --port ({error})") from error
+    _, address, _ = page.launch(
+        server_name=host,
+        server_port=port,
+        share=False,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        run_history=False,
+        footer_links=[],
+        max_file_size=0,
+        app_kwargs={"middleware": [Middleware(LimitBody)]},
+        quiet=True,
+        prevent_thread_lock=True,
+        css=CSS,
+        theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
+    )
     return address
 
 
@@ -280,9 +289,10 @@ def run(
         max_seq_length: Tokens that a text is cut to.
 
     Raises:
-        UserError: An argument is wrong, Gradio is not installed, or the address is taken.
+        UserError: An argument is wrong, Gradio is not installed, or the address cannot be listened on.
     """
     require_gradio()
+    check_address(host, port)
     check_corpus(patterns, options.option)
     searches = []
     for name in [model] if base is None else [model, base]:

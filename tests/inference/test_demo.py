@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 import sys
 from html.parser import HTMLParser
 
@@ -19,6 +20,7 @@ from arccse_hf.inference.demo_page import (
     MAX_BODY_BYTES,
     SHOWN_CHARS,
     LimitBody,
+    check_address,
     heat_maps_as_html,
     rankings_as_html,
 )
@@ -172,3 +174,11 @@ def test_without_gradio_one_line_tells_what_to_install(models, monkeypatch, caps
         main(["demo", "--model", models[0], "--corpus", "nothing.txt"])
     assert done.value.code == 2
     assert capsys.readouterr().err == "arccse demo: error: arccse demo needs gradio: pip install 'arccse-hf[demo]'\n"
+
+
+@pytest.mark.parametrize(("host", "why"), [("127.0.0.1", "already in use"), ("203.0.113.1", "assign"), ("::1", "")])
+def test_an_address_that_cannot_be_listened_on_is_one_line(host, why):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(UserError, match=f"^--host {host} --port {port}: cannot be listened on .*{why}.*choose"):
+            check_address(host, port)

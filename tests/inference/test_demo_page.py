@@ -17,7 +17,6 @@ from backbones import WORDS, save_encoder
 from sentence_transformers import SentenceTransformer
 
 from arccse_hf.commands.texts import DEMO, search
-from arccse_hf.errors import UserError
 
 pytestmark = pytest.mark.extras
 
@@ -28,6 +27,7 @@ MARKUP = [
     "</div></ol><b>bold</b> &amp; **stars** [link](javascript:window.pwned=5)",
 ]
 MODELS = {"bert-base-uncased": "base: bert-base-uncased", "out": "tuned: out"}
+JSON = {"content-type": "application/json"}
 SIZES = {"desktop": (1280, 900), "telephone": (390, 844)}
 
 
@@ -161,14 +161,9 @@ def test_only_this_machine_is_listened_to_and_nothing_else_is_answered(served):
         assert client.post("/gradio_api/call/search", json={"data": ["a" * 300_000]}).status_code == 413
         asked = client.post("/gradio_api/call/search", json={"data": ["a" * 1_001]}).json()
         assert "1,000 are the most" in client.get(f"/gradio_api/call/search/{asked['event_id']}").text
+        for given, told in (("\ud800 cat", "ad-hits"), (None, "Give a query")):
+            asked = client.post("/gradio_api/call/search", content=json.dumps({"data": [given]}), headers=JSON).json()
+            assert told in client.get(f"/gradio_api/call/search/{asked['event_id']}").text
         assert client.post("/gradio_api/upload", files={"files": b"a"}).status_code == 413
         paths = ["/monitoring", "/gradio_api/file=docs.jsonl", f"/gradio_api/file={Path(__file__)}"]
         assert [client.get(path).status_code for path in paths] == [403] * 3
-
-
-def test_a_port_that_is_taken_is_one_line(served):
-    from arccse_hf.inference.demo_page import build_page, launch
-
-    page = build_page(SimpleNamespace(names=["tuned"]), 1)
-    with pytest.raises(UserError, match=f"^--host 127.0.0.1 --port {served.port}: cannot be served; choose another"):
-        launch(page, "127.0.0.1", served.port)
