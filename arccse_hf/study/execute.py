@@ -162,9 +162,10 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
         result.value = read_json(record_path(folder, RESULTS))[f"eval_{result.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
         model = parse_arguments(fields)[0]
-        result.scores, samples = _score(load_encoder(model.model_name_or_path, pooling=model.pooling), suite)
+        encoder = load_encoder(model.model_name_or_path, pooling=model.pooling, dtype=study.test_dtype)
+        result.scores, samples = _score(encoder, suite)
     elif run.kind == "run":
-        result.scores, samples = _score(load_encoder(str(folder)), suite)
+        result.scores, samples = _score(load_encoder(str(folder), dtype=study.test_dtype), suite)
     _write(folder, result, samples)
     if run.kind != "untrained" and not study.keep_models:
         remove_checkpoints(folder)

@@ -14,9 +14,11 @@ from ..training.config import merge_settings, parse_arguments, read_values
 from ..training.config_file import read_config
 
 UNTRAINED = "untrained"
+DTYPES = ("float32", "bfloat16", "float16")
 
 _KEYS = (
-    "output_dir base settings variants grid seeds baseline untrained tuning test_tasks published keep_models launcher"
+    "output_dir base settings variants grid seeds baseline untrained tuning test_tasks test_dtype published keep_models "
+    "launcher"
 ).split()
 _TUNING_KEYS = ("grid", "seed", "settings")
 
@@ -59,6 +61,7 @@ class StudyConfig:
         trial_fields: Fields set in trials only.
         trial_seed: The seed of the trials.
         test_tasks: What the trained models are scored on.
+        test_dtype: Of the weights and the computation there: bfloat16 is quicker on processors that have it.
         published: A row of `configs/published/spearman.yaml` that the table shows beside ours.
         keep_models: Whether the weights stay once they are scored.
         launcher: The command that starts a run's script, `accelerate launch ...`; without one, runs share this process.
@@ -80,6 +83,7 @@ class StudyConfig:
     trial_fields: Settings = field(default_factory=dict)
     trial_seed: int = 0
     test_tasks: Sequence[str] = ("sts",)
+    test_dtype: str = "float32"
     published: str | None = None
     keep_models: bool = False
     launcher: Sequence[str] = ()
@@ -93,6 +97,8 @@ class StudyConfig:
         if self.baseline not in self.variants:
             names = ", ".join(self.variants)
             raise UserError(f"{self.source}: baseline {self.baseline}: is no variant; choose from {names}")
+        if self.test_dtype not in DTYPES:
+            raise UserError(f"{self.source}: test_dtype: {self.test_dtype}: choose from {', '.join(DTYPES)}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UserError(f"{self.source}: seeds: give one or more, each once")
 
@@ -177,6 +183,7 @@ def read_study(
         trial_fields=tuning.settings("settings"),
         trial_seed=tuning.integer("seed", tuning.text("seed", "0")),
         test_tasks=file.texts("test_tasks", "sts"),
+        test_dtype=file.text("test_dtype", "float32"),
         published=file.text("published") or None,
         keep_models=file.flag("keep_models"),
         launcher=file.text("launcher").split(),
