@@ -16,6 +16,9 @@ from ..errors import UserError
 Settings = dict[str, "str | list[str] | Settings"]
 """Settings by name, their values as text: what a recipe or a command line gives."""
 
+DTYPES = ("float32", "bfloat16", "float16")
+"""What an encoder may be opened in."""
+
 _BOOLS = {text: True for text in ("true", "yes", "on", "t", "y", "1")}
 _BOOLS |= {text: False for text in ("false", "no", "off", "f", "n", "0")}
 _TYPES = {"int": "a whole number", "float": "a number", "bool": "true or false", "json": '{"name": value, ...}'}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..cli.options import Option
+from ..cli.options import DTYPES, Option
 
 MODEL = Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH.", required=True)
 POOLING = Option("pooling", help="cls, mean, ...: overrides the model's own; plain encoders use mean by default.")
@@ -12,7 +12,7 @@ BATCH_SIZE = Option("batch_size", "int", default=64, interval="[1, 1000000]", he
 MAX_SEQ_LENGTH = Option("max_seq_length", "int", interval="[3, 1000000]", help="Tokens that a text is cut to.")
 DTYPE = Option(
     "dtype",
-    choices=("float32", "bfloat16", "float16"),
+    choices=DTYPES,
     default="float32",
     help="Of the weights and the computation.",
 )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from safetensors import SafetensorError
 
+from ..cli.options import DTYPES
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
@@ -21,7 +22,6 @@ from .process_group import process_state
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-DTYPES = ("float32", "bfloat16", "float16")
 Task = Literal["query", "document"]
 _PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """The prompts that sentence-transformers takes for each task."""

@@ -8,13 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..cli.options import Option, Settings
+from ..cli.options import DTYPES, Option, Settings
 from ..errors import UserError
 from ..training.config import merge_settings, parse_arguments, read_values
 from ..training.config_file import read_config
 
 UNTRAINED = "untrained"
-DTYPES = ("float32", "bfloat16", "float16")
 
 _KEYS = (
     "output_dir base settings variants grid seeds baseline untrained tuning test_tasks test_dtype published keep_models "
@@ -61,7 +60,7 @@ class StudyConfig:
         trial_fields: Fields set in trials only.
         trial_seed: The seed of the trials.
         test_tasks: What the trained models are scored on.
-        test_dtype: Of the weights and the computation there: bfloat16 is quicker on processors that have it.
+        test_dtype: Of the weights and the computation there, one of `DTYPES`.
         published: A row of `configs/published/spearman.yaml` that the table shows beside ours.
         keep_models: Whether the weights stay once they are scored.
         launcher: The command that starts a run's script, `accelerate launch ...`; without one, runs share this process.

@@ -129,6 +129,14 @@ def test_a_study_trains_scores_and_compares(study_file, base, capsys):
     assert "Arc / CSE, seed 2" in capsys.readouterr().out
 
 
+def test_encoders_are_tested_in_the_type_that_the_study_names(study_file, monkeypatch):
+    opened, load = [], execute.load_encoder
+    monkeypatch.setattr(execute, "load_encoder", lambda *a, **k: opened.append(load(*a, **k)) or opened[-1])
+    path = study_file(variants={"x": {"max_steps": 1}}, untrained=True, test_dtype="bfloat16")
+    assert command.run_study(path) == 0
+    assert [encoder.dtype for encoder in opened] == ["bfloat16"] * 2
+
+
 def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, base, capsys, monkeypatch):
     path = study_file(variants=OBJECTIVES, seeds=[1])
     out = base.parent / "out"
@@ -270,6 +278,7 @@ def test_one_run_alone_for_array_jobs(study_file, base, capsys):
         ({"variants": OBJECTIVES, "baseline": "BERT"}, "baseline BERT: is no variant; choose from SimCSE"),
         ({"variants": OBJECTIVES, "seeds": [1, 1]}, "give one or more, each once"),
         ({"variants": OBJECTIVES, "seeds": ["one"]}, "one is not a whole number"),
+        ({"variants": OBJECTIVES, "test_dtype": "int8"}, "test_dtype: int8: choose from float32, bfloat16, float16"),
         ({"variants": OBJECTIVES, "tuning": {"seed": 1}}, "tuning: needs a grid"),
         ({"variants": OBJECTIVES, "tuning": {"seeds": 1}}, "yaml: tuning: seeds: there is no such key; .* grid, seed"),
         ({"variants": OBJECTIVES, "untrained": "maybe"}, "yaml: untrained: maybe is neither true nor false"),
