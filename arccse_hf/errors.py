@@ -2,9 +2,12 @@
 
 import difflib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import NoReturn
+
+_COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 
 
 class UserError(ValueError):
@@ -19,8 +22,8 @@ class UserError(ValueError):
 
 
 def one_line(text: object) -> str:
-    """Returns `text` with every run of whitespace, line breaks included, as one space."""
-    return " ".join(str(text).split())
+    """Returns `text` without colours, with every run of whitespace, line breaks included, as one space."""
+    return " ".join(_COLOUR.sub("", str(text)).split())
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:
