@@ -39,12 +39,12 @@ class ArcCSECollator:
 
     The batch holds `pair` and, where a row is long enough for one, `triplet`; each is `input_ids` and `attention_mask`
     `[batch, views, length]`. A pair's views are the anchor, its positive (the anchor again where rows have no
-    `positive`, where `token_repetition` may double some of its tokens) and the hard negative, if rows have one. A triplet's are the anchor and its versions with the small and
-    the large span corrupted.
+    `positive`, where `token_repetition` may double some of its tokens) and the hard negative, if rows have one. A
+    triplet's are the anchor and its versions with the small and the large span corrupted.
 
-    A row's spans and repeated tokens follow from the seed, the epoch (the row's own `epoch` if it has one, as in a stream, or else that of
-    `set_epoch`) and its tokens alone: they are drawn anew each epoch, and are the same for any number of processes and
-    workers, and after a resume.
+    A row's spans and repeated tokens follow from the seed, the epoch (the row's own `epoch` if it has one, as in a
+    stream, or else that of `set_epoch`) and its tokens alone: they are drawn anew each epoch, and are the same for any
+    number of processes and workers, and after a resume.
 
     Args:
         tokenizer: Gives the padding, mask and special tokens.

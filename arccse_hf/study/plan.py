@@ -16,8 +16,8 @@ from ..training.config_file import read_config
 UNTRAINED = "untrained"
 
 _KEYS = (
-    "output_dir base settings variants grid seeds baseline untrained tuning test_tasks test_dtype published keep_models "
-    "launcher"
+    "output_dir base settings variants grid seeds baseline untrained tuning test_tasks test_dtype published "
+    "keep_models launcher"
 ).split()
 _TUNING_KEYS = ("grid", "seed", "settings")
 

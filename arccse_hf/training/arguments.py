@@ -179,7 +179,9 @@ class ArcCSETrainingArguments(TrainingArguments):
     )
     sam_rho: float = field(
         default=0.0,
-        metadata={"help": "Radius of sharpness-aware minimisation (0.05 is usual); doubles a step's cost. 0 is without."},
+        metadata={
+            "help": "Radius of sharpness-aware minimisation (0.05 is usual); doubles a step's cost. 0 is without."
+        },
     )
     gather_negatives: bool = field(
         default=True, metadata={"help": "Contrast with the sentences of all processes, not just this one's."}
