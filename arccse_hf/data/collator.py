@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from .repetition import repeat_tokens
 from .span_masking import (
     LARGE_SPAN_RATIO,
     SMALL_SPAN_RATIO,
@@ -39,12 +38,12 @@ class ArcCSECollator:
 
     The batch holds `pair` and, where a row is long enough for one, `triplet`; each is `input_ids` and `attention_mask`
     `[batch, views, length]`. A pair's views are the anchor, its positive (the anchor again where rows have no
-    `positive`, where `token_repetition` may double some of its tokens) and the hard negative, if rows have one. A
-    triplet's are the anchor and its versions with the small and the large span corrupted.
+    `positive`) and the hard negative, if rows have one. A triplet's are the anchor and its versions with the small and
+    the large span corrupted.
 
-    A row's spans and repeated tokens follow from the seed, the epoch (the row's own `epoch` if it has one, as in a
-    stream, or else that of `set_epoch`) and its tokens alone: they are drawn anew each epoch, and are the same for any
-    number of processes and workers, and after a resume.
+    A row's spans follow from the seed, the epoch (the row's own `epoch` if it has one, as in a stream, or else that of
+    `set_epoch`) and its tokens alone: they are drawn anew each epoch, and are the same for any number of processes and
+    workers, and after a resume.
 
     Args:
         tokenizer: Gives the padding, mask and special tokens.
@@ -53,9 +52,7 @@ class ArcCSECollator:
         large_span_ratio: The same for the large span around it.
         triplet_min_tokens: Anchors with fewer tokens (special tokens not counted) get no triplet.
         span_corruption: `mask` or `delete`; a tokenizer without a mask token deletes, and says so.
-        token_repetition: The share of a sentence's tokens, at most, of which its second view has two in a row.
-        max_length: What repetition may lengthen a view to; any length if None.
-        seed: Of the spans and of what is repeated.
+        seed: Of the spans.
         pad_to_multiple_of: What the length of a batch is a multiple of.
 
     Raises:
@@ -76,8 +73,6 @@ class ArcCSECollator:
         large_span_ratio: float = LARGE_SPAN_RATIO,
         triplet_min_tokens: int = TRIPLET_MIN_TOKENS,
         span_corruption: SpanCorruption = "mask",
-        token_repetition: float = 0.0,
-        max_length: int | None = None,
         seed: int = 42,
         pad_to_multiple_of: int = 1,
     ):
@@ -93,8 +88,6 @@ class ArcCSECollator:
         self.ratios = (small_span_ratio, large_span_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
         self.span_corruption = span_corruption
-        self.token_repetition = token_repetition
-        self.max_length = max_length
         self.seed = seed
         self.pad_to_multiple_of = pad_to_multiple_of
         # Shared memory: worker processes hold copies of the collator and must see the epoch change too.
@@ -107,44 +100,31 @@ class ArcCSECollator:
 
     def __call__(self, rows: Sequence[TrainingRow]) -> dict[str, dict[str, Tensor]]:
         """Returns `pair` of all rows and `triplet` of those that have one; all rows have the same columns."""
-        batch = {"pair": self._pad([self._pair_views(row) for row in rows])}
+        batch = {"pair": self._pad([_pair_views(row) for row in rows])}
         if self.triplets:
             triplets = [views for row in rows if (views := self._triplet(row["anchor"], row.get("epoch"))) is not None]
             if triplets:
                 batch["triplet"] = self._pad(triplets)
         return batch
 
-    def _pair_views(self, row: TrainingRow) -> list[list[int]]:
-        anchor = row["anchor"]
-        views = [anchor, row["positive"] if "positive" in row else self._second_view(anchor, row.get("epoch"))]
-        return [*views, row["negative"]] if "negative" in row else views
-
-    def _second_view(self, token_ids: list[int], epoch: int | None) -> list[int]:
-        if self.token_repetition == 0:
-            return token_ids
-        room = len(token_ids) if self.max_length is None else max(self.max_length - len(token_ids), 0)
-        return repeat_tokens(
-            token_ids, self._content(token_ids), self.token_repetition, room, self._seeded(token_ids, epoch)
-        )
-
-    def _triplet(self, token_ids: list[int], epoch: int | None) -> list[list[int]] | None:
-        content = self._content(token_ids)
+    def _triplet(self, token_ids: list[int], epoch: int | None = None) -> list[list[int]] | None:
+        content = [position for position, token in enumerate(token_ids) if token not in self.special_ids]
         if len(content) < self.triplet_min_tokens:
             return None
-        spans = nested_spans(len(content), *self.ratios, generator=self._seeded(token_ids, epoch))
+        epoch = int(self._epoch) if epoch is None else epoch
+        # The hash of a tuple of integers is the same in every process.
+        self._generator.manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
+        spans = nested_spans(len(content), *self.ratios, generator=self._generator)
         versions = [corrupt(token_ids, content, span, self.span_corruption, self.mask_token_id) for span in spans]
         return [token_ids, *versions]
 
-    def _content(self, token_ids: list[int]) -> list[int]:
-        return [position for position, token in enumerate(token_ids) if token not in self.special_ids]
-
-    def _seeded(self, token_ids: list[int], epoch: int | None) -> torch.Generator:
-        epoch = int(self._epoch) if epoch is None else epoch
-        # The hash of a tuple of integers is the same in every process.
-        return self._generator.manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
-
     def _pad(self, rows: list[list[list[int]]]) -> dict[str, Tensor]:
         return pad_views(rows, self.pad_token_id, self.pad_to_multiple_of)
+
+
+def _pair_views(row: TrainingRow) -> list[list[int]]:
+    views = [row["anchor"], row.get("positive", row["anchor"])]
+    return [*views, row["negative"]] if "negative" in row else views
 
 
 def require_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:

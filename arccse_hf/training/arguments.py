@@ -170,19 +170,6 @@ class ArcCSETrainingArguments(TrainingArguments):
         metadata={"help": "Sentences with fewer tokens (special ones not counted) get no triplet."},
     )
     triplet_dropout: bool = field(default=False, metadata={"help": "Keep dropout on when the triplets are embedded."})
-    token_repetition: float = field(
-        default=0.0,
-        metadata={
-            "help": "The share of a sentence's tokens, at most, that its second view says twice (ESimCSE: 0.32). 0 "
-            "repeats none."
-        },
-    )
-    sam_rho: float = field(
-        default=0.0,
-        metadata={
-            "help": "Radius of sharpness-aware minimisation (0.05 is usual); doubles a step's cost. 0 is without."
-        },
-    )
     gather_negatives: bool = field(
         default=True, metadata={"help": "Contrast with the sentences of all processes, not just this one's."}
     )

@@ -20,8 +20,6 @@ INTERVALS = {
     "triplet_weight": "[0, 1e6]",
     "small_span_ratio": "(0, 1)",
     "large_span_ratio": "(0, 1)",
-    "token_repetition": "[0, 1]",
-    "sam_rho": "[0, 10]",
     "triplet_min_tokens": "[0, 1000000000]",
     "train_last_layers": "[1, 10000]",
     "lora_r": "[1, 10000]",

@@ -23,7 +23,7 @@ _SETTINGS = (
     *"seed data_seed max_steps num_train_epochs lr_scheduler_type warmup_steps optim max_grad_norm bf16 fp16".split(),
     *"per_device_train_batch_size gradient_accumulation_steps world_size dataloader_drop_last".split(),
     *"train_sampling_strategy triplet_weight small_span_ratio large_span_ratio span_corruption".split(),
-    *"triplet_min_tokens token_repetition sam_rho triplet_dropout gather_negatives save_only_model".split(),
+    *"triplet_min_tokens triplet_dropout gather_negatives save_only_model".split(),
     *"train_last_layers anchor_weight false_negative_threshold lora_dropout".split(),
     *"lora_r lora_alpha lora_target_modules".split(),
 )

@@ -38,7 +38,6 @@ from .lora import AdapterTrainer, add_adapters
 from .model_arguments import ModelArguments
 from .objective_log import ObjectiveLog, gradients_at_embeddings
 from .rows import choose_suite, input_length, train_rows
-from .sharpness import ascended
 from .stream_resume import StreamTrainer
 from .throughput import TrainingClock
 
@@ -204,15 +203,6 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], num_items_in_batch: Tensor | None = None
     ) -> Tensor:
         """Returns the loss of a batch, whose gradient the weights then have; see `compute_loss`."""
-        loss = self._gradient_step(model, inputs, num_items_in_batch)
-        if self.args.sam_rho > 0:
-            with ascended(self.model, self.args.sam_rho):
-                self._gradient_step(model, inputs, num_items_in_batch)
-        return loss
-
-    def _gradient_step(
-        self, model: nn.Module, inputs: dict[str, dict[str, Tensor]], num_items_in_batch: Tensor | None
-    ) -> Tensor:
         loss = super().training_step(model, inputs, num_items_in_batch)
         if self._grad_cache is not None:
             # The gradient that it takes on is already that of the scaled loss, divided by the accumulation steps.
@@ -388,8 +378,6 @@ def _default_collator(
         large_span_ratio=args.large_span_ratio,
         triplet_min_tokens=args.triplet_min_tokens,
         span_corruption=args.span_corruption,
-        token_repetition=args.token_repetition,
-        max_length=max_input_length(model, tokenizer),
         seed=args.seed if args.data_seed is None else args.data_seed,
         pad_to_multiple_of=8 if few_shapes else 1,
     )
