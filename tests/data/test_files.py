@@ -1,5 +1,6 @@
 """The reader of files: every kind of file is read as it was written, by every user of the reader alike."""
 
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ from readers import evaluated, read_by_all, trained_on, write, write_rows
 
 from arccse_hf.data.files import UnreadableFile, open_file, stem
 from arccse_hf.data.files.rows import Mark
+from arccse_hf.data.files.source import Cursor
 from arccse_hf.data.tokenization import tokenize_batch
 from arccse_hf.data.training_texts import load_training_texts
 
@@ -254,3 +256,12 @@ def test_a_text_of_many_characters_is_cut_before_it_is_tokenized(tokenizer):
     watched = Watched(tokenizer_object=tokenizer.backend_tokenizer, **tokenizer.special_tokens_map)
     assert tokenize_batch({"anchor": texts}, watched, 16)["anchor"] == expected
     assert max(map(len, seen)) == 70_007 and not any(text == texts[0] for text in seen)
+
+
+def test_a_cursor_lets_go_of_a_file_that_was_closed_before_it_was_read_to_its_end():
+    """As where a generator of lines is thrown away: its file may be gone before it."""
+    cursor, stream = Cursor(), io.TextIOWrapper(io.BytesIO(b"a\nb\n"))
+    with pytest.raises(GeneratorExit), cursor.moved_by(stream):
+        stream.close()
+        raise GeneratorExit
+    assert cursor.offset() is None

@@ -40,10 +40,12 @@ class Cursor:
         if self._offset:
             stream.seek(self._offset)
         self._stream = stream
+        end: int | None = None
         try:
             yield
-        finally:
-            self._offset, self._stream = self.offset(), None
+            end = self.offset()
+        finally:  # who stops reading half-way may have closed the file
+            self._offset, self._stream = end, None
 
     def offset(self) -> int | None:
         """Returns where the next line begins, for a cursor to start there; None where the file cannot be entered."""
