@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import errno
+import os
+import select
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -27,19 +30,28 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
     verb = argv[0] if argv else "--help"
     program = f"arccse {verb}" if verb in VERBS else "arccse"
     try:
-        if verb in VERBS:
-            sys.exit(VERBS[verb][1](argv[1:]))
-        if not verb.startswith("-"):
-            raise UserError(f"{verb}: there is no such command{did_you_mean(verb, VERBS)} ({', '.join(VERBS)})")
-        name = verb.replace("-", "_").replace("__", "--", 1)
-        _answer(name if verb.startswith("--") else verb, argv[1:])
+        try:
+            sys.exit(_run(verb, argv[1:]))
+        finally:
+            sys.stdout.flush()
     except UserError as error:
         exit_with(error, program)
+    except BrokenPipeError:
+        if not output_is_unread():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what is still to be written
+        sys.exit(128 + signal.SIGPIPE)  # as a process that does not catch the signal
     except OSError as error:  # whoever looks whether a file is there does not expect this
         if error.errno != errno.ENAMETOOLONG:
             raise
         exit_with(UserError(f"{error.filename}: the name is too long for a file or folder"), program)
-    sys.exit(0)
+
+
+def output_is_unread() -> bool:
+    """Returns whether nobody reads what is printed any more, as after `| head`."""
+    poll = select.poll()
+    poll.register(sys.stdout.fileno(), 0)
+    return any(events & select.POLLERR for _, events in poll.poll(0))
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +80,16 @@ def build_parser() -> argparse.ArgumentParser:
             conflict_handler="resolve",
         )
     return parser
+
+
+def _run(verb: str, argv: Sequence[str]) -> int:
+    if verb in VERBS:
+        return VERBS[verb][1](argv)
+    if not verb.startswith("-"):
+        raise UserError(f"{verb}: there is no such command{did_you_mean(verb, VERBS)} ({', '.join(VERBS)})")
+    name = verb.replace("-", "_").replace("__", "--", 1)
+    _answer(name if verb.startswith("--") else verb, argv)
+    return 0
 
 
 def _answer(name: str, values: Sequence[str]) -> None:

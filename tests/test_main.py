@@ -135,6 +135,27 @@ def test_a_dataloader_workers_error_is_told_without_its_traceback(capsys):
     assert capsys.readouterr().err == "arccse train: error: a.txt: bad line\n"
 
 
+@pytest.mark.parametrize("buffered", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_output_that_nobody_reads_ends_the_command_without_a_word(buffered):
+    """As after `| head`, with the exit status that a shell gives for SIGPIPE."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"} | buffered
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "arccse_hf", "--print_completion", "bash"]
+    done = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, text=True, env=environment)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_a_pipe_of_something_else_that_breaks_is_not_hidden(monkeypatch):
+    def broken(argv):
+        raise BrokenPipeError("a worker is gone")
+
+    monkeypatch.setitem(VERBS, "info", (VERBS["info"][0], broken))
+    with pytest.raises(BrokenPipeError, match="a worker is gone"):
+        main(["info", "x"])
+
+
 def test_the_script_is_train():
     done = subprocess.run(
         [sys.executable, "run_arccse.py", "quickstart", "--lerning_rate", "1"],
