@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from tqdm.auto import tqdm
 
 from .bootstrap import PerItemScores, bootstrap_differences, interval
 from .suite import AVERAGES, TaskSuite, averages
@@ -68,7 +69,10 @@ def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -
         suite: The tasks.
     """
     embeddings = suite.check(embeddings)
-    for task in suite.tasks:
+    # On a terminal only: most tasks are scored at once, and some train a classifier for minutes.
+    bar = tqdm(suite.tasks, desc=f"{result.name.partition('#')[0]}: scoring", leave=False, disable=None)
+    for task in bar:
+        bar.set_postfix_str(task.name)
         try:
             rows = suite.embeddings_of(task, embeddings)
             result.scores[task.name], samples = task.score_with_samples(rows)

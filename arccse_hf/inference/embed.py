@@ -83,6 +83,7 @@ def embed(
     batch_size: int = 64,
     show_progress: bool = False,
     after_batch: Callable[[int], None] | None = None,
+    label: str | None = None,
 ) -> np.ndarray:
     """Embeds texts, divided over all processes of an `accelerate launch`. Every process must call, and gets them all.
 
@@ -92,6 +93,7 @@ def embed(
         batch_size: Texts per batch.
         show_progress: Whether the main process shows a bar.
         after_batch: Called with the number of texts after each batch on this process.
+        label: What the bar says that it is about.
 
     Returns:
         float32 `[len(texts), dim]`, in the order of `texts`.
@@ -106,7 +108,8 @@ def embed(
     places = np.resize(np.arange(len(texts)), per_process * state.num_processes)[
         state.process_index :: state.num_processes
     ]
-    with tqdm(total=per_process, unit=" texts", disable=not (show_progress and state.is_main_process)) as bar:
+    hidden = not (show_progress and state.is_main_process)
+    with tqdm(total=per_process, desc=label, unit=" texts", disable=hidden) as bar:
 
         def advance(count: int) -> None:
             bar.update(count)

@@ -261,7 +261,8 @@ def embed_suite(
     result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
     result.truncated = encoder.count_truncated(suite.sentences)
     start = time.perf_counter()
-    embeddings = embed(encoder, suite.sentences, batch_size=batch_size, show_progress=show_progress)
+    label = f"{encoder.name.partition('#')[0]}: embedding"
+    embeddings = embed(encoder, suite.sentences, batch_size=batch_size, show_progress=show_progress, label=label)
     result.seconds = time.perf_counter() - start
     result.dimension = embeddings.shape[1]
     return result, embeddings

@@ -18,7 +18,7 @@ from ..report import needing_matplotlib
 from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments
 from ..training.config_file import read_config
-from .execute import SCORES, describe, execute, read_result
+from .execute import LOG, SCORES, describe, execute, outcome, read_result
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, result_tables, write_results
 from .plan import StudyConfig, read_study
 from .summary import AVERAGE, Row, main_metrics, summarise
@@ -97,11 +97,14 @@ def reproduce(
         keep_models=True,
         source=str(config),
     )
-    return run_all(study, resume=resume)
+    return run_all(study, resume=resume, logs=False)
 
 
-def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None) -> int:
-    """Does the runs of a study; its arguments, exit status and errors are those of `run_study`."""
+def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None, logs: bool = True) -> int:
+    """Does the runs of a study; its arguments, exit status and errors are those of `run_study`.
+
+    With `logs`, what a run prints goes into a file of its folder, and the terminal gets one line per run.
+    """
     with needing_matplotlib("study"):  # now, and not when everything is trained
         from .figures import draw
     runs = study.runs()
@@ -117,18 +120,23 @@ def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None
 
     done = {run.name for run in runs if read_result(study, run) is not None}
     failures: dict[str, str] = {}
+    if logs:
+        print(f"what a run prints: {study.output_dir}/RUN/{LOG}")
     for number, run in enumerate(runs):
         if only not in (None, number):
             continue
-        state = " (done before)" if run.name in done else ""
-        print(f"\n[{number + 1}/{len(runs)}] {describe(run)}{state}", flush=True)
-        if state:
+        print(f"[{number + 1}/{len(runs)}] {describe(run)}: ", end="", flush=True)
+        if run.name in done:
+            print("done before")
             continue
         try:
-            execute(study, run, suite)
+            result = execute(study, run, suite, log=logs)
         except Exception as error:  # one run that fails must not lose the others
             failures[run.name] = one_line(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            print("failed", flush=True)
             print(f"error: {run.name}: {failures[run.name]}", file=sys.stderr, flush=True)
+        else:
+            print(outcome(result), flush=True)
     if only is None:
         write_and_print(study, suite, published, failures, draw)
     return 1 if failures else 0

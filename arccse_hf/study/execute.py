@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,9 @@ from .plan import PlannedRun, StudyConfig, format_choice
 CONFIG = "config.yaml"
 SCORES = "study_scores.json"
 SAMPLES = "study_samples.npz"
-_KEPT = {CONFIG, SCORES, SAMPLES, TRAINING, *RECORDS}
+LOG = "run.log"
+"""What a run of a study would have printed."""
+_KEPT = {CONFIG, SCORES, SAMPLES, LOG, TRAINING, *RECORDS}
 
 
 @dataclass
@@ -121,13 +124,14 @@ def chosen_fields(study: StudyConfig, variant: str) -> Settings | None:
     return trials[ranks.index(max(ranks))].choice
 
 
-def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
+def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite, *, log: bool = True) -> RunResult:
     """Trains and scores `run`, taking up its last checkpoint if it was stopped halfway.
 
     Args:
         study: The study.
         run: One of `study.runs()`.
         suite: The test tasks.
+        log: Whether what it prints goes into the file `LOG` of its folder.
 
     Raises:
         UserError: The script refused its input, its launcher failed, or the trials that choose its values are missing.
@@ -142,13 +146,20 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
             f"{', '.join(study.trials[0])}; do them first"
         )
     fields = study.run_settings(run, chosen)
-    result = RunResult(fields)
-    samples: dict[str, PerItemScores] = {}
     config = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
     if (folder / CONFIG).is_file() and (folder / CONFIG).read_text(encoding="utf-8") != config:
-        print(f"{folder}: was stopped halfway with other fields; it starts anew", flush=True)
+        print(f"\n{folder}: was stopped halfway with other fields; it starts anew", flush=True)
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    with printed_into(folder / LOG) if log else contextlib.nullcontext():
+        return _train_and_score(study, run, suite, folder, fields, config)
+
+
+def _train_and_score(
+    study: StudyConfig, run: PlannedRun, suite: TaskSuite, folder: Path, fields: Settings, config: str
+) -> RunResult:
+    result = RunResult(fields)
+    samples: dict[str, PerItemScores] = {}
     if run.kind != "untrained":
         (folder / CONFIG).write_text(config, encoding="utf-8")
         start = time.perf_counter()
@@ -176,6 +187,28 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite) -> RunResult:
     return result
 
 
+@contextlib.contextmanager
+def printed_into(path: Path) -> Iterator[None]:
+    """Has all that this process and those it starts print added to a file."""
+    _flush()
+    terminal = [os.dup(number) for number in (1, 2)]
+    with path.open("ab") as log:
+        for number in (1, 2):
+            os.dup2(log.fileno(), number)
+    try:
+        yield
+    finally:
+        _flush()
+        for number, kept in zip((1, 2), terminal, strict=True):
+            os.dup2(kept, number)
+            os.close(kept)
+
+
+def _flush() -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
 def _train(study: StudyConfig, folder: Path) -> None:
     arguments = [str(folder / CONFIG)]
     if checkpoints(folder):
@@ -190,7 +223,7 @@ def _train(study: StudyConfig, folder: Path) -> None:
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
     status = subprocess.run(command, env=os.environ | {"PATH": path}).returncode
     if status:
-        raise UserError(f"{' '.join(command)}: ended with status {status}; its messages are above")
+        raise UserError(f"{' '.join(command)}: ended with status {status}; its messages are in {folder / LOG}")
 
 
 def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, float]], dict[str, PerItemScores]]:
@@ -210,6 +243,13 @@ def _write(folder: Path, result: RunResult, samples: Mapping[str, PerItemScores]
     if arrays:
         np.savez_compressed(folder / SAMPLES, **arrays)
     write_json(folder / SCORES, asdict(result))
+
+
+def outcome(result: RunResult) -> str:
+    """Returns what became of a run in words: `stsb_dev_spearman 0.8449, trained for 383 s`, `scored`."""
+    if result.metric is None or result.value is None:
+        return "scored"
+    return f"{result.metric.removeprefix('eval_')} {result.value:.4f}, trained for {result.seconds:,.0f} s"
 
 
 def describe(run: PlannedRun) -> str:

@@ -1,6 +1,7 @@
 """`arccse evaluate`: opening models, embedding once, comparing, and what a user reads."""
 
 import csv
+import io
 import json
 import math
 import os
@@ -288,6 +289,17 @@ class TestCommand:
         assert sorted(seen) == sorted({row[c] for row in rows for c in ("sentence1", "sentence2")})
         printed = capsys.readouterr().out
         assert "mean (default)" in printed and "uniformity" in printed
+
+    def test_bars_name_the_model_and_what_is_done(self, plain, own_pairs, monkeypatch):
+        class Terminal(io.StringIO):
+            def isatty(self):
+                return True
+
+        monkeypatch.setattr(sys, "stderr", Terminal())
+        assert evaluate_and_print([plain], ["sts", "geometry"], data=own_pairs) == 0
+        told = sys.stderr.getvalue()
+        assert f"{plain}: embedding: 100%" in told
+        assert f"{plain}: scoring:" in told and "geometry" in told.partition("scoring")[2]
 
     def test_in_python_it_returns_scores_and_prints_nothing(self, plain, st_folder, own_pairs, tmp_path, capsys):
         evaluation = evaluate([plain, st_folder, str(tmp_path / "nowhere")], "sts", data=own_pairs)

@@ -1,7 +1,9 @@
 """Studies: which runs a file stands for, that they are done once and survive, and what the numbers say."""
 
 import json
+import re
 import statistics
+import subprocess
 import sys
 from pathlib import Path
 
@@ -127,6 +129,24 @@ def test_a_study_trains_scores_and_compares(study_file, base, capsys):
     assert f"{100 * rows['SimCSE']['scores']['average']['mean']:.2f} ± " in table
     assert {"steps-scored_spearman.png", "scores.png", "geometry-dark.png"} <= {p.name for p in out.iterdir()}
     assert "Arc / CSE, seed 2" in capsys.readouterr().out
+
+
+def test_a_run_has_one_line_on_the_terminal_and_a_log_of_its_own(study_file, base):
+    path = study_file(
+        variants={"x": {"max_steps": 1}, "broken": {"learning_rate": "1e6", "max_steps": 3}}, untrained=True
+    )
+    out = base.parent / "out"
+    done = subprocess.run([sys.executable, "-m", "arccse_hf", "study", path], capture_output=True, text=True)
+    assert done.returncode == 1
+    first, *lines = done.stdout.splitlines()
+    assert first == f"what a run prints: {out}/RUN/run.log"
+    assert lines[0] == "[1/3] the untrained encoder: scored"
+    assert re.fullmatch(r"\[2/3\] x, seed 42: scored_spearman -?\d\.\d{4}, trained for \d+ s", lines[1])
+    assert lines[2] == "[3/3] broken, seed 42: failed"
+    assert done.stderr.startswith("error: runs/broken/seed-42: ") and done.stderr.count("\n") == 1
+    log = (out / "runs" / "x" / "seed-42" / "run.log").read_text()
+    assert "ArcCon 10 degrees" in log and "31 of 48 rows kept" in log  # of both streams
+    assert "ArcCon 10 degrees" not in done.stdout
 
 
 def test_encoders_are_tested_in_the_type_that_the_study_names(study_file, monkeypatch):
