@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
+from ..run_folder import short_names
 from .columns import require_column, require_text
 from .files import KINDS, expand_files, file_kind, open_file
 from .files.find import nothing_found
@@ -346,4 +347,4 @@ def _suffix(file: str) -> str:
 
 
 def _few(names: Sequence[str]) -> str:
-    return ", ".join(os.path.basename(name) for name in names[:3]) + (", ..." if len(names) > 3 else "")
+    return ", ".join(short_names(names[:3], parts=1)) + (", ..." if len(names) > 3 else "")

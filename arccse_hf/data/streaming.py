@@ -222,7 +222,7 @@ class TextStream(IterableDataset):
             workers: The dataloader workers of this run.
         """
         if state is None:
-            return "it does not say where the stream was"
+            return "it does not say where the stream was (and before version 0.2.0 the rows had another order)"
         if state["text"] != self._fingerprint:
             return "the text, or what decides about its order, is another"
         if state["readers"] != [self.num_processes, max(workers, 1)]:

@@ -110,6 +110,8 @@ def test_folders_and_globs_hold_what_is_a_document_and_the_rest_is_counted_and_n
         "3 documents of 8: 2 empty (empty.md, script.html), 2 binary or not UTF-8 (binary.md, latin.md), "
         "1 duplicates (copy.md)"
     )
+    (tmp_path / "deep/empty.md").write_text("")
+    assert f"3 empty (deep/empty.md, {tmp_path.name}/empty.md, script.html)" in str(read_documents([str(tmp_path)])[1])
     globbed, counts = read_documents([f"{tmp_path}/**/*"])
     assert globbed == documents
     assert counts.other_kind == [f"{tmp_path}/picture.png"]
