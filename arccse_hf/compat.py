@@ -6,13 +6,45 @@ No other file uses one. `tests/test_compat.py` fails where a new version of a li
 from __future__ import annotations
 
 import contextlib
+import functools
+import logging
 from collections.abc import Iterator
+from ssl import SSLError
 from typing import TYPE_CHECKING
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from torch.utils.data import Sampler
     from transformers import Trainer
+
+
+logger = logging.getLogger(__name__)
+
+
+@functools.cache
+def use_caches_where_hub_is_out_of_reach() -> None:
+    """Asks the hub once; where it does not answer, what is in the caches is used, and what is not there fails at once.
+
+    The libraries would try each file that a model may have six times, for half a minute. Their switch is an environment
+    variable, which they read when they are imported.
+    """
+    import datasets
+    from huggingface_hub import constants, is_offline_mode
+
+    if is_offline_mode():
+        return
+    try:
+        urlopen(Request(constants.ENDPOINT, method="HEAD"), timeout=10).close()
+    except HTTPError:  # an answer all the same
+        return
+    except OSError as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, SSLError):  # the libraries may know the certificate
+            return
+        logger.warning(f"the hub ({constants.ENDPOINT}) cannot be reached ({reason}): what is in its cache is used")
+        constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
 
 
 @contextlib.contextmanager

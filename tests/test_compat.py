@@ -8,11 +8,13 @@ import pkgutil
 import re
 from pathlib import Path
 
+import datasets
 import evaluate
 import fsspec.asyn
 import pytest
 import transformers
 from datasets import Dataset, DatasetBuilder
+from huggingface_hub import constants
 from tiny import make_trainer
 from torch.utils.data import RandomSampler, SequentialSampler
 from transformers.integrations import deepspeed
@@ -20,6 +22,9 @@ from transformers.integrations.deepspeed import HfDeepSpeedConfig, is_deepspeed_
 
 import arccse_hf
 from arccse_hf import compat
+from arccse_hf.data.training_texts import load_training_texts
+from arccse_hf.errors import UserError
+from arccse_hf.inference.open import load_encoder
 
 PACKAGE = Path(arccse_hf.__file__).parent
 
@@ -121,3 +126,18 @@ def test_no_other_file_uses_a_private_name_of_a_library():
         names = {node.attr for node in attributes} - known
         used += [f"{path.relative_to(PACKAGE)}: {name}" for name in sorted(names) if re.match("_[^_]", name)]
     assert used == []
+
+
+def test_a_hub_out_of_reach_is_asked_once_and_its_caches_are_used(monkeypatch, caplog):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # where nothing listens
+    compat.use_caches_where_hub_is_out_of_reach.cache_clear()
+    with pytest.raises(UserError, match="MODEL nobody/nothing: cannot be opened"):
+        load_encoder("nobody/nothing")
+    with pytest.raises(UserError, match="--dataset_name nobody/rows"):
+        load_training_texts(dataset_name="nobody/rows")
+    assert constants.HF_HUB_OFFLINE and datasets.config.HF_HUB_OFFLINE
+    assert caplog.text.count("the hub (http://127.0.0.1:9) cannot be reached") == 1
+    assert "Retrying" not in caplog.text
+    compat.use_caches_where_hub_is_out_of_reach.cache_clear()

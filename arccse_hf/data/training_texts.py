@@ -7,6 +7,7 @@ A dataset has the column `anchor` (unsupervised), `anchor` and `positive` (given
 from __future__ import annotations
 
 import logging
+import os
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
@@ -15,6 +16,7 @@ import pyarrow as pa
 from datasets import Dataset, Features, IterableDataset, load_dataset
 from datasets.exceptions import DatasetsError
 
+from ..compat import use_caches_where_hub_is_out_of_reach
 from ..errors import UserError, one_line
 from .blocks import DatasetShard, FileShard, Shard
 from .cleaning import CleaningCounts, clean
@@ -190,6 +192,8 @@ def _load_named(name: str, config: str | None, split: str, streaming: bool) -> D
         # From a generator, so that the rows lie in the datasets cache, under a hash of the sentences.
         dataset = Dataset.from_generator(_rows, gen_kwargs={"sentences": tuple(docstring_corpus().sentences)})
         return dataset.to_iterable_dataset() if streaming else dataset
+    if not os.path.exists(name):
+        use_caches_where_hub_is_out_of_reach()
     try:
         dataset = load_dataset(name, config, split=split, streaming=streaming)
         return _with_features(dataset) if streaming else dataset

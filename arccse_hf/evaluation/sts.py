@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..compat import use_caches_where_hub_is_out_of_reach
 from ..data.columns import FIRST_COLUMNS, SCORE_COLUMNS, SECOND_COLUMNS, find_column
 from ..data.files import stem
 from ..errors import UserError
@@ -246,6 +247,7 @@ def _read_hub(name: str) -> ScoredPairs:
     import datasets
 
     repository, split, count = HUB_SETS[name]
+    use_caches_where_hub_is_out_of_reach()
     try:
         rows = datasets.load_dataset(repository, split=split)
     except Exception as error:  # datasets raises many kinds: no network, no such set, a broken cache

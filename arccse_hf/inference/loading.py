@@ -14,6 +14,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from ..compat import use_caches_where_hub_is_out_of_reach
 from ..errors import UserError, did_you_mean, one_line
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 
@@ -36,6 +37,8 @@ def resolve_model_path(name_or_path: str) -> str:
         UserError: the package is not installed, has no such folder, or its weights are others.
     """
     if not name_or_path.startswith("package:"):
+        if not os.path.exists(name_or_path):
+            use_caches_where_hub_is_out_of_reach()
         return name_or_path
     option = f"--model_name_or_path {name_or_path}"
     match = _PACKAGE.match(name_or_path)
