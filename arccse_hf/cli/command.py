@@ -24,7 +24,7 @@ class Command:
         help: What it does, in one line.
         example: A command that can be typed as it stands.
         options: What follows.
-        positional: What stands without a name in front, or None. Where an option has its name, both say the same.
+        positionals: What stands without a name in front, in order. Where an option has its name, both say the same.
         notes: Shown under the options in help.
         noun: What the options are called in errors.
         suggestions: Names that people try, and what they mean here: an option's name, or a sentence.
@@ -34,7 +34,7 @@ class Command:
     help: str
     example: str
     options: Sequence[Option]
-    positional: Option | None = None
+    positionals: Sequence[Option] = ()
     notes: str = ""
     noun: str = "option"
     suggestions: Mapping[str, str] = field(default_factory=dict)
@@ -46,9 +46,10 @@ class Command:
             for_completion: Whether it is to become a part of the parser that shells complete by. Such a parser knows
                 the choices of values, which `Option.read` checks otherwise, in words of its own.
         """
+        metavars = [option.value_name for option in self.positionals]
         parser = ArgumentParser(
             prog=f"arccse {self.name}",
-            usage=f"arccse {self.name} {f'{self.positional.metavar} ' if self.positional else ''}[--option value ...]",
+            usage=" ".join(["arccse", self.name, *metavars, "[--option value ...]"]),
             description=f"{self.help}\n\nExample:\n    {self.example}",
             epilog=textwrap.fill(self.notes, 118),
             formatter_class=help_format,
@@ -56,10 +57,9 @@ class Command:
             add_help=not for_completion,
             argument_default=argparse.SUPPRESS,
         )
-        if self.positional:
-            parser.add_argument(
-                "_positional", nargs="*", metavar=self.positional.metavar, help=_escape(self.positional.help)
-            )
+        if self.positionals:
+            explained = " ".join(option.help for option in self.positionals)
+            parser.add_argument("_positional", nargs="*", metavar=" ".join(metavars), help=_escape(explained))
         groups = {}
         for option in self.options:
             if option.group not in groups:
@@ -101,18 +101,23 @@ class Command:
         return UserError(f"--{name}: there is no such {self.noun}{hint or ' (see --help)'}")
 
     def _place(self, values: list[str], given: Settings) -> Settings:
-        """Returns what stands without a name, under the positional's name."""
+        """Returns what stands without a name, under the positionals' names."""
         dashed = next((value for value in values if value.startswith("-") and len(value) > 1), None)
         if dashed:
             raise UserError(f"{dashed}: there is no such {self.noun}; names begin with -- (see --help)")
         if not values:
             return {}
-        if self.positional is None or (len(values) > 1 and not self.positional.many):
+        many = any(option.many for option in self.positionals)
+        if len(values) > len(self.positionals) and not many:
             raise UserError(f"{values[-1]!r}: belongs to no {self.noun}; values follow their --name, and most take one")
-        name = self.positional.name
-        if not self.positional.many:
-            return {name: values[0]}
-        return {name: [*values, *given.get(name, [])]}
+        if many:
+            (option,) = self.positionals
+            return {option.name: [*values, *given.get(option.name, [])]}
+        placed: Settings = {option.name: value for option, value in zip(self.positionals, values, strict=False)}
+        for name, value in placed.items():
+            if name in given:
+                raise UserError(f"--{name}: is given twice, {value!r} is the other one")
+        return placed
 
     def read(self, given: Settings) -> dict[str, Any]:
         """Returns the value of every option: the one that was given, or its default.
@@ -120,13 +125,13 @@ class Command:
         Raises:
             UserError: A value is of another type, none of the choices or out of range; or one is missing.
         """
-        options = [*self.options, *([self.positional] if self.positional else [])]
+        options = [*self.options, *self.positionals]
         values = {}
         for option in options:
             if option.name in given:
                 values[option.name] = option.read(given[option.name])
             elif option.required and option.name not in values:
-                label = option.metavar if option is self.positional else f"--{option.name}"
+                label = option.metavar if option in self.positionals else f"--{option.name}"
                 raise UserError(f"{label}: is missing, and needed; {first_sentence(option.help)} (see --help)")
             else:
                 values.setdefault(option.name, option.default)

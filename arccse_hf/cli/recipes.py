@@ -12,6 +12,8 @@ from ..errors import UserError
 RECIPES = Path(str(files("arccse_hf"))) / "configs"
 """Recipes of `train`; its folder `studies` has those of `study`, and `published` the papers' scores."""
 
+_TEXT = (".txt", ".csv", ".tsv", ".jsonl", ".parquet", ".gz")
+
 
 def find_recipe(name: str, folder: str = ".") -> Path:
     """Returns the file behind a recipe's name, or `name` itself where it is a path.
@@ -21,13 +23,15 @@ def find_recipe(name: str, folder: str = ".") -> Path:
         folder: Of `RECIPES`, where names are looked up: "." or "studies".
 
     Raises:
-        UserError: It is neither.
+        UserError: It is neither, or a file of text.
 
     Example:
         >>> find_recipe("quickstart").name
         'quickstart.yaml'
     """
     if os.path.isfile(name):  # False, and no error, where a name is too long for a file
+        if name.endswith(_TEXT):
+            raise UserError(f"{name}: is no recipe, which ends in .yaml or .json; text is given as --train_file {name}")
         return Path(name)
     known = sorted(path.stem for path in (RECIPES / folder).glob("*.yaml"))
     if name in known:

@@ -25,8 +25,8 @@ EVALUATE = Command(
     name="evaluate",
     help="Score encoders with the protocols of the papers; several models are compared with the first.",
     example="arccse evaluate out sentence-transformers/all-MiniLM-L6-v2 --eval_tasks sts geometry --eval_data hub",
-    positional=Option(
-        "model", metavar="MODEL ...", many=True, help="Folders, hub ids, checkpoints or package:NAME/PATH."
+    positionals=(
+        Option("model", metavar="MODEL ...", many=True, help="Folders, hub ids, checkpoints or package:NAME/PATH."),
     ),
     options=(
         Option("model", metavar="MODEL", many=True, required=True, help="Folders, hub ids, ...: the same as MODEL ..."),
@@ -93,10 +93,14 @@ ENCODE = Command(
 EXPORT = Command(
     name="export",
     help="Write an encoder, or the checkpoint of a run that was stopped, as a finished folder or as an ONNX graph.",
-    example="arccse export out/training/checkpoint-125 --output_dir finished",
-    positional=Option("model", metavar="MODEL", required=True, help="Folder, hub id, checkpoint or package:NAME/PATH."),
+    example="arccse export out/training/checkpoint-125 finished",
+    positionals=(
+        Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH;"),
+        Option("output_dir", metavar="OUT", help="a folder that does not exist or is empty."),
+    ),
     options=(
-        output_dir_option("A folder that does not exist or is empty.", required=True),
+        Option("model", metavar="MODEL", required=True, help="The same as MODEL."),
+        output_dir_option("The same as OUT.", required=True),
         Option(
             "to",
             choices=("sentence-transformers", "onnx"),

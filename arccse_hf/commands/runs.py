@@ -23,7 +23,9 @@ REPORT = Command(
     name="report",
     help="Draw what happened in runs: one page with curves, geometry, cosines and scores, and its pictures.",
     example="arccse report runs/simcse runs/arccse --output_dir report",
-    positional=Option("runs", metavar="RUN ...", many=True, required=True, help="Output folders of `arccse train`."),
+    positionals=(
+        Option("runs", metavar="RUN ...", many=True, required=True, help="Output folders of `arccse train`."),
+    ),
     options=(output_dir_option("Folder for report.html and its pictures.", default="report"),),
 )
 
@@ -42,8 +44,13 @@ def study_command() -> Command:
         name="study",
         help="Train variants of a recipe over several seeds, and compare them: table, intervals, pictures.",
         example="arccse study objectives --train_file sentences.txt --eval_data hub --seeds 1 2 3",
-        positional=Option(
-            "config", metavar="STUDY", required=True, help="Name of a study that ships with the package, or its path."
+        positionals=(
+            Option(
+                "config",
+                metavar="STUDY",
+                required=True,
+                help="Name of a study that ships with the package, or its path.",
+            ),
         ),
         options=(
             output_dir_option("Folder of the runs and results, instead of the file's."),
@@ -74,8 +81,13 @@ def reproduce_command() -> Command:
         name="reproduce",
         help="Train a recipe, score it on the seven STS sets, and print the published row above ours.",
         example="arccse reproduce simcse-bert-base --train_file sentences.txt --eval_data hub",
-        positional=Option(
-            "config", metavar="RECIPE", required=True, help="Name of a recipe that ships with the package, or its path."
+        positionals=(
+            Option(
+                "config",
+                metavar="RECIPE",
+                required=True,
+                help="Name of a recipe that ships with the package, or its path.",
+            ),
         ),
         options=(
             output_dir_option("Folder, instead of runs/reproduce/RECIPE."),
@@ -94,8 +106,13 @@ def tune_command() -> Command:
         name="tune",
         help="Look for the best settings of a recipe with Optuna; each trial is a whole run.",
         example="arccse tune minilm-cls --space space.yaml --n_trials 20 --train_file sentences.txt --eval_data hub",
-        positional=Option(
-            "config", metavar="RECIPE", required=True, help="Name of a recipe that ships with the package, or its path."
+        positionals=(
+            Option(
+                "config",
+                metavar="RECIPE",
+                required=True,
+                help="Name of a recipe that ships with the package, or its path.",
+            ),
         ),
         options=(
             Option(

@@ -90,7 +90,9 @@ SIMILARITY = Command(
     name="similarity",
     help="Compare texts with each other, by cosine.",
     example="arccse similarity 'paper jam' 'the printer is stuck' 'low toner' --model out",
-    positional=Option("texts", many=True, required=True, metavar="TEXT TEXT ...", help="Two or more, each in quotes."),
+    positionals=(
+        Option("texts", many=True, required=True, metavar="TEXT TEXT ...", help="Two or more, each in quotes."),
+    ),
     options=(MODEL, _JSON, POOLING, MAX_SEQ_LENGTH, DTYPE),
 )
 
@@ -161,7 +163,7 @@ INFO = Command(
     name="info",
     help="Tell what is in a file of text, in a model's folder, or what a run was and how to go on with it.",
     example="arccse info texts.txt --model out",
-    positional=Option("what", required=True, metavar="FILE|MODEL|RUN", help="File or quoted glob, folder, hub id."),
+    positionals=(Option("what", required=True, metavar="FILE|MODEL|RUN", help="File or quoted glob, folder, hub id."),),
     options=(
         Option("model", metavar="MODEL", help="Of a file: the encoder whose tokenizer and length are looked at."),
         Option("text_column", metavar="NAME", help="Of a file: the column of the texts; as train chooses by default."),

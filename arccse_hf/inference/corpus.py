@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
 
 from ..data.files import expand_files
 from ..errors import UserError
@@ -23,6 +25,8 @@ from .encode_files.shards import Settings, Shard, list_shards
 from .encode_files.windows import EncodeOptions
 from .open import Encoder
 from .pages import Paragraphs, find_pages, read_pages
+
+logger = logging.getLogger(__name__)
 
 CACHE_OPTION = "--cache_dir"
 
@@ -196,7 +200,7 @@ def embed_corpus(encoder: Encoder, patterns: Sequence[str], options: CorpusOptio
     folder = (options.cache_dir or default_cache_dir()) / _key(settings, [(file.name, file.sha256) for file in files])
     shards = list_shards(files, encode.shard_rows)
     check_writable(folder, CACHE_OPTION)
-    with _blamed_on_cache():
+    with _alone_in(folder), _blamed_on_cache():
         counts, _ = write_missing(encoder, shards, folder, settings, encode)
     for failure in (failure for count in counts for failure in count.failures):
         raise UserError(_blame_cache(failure))
@@ -216,6 +220,21 @@ def _key(settings: Settings, files: Sequence[tuple[str, str]]) -> str:
 def _valid(text: str) -> str:
     """Returns `text` with half of a surrogate pair, which Arrow cannot hold, as "?"."""
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+@contextlib.contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Waits until no other command embeds the same corpus; what that one has written is not computed again."""
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("another command is embedding this corpus; waiting for it")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 @contextlib.contextmanager

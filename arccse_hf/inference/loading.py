@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedTokenizerBase
@@ -37,7 +39,7 @@ def resolve_model_path(name_or_path: str) -> str:
         UserError: the package is not installed, has no such folder, or its weights are others.
     """
     if not name_or_path.startswith("package:"):
-        if not os.path.exists(name_or_path):
+        if not os.path.exists(name_or_path) and _may_be_hub_id(name_or_path):
             use_caches_where_hub_is_out_of_reach()
         return name_or_path
     option = f"--model_name_or_path {name_or_path}"
@@ -75,8 +77,15 @@ def why_not_opened(name: str, error: Exception) -> str:
         return one_line(error)
     folders = [entry.name for entry in path.parent.iterdir() if entry.is_dir()] if os.path.isdir(path.parent) else []
     hint = did_you_mean(path.name, folders)
-    is_path = name.startswith((".", "/", "~")) or name.count("/") > 1
-    return f"there is no such folder{hint}" if is_path else f"{one_line(error)}{hint}"
+    return f"{one_line(error)}{hint}" if _may_be_hub_id(name) else f"there is no such folder{hint}"
+
+
+def _may_be_hub_id(name: str) -> bool:
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        return False
+    return True
 
 
 def max_input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase) -> int:

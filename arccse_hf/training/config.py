@@ -37,7 +37,7 @@ def train_command(fields: Sequence[Option]) -> Command:
         "it.\n`accelerate launch run_arccse.py ...` is the same on several GPUs or machines.",
         example="arccse train arccse-bert-base --train_file 'docs/*.txt' --output_dir out",
         options=fields,
-        positional=RECIPE,
+        positionals=(RECIPE,),
         noun="field",
         suggestions=SUGGESTIONS,
         notes="Every other field of transformers.TrainingArguments works too: "

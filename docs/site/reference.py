@@ -24,8 +24,7 @@ def command_line_page() -> str:
     for build, _ in VERBS.values():
         command = build()
         parts += [f"## {command.name}", _prose(command.help), f"```bash\n{command.example}\n```"]
-        if command.positional:
-            parts.append(_entry(command.positional, f"`{command.positional.metavar}`"))
+        parts += [_entry(option, f"`{option.metavar}`") for option in command.positionals]
         if command.name == "train":
             parts.append("Its options are the fields of a run: [Configuration](configuration.md).")
         else:

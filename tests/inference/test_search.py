@@ -4,6 +4,7 @@ import io
 import json
 import re
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from sentence_transformers import SentenceTransformer
 from arccse_hf.commands import VERBS
 from arccse_hf.commands.texts import SEARCH, search
 from arccse_hf.errors import UserError
+from arccse_hf.inference import corpus as corpus_module
 from arccse_hf.inference import hnsw_store
 from arccse_hf.inference.corpus import CorpusOptions, Documents, EmbeddedCorpus, embed_corpus
 from arccse_hf.inference.hnsw_store import HnswStore, build_index
@@ -98,6 +100,27 @@ def test_the_corpus_is_embedded_once(model, folder, capsys, monkeypatch):
     write_docs("docs.jsonl", texts(21))
     assert len(answers(capsys, *argv, "--top_k", "30")[0]["hits"]) == 21
     assert len(list(Path("cache").rglob("*.parquet"))) == 2
+
+
+def test_two_commands_embed_a_corpus_once_and_the_second_waits(model, folder, monkeypatch):
+    write_docs("docs.jsonl", texts(20))
+    arguments = load_encoder(model), ["docs.jsonl"], CorpusOptions(cache_dir=Path("cache"))
+    second = threading.Thread(target=embed_corpus, args=arguments)
+    waits, rows, write_missing = threading.Event(), [], corpus_module.write_missing
+
+    def write_and_count(*arguments):
+        if not second.ident:
+            second.start()
+            assert waits.wait(60)
+        counts, there = write_missing(*arguments)
+        rows.append(sum(count.rows for count in counts))
+        return counts, there
+
+    monkeypatch.setattr(corpus_module.logger, "warning", lambda message: waits.set())
+    monkeypatch.setattr(corpus_module, "write_missing", write_and_count)
+    embed_corpus(*arguments)
+    second.join()
+    assert rows == [20, 0]
 
 
 def test_an_index_finds_nearly_all_and_needs_no_corpus(model, folder, capsys):
