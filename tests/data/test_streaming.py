@@ -4,13 +4,11 @@ import gzip
 import itertools
 import json
 import logging
-import os
 import random
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
+import processes
 import pytest
 import torch
 from accelerate import Accelerator
@@ -256,13 +254,7 @@ def two_processes(tmp_path_factory):
     write(folder / "all.txt", "\n".join(rows))
     for index in range(4):
         write(folder / f"part{index}.txt", "\n".join(rows[index::4]))
-    environment = os.environ | {
-        "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "",
-    }  # fmt: skip
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "--standalone"]
-    done = subprocess.run(
-        [*launcher, str(WORKER), str(folder)], capture_output=True, text=True, env=environment, timeout=200
-    )
+    done = processes.python(WORKER, folder, processes=2)
     assert done.returncode == 0, done.stderr[-4000:]
     results = [json.loads((folder / f"result-{rank}.json").read_text()) for rank in range(2)]
     names = ("weights", "whole", "resumed")
@@ -382,9 +374,7 @@ def test_a_workers_error_is_one_line(command, tmp_path):
     file = write(tmp_path / "late.txt", content.encode("latin-1"))
     given = ["--train_file", file, "--streaming_shuffle_buffer", "10", "--dataloader_num_workers", "1"]
     given += ["--per_device_train_batch_size", "64", "--max_steps", "30"]
-    done = subprocess.run(
-        [sys.executable, "run_arccse.py", *command, *given], capture_output=True, text=True, cwd=ROOT, timeout=200
-    )
+    done = processes.python(ROOT / "run_arccse.py", *command, *given)
     assert done.returncode == 2
     line = done.stderr.strip().splitlines()[-1]
     assert line.startswith(f"arccse train: error: --train_file {file}: line 1301: not UTF-8 text")

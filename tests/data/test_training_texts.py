@@ -4,11 +4,9 @@ import copy
 import gzip
 import json
 import logging
-import os
 import random
-import subprocess
-import sys
 
+import processes
 import pytest
 from datasets import Dataset, List, Value, disable_progress_bars
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
@@ -287,6 +285,8 @@ def test_a_new_process_finds_the_cached_tokens(tmp_path, tokenizer, monkeypatch)
     tokens = tokenize_texts(load_training_texts(train_file=[file])[0], tokenizer, 8)
     times = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")}
     script = (
+        "import datasets, pathlib\n"
+        f"datasets.config.HF_DATASETS_CACHE = pathlib.Path({str(tmp_path / 'cache')!r})\n"
         "from transformers import AutoTokenizer\n"
         "from arccse_hf.data.tokenization import tokenize_texts\n"
         "from arccse_hf.data.training_texts import load_training_texts\n"
@@ -294,8 +294,7 @@ def test_a_new_process_finds_the_cached_tokens(tmp_path, tokenizer, monkeypatch)
         f"tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / 'tokenizer')!r})\n"
         "print(tokenize_texts(rows, tokenizer, 8).cache_files[0]['filename'])"
     )
-    environment = {**os.environ, "HF_DATASETS_CACHE": str(tmp_path / "cache")}
-    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, env=environment)
+    run = processes.python("-c", script)
     assert run.stdout.strip() == tokens.cache_files[0]["filename"], run.stderr
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*.arrow")} == times
 

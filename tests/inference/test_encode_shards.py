@@ -2,14 +2,12 @@
 
 import itertools
 import json
-import os
 import random
-import subprocess
-import sys
 import weakref
 from pathlib import Path
 
 import numpy as np
+import processes
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -50,10 +48,8 @@ class TestGoingOn:
         self, model, folder, sentences, embedded, monkeypatch, capsys
     ):
         write_lines("x.txt", sentences)
-        command = [sys.executable, "-c", KILLED, "encode", "--model", model, "--input", "x.txt", "--output_dir", "out"]
-        # As many threads as here: with another number, sums are rounded otherwise.
-        environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads()), "CUDA_VISIBLE_DEVICES": ""}
-        done = subprocess.run([*command, "--shard_rows", "10"], env=environment, capture_output=True, timeout=240)
+        command = ["encode", "--model", model, "--input", "x.txt", "--output_dir", "out", "--shard_rows", "10"]
+        done = processes.python("-c", KILLED, *command)
         assert done.returncode == -9, done.stderr
         # Two windows per shard: it died in the second half of the second one.
         names = sorted(contents())
@@ -174,15 +170,11 @@ class TestProcesses:
         write_lines("in/a/x.txt", sentences)
         write_lines("in/b/x.txt", TEXTS)
         assert encode(model, "in/*/*.txt", output="one", shard_rows=9) == 0
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+        launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
         launcher += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
         launcher += ["--main_process_port", "0", "-m", "arccse_hf", "encode", "--model", model]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
-        done = subprocess.run(
-            [*launcher, "--input", "in/*/*.txt", "--output_dir", "two", "--shard_rows", "9", "--text_column", "text"],
-            env=environment, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        launcher += ["--input", "in/*/*.txt", "--output_dir", "two", "--shard_rows", "9", "--text_column", "text"]
+        done = processes.python(*launcher, ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         # Seven shards: 9, 9, 9, 9, 9, 3 and 6 rows, dealt out in turn.
         assert "54 rows embedded by 2 processes (21 to 33 each)" in done.stdout

@@ -4,12 +4,11 @@ import csv
 import io
 import json
 import math
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import torch
 from backbones import save_encoder, tiny_tokenizer
@@ -353,23 +352,11 @@ class TestCommand:
 
     def test_two_processes_give_the_numbers_of_one(self, plain, own_pairs, tmp_path):
         assert evaluate_and_print([plain], ["sts", "geometry"], data=own_pairs, output=tmp_path / "one") == 0
-        launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-        launcher += [
-            "--num_machines",
-            "1",
-            "--mixed_precision",
-            "no",
-            "--dynamo_backend",
-            "no",
-            "--main_process_port",
-            "0",
-        ]
+        launcher = ["-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2", "--num_machines", "1"]
+        launcher += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0"]
         command = ["-m", "arccse_hf", "evaluate", plain, "--eval_tasks", "sts", "geometry", "--eval_data", own_pairs]
-        environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
-            [*launcher, *command, "--output_dir", str(tmp_path / "two")],
-            env=environment, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
+        command += ["--output_dir", tmp_path / "two"]
+        done = processes.python(*launcher, *command, ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("Models\n") == 1, "one process prints"
         one, two = (json.loads((tmp_path / name / "evaluation.json").read_text()) for name in ("one", "two"))

@@ -3,11 +3,11 @@
 import json
 import re
 import statistics
-import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
 import yaml
 from matplotlib.figure import Figure
@@ -136,7 +136,7 @@ def test_a_run_has_one_line_on_the_terminal_and_a_log_of_its_own(study_file, bas
         variants={"x": {"max_steps": 1}, "broken": {"learning_rate": "1e6", "max_steps": 3}}, untrained=True
     )
     out = base.parent / "out"
-    done = subprocess.run([sys.executable, "-m", "arccse_hf", "study", path], capture_output=True, text=True)
+    done = processes.python("-m", "arccse_hf", "study", path)
     assert done.returncode == 1
     first, *lines = done.stdout.splitlines()
     assert first == f"what a run prints: {out}/RUN/run.log"

@@ -21,29 +21,34 @@ class Killed(BaseException):
     """The process ends here."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rows(tokenizer, sentences):
     return Dataset.from_dict({"anchor": tokenizer(sentences)["input_ids"]})
+
+
+def train_in(folder, rows, tokenizer, resume=None, model=None, **settings):
+    defaults = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 3}
+    trainer = make_trainer(folder, rows, tokenizer, model, **{**defaults, **settings})
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer
 
 
 @pytest.fixture
 def train(tmp_path, rows, tokenizer):
     """Trains in a folder, with a checkpoint every 2 steps of 5, and returns the trainer."""
+    return lambda name, rows=rows, **settings: train_in(tmp_path / name, rows, tokenizer, **settings)
 
-    def run(name, resume=None, rows=rows, model=None, **settings):
-        defaults = {"max_steps": 5, "save_strategy": "steps", "save_steps": 2, "save_total_limit": 3}
-        trainer = make_trainer(tmp_path / name, rows, tokenizer, model, **{**defaults, **settings})
-        trainer.train(resume_from_checkpoint=resume)
-        return trainer
 
-    return run
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, rows, tokenizer):
+    """The trainer of a run that has ended, with checkpoints 2, 4 and 5. Tests read it alone."""
+    return train_in(tmp_path_factory.mktemp("whole"), rows, tokenizer)
 
 
 @pytest.fixture
-def run(train, tmp_path):
-    """The folder of a run that has ended, with checkpoints 2, 4 and 5."""
-    train("run")
-    return tmp_path / "run"
+def run(whole, tmp_path):
+    """A copy of the folder of that run."""
+    return shutil.copytree(whole.args.output_dir, tmp_path / "run")
 
 
 def assert_equal_weights(one, other):
@@ -73,8 +78,7 @@ WRITING = {
 }
 
 
-def test_a_process_that_dies_while_it_writes_a_checkpoint_goes_on_exactly(train, tmp_path, monkeypatch):
-    whole = train("whole")
+def test_a_process_that_dies_while_it_writes_a_checkpoint_goes_on_exactly(train, whole, tmp_path, monkeypatch):
     for number, (owner, name, calls, newest) in enumerate(WRITING.values()):
         folder = tmp_path / f"run-{number}"
         with monkeypatch.context() as patch, pytest.raises(Killed):
@@ -87,7 +91,7 @@ def test_a_process_that_dies_while_it_writes_a_checkpoint_goes_on_exactly(train,
         assert not list(folder.glob(".checkpoint*"))
 
 
-def test_checkpoints_cut_short_by_a_process_without_manifest_are_skipped_and_removed(train, run, tmp_path, caplog):
+def test_checkpoints_cut_short_by_a_process_without_manifest_are_skipped_and_removed(train, run, whole, caplog):
     """What Trainer leaves when it is killed while it writes in place."""
     for path in run.glob("checkpoint-*"):
         (path / MANIFEST).unlink()
@@ -99,7 +103,7 @@ def test_checkpoints_cut_short_by_a_process_without_manifest_are_skipped_and_rem
             shutil.copy(run / "checkpoint-4" / name, run / f"checkpoint-{step}" / name)
     state = run / "checkpoint-8" / "trainer_state.json"
     state.write_text(state.read_text()[:200])
-    assert_equal_weights(train("run", resume=True, save_total_limit=None), train("whole"))
+    assert_equal_weights(train("run", resume=True, save_total_limit=None), whole)
     assert "removed checkpoint-9, checkpoint-8, checkpoint-7, checkpoint-6, which" in caplog.text
     assert "checkpoint-4: has no manifest" in caplog.text
     assert not [step for step in range(6, 10) if (run / f"checkpoint-{step}").exists()]
@@ -161,8 +165,8 @@ def test_a_damaged_checkpoint_stops_a_resumed_run_and_the_end_with_the_best_one(
         trainer._load_best_model()
 
 
-def test_nothing_to_resume_from_is_a_beginning(train, caplog):
-    assert_equal_weights(train("early", resume=True), train("whole"))
+def test_nothing_to_resume_from_is_a_beginning(train, whole, caplog):
+    assert_equal_weights(train("early", resume=True), whole)
     assert "early: holds no checkpoint yet; training starts from the beginning" in caplog.text
 
 
@@ -202,10 +206,10 @@ def test_what_is_different_is_said_or_refused(train, run, rows, tokenizer, caplo
         train("run", resume=True, model=other)
 
 
-def test_the_learning_rate_of_the_checkpoint_stays_in_force(train, run):
+def test_the_learning_rate_of_the_checkpoint_stays_in_force(train, run, whole):
     """What the message above says."""
     resumed = train("other", resume=str(run / "checkpoint-2"), learning_rate=0.5)
-    assert_equal_weights(resumed, train("whole"))
+    assert_equal_weights(resumed, whole)
 
 
 def test_the_newest_and_the_best_are_kept_and_the_best_is_named_by_its_place(train, tmp_path):

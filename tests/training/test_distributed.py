@@ -2,13 +2,14 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
+from unittest import mock
 
 import distributed_worker
+import processes
 import pytest
 import torch
+from accelerate.commands.launch import launch_command, launch_command_parser
 from backbones import save_encoder
 from safetensors.torch import load_file
 from transformers import AutoModel
@@ -24,13 +25,8 @@ CONFIGS = HERE.parent / "configs" / "accelerate"
 
 def launch(*command, **more):
     """Runs a command that starts two processes on the CPU, in this environment and `more`."""
-    environment = os.environ | {
-        "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": "",
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), *filter(None, [os.environ.get("PYTHONPATH")])]),
-    } | more  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", *command], capture_output=True, text=True, env=environment, timeout=300
-    )
+    environment = {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1"} | more
+    done = processes.python("-m", *command, **environment)
     assert done.returncode == 0, done.stderr[-4000:]
 
 
@@ -38,8 +34,8 @@ def launch(*command, **more):
 def results(tmp_path_factory):
     """What both processes saved: `results[rank][mode]`. One launch runs all modes, because launching is slow."""
     folder = tmp_path_factory.mktemp("distributed")
-    worker = str(HERE / "distributed_worker.py")
-    launch("torch.distributed.run", "--nproc_per_node=2", "--standalone", worker, str(folder))
+    done = processes.python(HERE / "distributed_worker.py", folder, processes=2)
+    assert done.returncode == 0, done.stderr[-4000:]
     results = [torch.load(folder / f"{rank}.pt") for rank in range(2)]
     assert [result["world_size"] for result in results] == [2, 2]
     return results
@@ -195,9 +191,21 @@ def assert_runs_agree(folder, names):
 
 
 def launch_fsdp(mixed_precision, runs):
-    """The script with each of some (kind of checkpoint, arguments), on two processes."""
-    start = ["accelerate.commands.launch", "--config_file", str(CONFIGS / "fsdp.yaml"), "--num_processes", "2"]
-    launch(*start, "--mixed_precision", mixed_precision, str(HERE / "fsdp_worker.py"), json.dumps(runs))
+    """The script with each of some (kind of checkpoint, arguments), on two processes.
+
+    `accelerate launch` reads the configuration and calls torch's launcher; the workers are forked in its place.
+    """
+    done = []
+
+    def fork(given):
+        count = int(given.nproc_per_node)
+        done.append(processes.python(given.training_script, *given.training_script_args, processes=count))
+
+    command = ["--config_file", str(CONFIGS / "fsdp.yaml"), "--num_processes", "2", "--mixed_precision"]
+    command += [mixed_precision, str(HERE / "fsdp_worker.py"), json.dumps(runs)]
+    with mock.patch("torch.distributed.run.run", fork), mock.patch.dict(os.environ, {"ACCELERATE_USE_CPU": "1"}):
+        launch_command(launch_command_parser().parse_args(command))
+    assert [end.returncode for end in done] == [0], done[0].stderr[-4000:]
 
 
 def test_fsdp_with_the_shipped_configuration(tmp_path, sharded_runs):

@@ -144,10 +144,10 @@ def test_training_goes_as_without_it(tmp_path, rows, tokenizer, settings, monkey
     """Dropout included, where the encoder is given the same texts together: here each alone."""
     monkeypatch.setattr("arccse_hf.model.length_batching._ON_A_CPU", (1, 0))
     runs = []
-    for chunk_size in (None, 32):
+    for chunk_size in (None, 8):
         trainer = make_trainer(
             tmp_path, rows, tokenizer, spread_model(dropout=0.1), grad_cache_chunk_size=chunk_size, triplet_weight=0.5,
-            per_device_train_batch_size=16, optim="sgd", **settings,
+            per_device_train_batch_size=6, max_steps=2, optim="sgd", **settings,
         )  # fmt: skip
         trainer.train()
         runs.append((trainer.model.state_dict(), [line for line in trainer.state.log_history if "loss" in line]))
@@ -164,12 +164,12 @@ def test_mixed_precision(tmp_path, rows, tokenizer, monkeypatch):
     """In bfloat16 gradients agree as far as its three digits go."""
     monkeypatch.setattr("arccse_hf.model.length_batching._ON_A_CPU", (1, 0))
     moved = []
-    for chunk_size in (None, 32):
+    for chunk_size in (None, 16):
         model = spread_model(dropout=0.1)
         start = {name: weight.clone() for name, weight in model.state_dict().items()}
         make_trainer(
             tmp_path, rows, tokenizer, model, grad_cache_chunk_size=chunk_size, bf16=True, max_steps=1, optim="sgd",
-            per_device_train_batch_size=48, max_grad_norm=0.0,
+            per_device_train_batch_size=16, max_grad_norm=0.0,
         ).train()  # fmt: skip
         moved.append(torch.cat([(weight - start[name]).flatten() for name, weight in model.state_dict().items()]))
     assert torch.nn.functional.cosine_similarity(*moved, dim=0) > 0.999

@@ -2,13 +2,21 @@
 
 import base64
 import json
-import subprocess
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
 
+import processes
 import pytest
+
+# The library reads where the hub is when it is imported.
+ONLINE = """
+import os
+from huggingface_hub import constants
+from arccse_hf.__main__ import main
+constants.ENDPOINT, constants.HF_HUB_OFFLINE = os.environ["HF_ENDPOINT"], False
+main()
+"""
 
 
 class Hub(BaseHTTPRequestHandler):
@@ -66,23 +74,17 @@ def hub():
 
 
 @pytest.fixture
-def train(encoder, sentences, tmp_path, monkeypatch):
+def train(encoder, sentences, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("\n".join(sentences))
 
     def run(url, *settings):
-        monkeypatch.setenv("HF_ENDPOINT", url)
-        monkeypatch.setenv("HF_TOKEN", "hf_nothing")
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         command = [
             "--model_name_or_path", str(encoder), "--train_file", str(text), "--output_dir", str(tmp_path / "tickets"),
             "--per_device_train_batch_size", "8", "--max_steps", "2", "--save_steps", "1", "--use_cpu", "True",
-            "--max_seq_length", "24", "--push_to_hub", "True", *settings,
+            "--max_seq_length", "24", "--push_to_hub", "True", "--cosine_samples", "False", *settings,
         ]  # fmt: skip
-        return subprocess.run(
-            [sys.executable, "-m", "arccse_hf", "train", *command], capture_output=True, text=True, check=False
-        )
+        return processes.python("-c", ONLINE, "train", *command, HF_ENDPOINT=url, HF_TOKEN="hf_nothing")
 
     return run
 

@@ -2,13 +2,12 @@
 
 import gzip
 import json
-import os
 import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import processes
 import pytest
 import torch
 from backbones import tiny_config
@@ -121,26 +120,22 @@ def test_an_interrupted_run_goes_on(command, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("launcher", ["python", "accelerate launch", "torchrun"])
-def test_the_script_runs_under_every_launcher_with_a_config_file(launcher, command, tmp_path):
+def test_the_script_runs_under_every_launcher_with_a_config_file(launcher, command, tmp_path, monkeypatch):
     settings = zip(command[::2], command[1::2], strict=True)
     (tmp_path / "config.yaml").write_text("".join(f"{name.lstrip('-')}: {value}\n" for name, value in settings))
     start = {
-        "python": [sys.executable],
-        "accelerate launch": [
-            sys.executable, "-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml",
-        ],
-        "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"],
-    }[launcher]  # fmt: skip
-    environment = os.environ | {"ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    done = subprocess.run(
-        [*start, "run_arccse.py", str(tmp_path / "config.yaml"), "--max_steps", "2"],
-        capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300,
-    )  # fmt: skip
+        "python": [],
+        "accelerate launch": ["-m", "accelerate.commands.launch", "--config_file", "configs/accelerate/cpu.yaml"],
+        "torchrun": ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"],
+    }[launcher]
+    monkeypatch.chdir(ROOT)
+    start += ["run_arccse.py", tmp_path / "config.yaml", "--max_steps", "2"]
+    done = processes.python(*start, ACCELERATE_USE_CPU="1", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     assert (tmp_path / "out" / "modules.json").exists()
     assert json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())["global_step"] == 2
-    processes = 2 if launcher == "torchrun" else 1
-    assert f"8 x {processes} processes" in (tmp_path / "out" / "README.md").read_text()
+    count = 2 if launcher == "torchrun" else 1
+    assert f"8 x {count} processes" in (tmp_path / "out" / "README.md").read_text()
 
 
 def save(model, folder, tokenizer=None):
