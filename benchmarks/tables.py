@@ -220,6 +220,24 @@ def own_documents_verdicts() -> str:
     return table(["pairs", *outcomes, "least difference", "least lower end", "a chosen"], rows)
 
 
+def matryoshka() -> str:
+    runs = read("matryoshka")["runs"]
+    plain, nested = dict.fromkeys(run["variant"] for run in runs)
+    rows = []
+    for dim in (None, *runs[0]["cut"]):
+        scores: dict[tuple[str, int], list[float]] = {}
+        for run in runs:  # the mean over the kinds of queries, before and after training
+            pairs = (run["common"] if dim is None else run["cut"][dim]).values()
+            scores[run["variant"], run["seed"]] = [statistics.mean(side) for side in zip(*pairs, strict=True)]
+        seeds = sorted({seed for _, seed in scores})
+        means = [statistics.mean(scores[plain, seed][0] for seed in seeds)]
+        means += [statistics.mean(scores[variant, seed][1] for seed in seeds) for variant in (plain, nested)]
+        gains = [scores[nested, seed][1] - scores[plain, seed][1] for seed in seeds]
+        difference = f"**{statistics.mean(gains):+.3f}** ({min(gains):+.3f} to {max(gains):+.3f})"
+        rows.append([dim or "all 384", *(f"{mean:.3f}" for mean in means), difference])
+    return table(["numbers kept", "start encoder", "trained as ever", "Matryoshka", "difference"], rows, "matryoshka")
+
+
 def _asked(runs: Sequence[dict[str, Any]]) -> list[tuple[str, str]]:
     """Returns each corpus with what its documents are asked for: titles where it has them."""
     asked = {run["corpus"]: next(iter(run["common"])) for run in runs}
@@ -249,6 +267,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "streaming_memory": streaming_memory,
     "own_documents": own_documents,
     "own_documents-verdicts": own_documents_verdicts,
+    "matryoshka": matryoshka,
 }
 
 

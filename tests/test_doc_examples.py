@@ -5,6 +5,7 @@ import random
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from backbones import WORDS
@@ -15,6 +16,7 @@ from arccse_hf.__main__ import main
 
 START, SENTENCES, EXPORTING = (ROOT / "docs" / name for name in ("index.md", "sentences.md", "exporting.md"))
 USING, SCALING, MIGRATING = (ROOT / "docs" / name for name in ("using.md", "scaling.md", "migrating.md"))
+AROUND = ROOT / "docs" / "around-training.md"
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +106,14 @@ def test_embeddings_are_read_back_as_told(place):
     names = run_python(SCALING, without="import faiss")  # which is no dependency of ours
     assert names["vectors"].shape == (96, SentenceTransformer("out").get_embedding_dimension())
     assert len(names["rows"]) == 96
+
+
+@pytest.mark.extras
+def test_transformers_own_search_finds_settings_of_the_model_too():
+    pytest.importorskip("optuna")
+    block = next(block for block in blocks(AROUND, "python") if "hyperparameter_search" in block)
+    names: dict[str, Any] = {}
+    exec(block.replace("n_trials=20", "n_trials=3"), names)
+    best = names["best"]
+    configs = [json.loads(path.read_text()) for path in Path("search", f"run-{best.run_id}").rglob("config.json")]
+    assert {config["angular_margin"] for config in configs} == {best.hyperparameters["angular_margin"]}

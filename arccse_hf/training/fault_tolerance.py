@@ -173,15 +173,14 @@ class FaultTolerantTrainer(Trainer):
         super()._load_best_model()
 
     def _require_space(self, target: Path) -> None:
-        if shutil.disk_usage(target.parent).free < self._checkpoint_bytes():
+        if _free_bytes(target) < self._checkpoint_bytes():
             raise UserError(self._no_space(target))
 
     def _no_space(self, target: Path) -> str:
-        free = shutil.disk_usage(target.parent).free
         return (
             f"{target}: no space to write it ({_readable_size(self._checkpoint_bytes())} needed, "
-            f"{_readable_size(free)} free); earlier checkpoints are whole. Make room; --resume_from_checkpoint True "
-            "goes on"
+            f"{_readable_size(_free_bytes(target))} free); earlier checkpoints are whole. Make room; "
+            "--resume_from_checkpoint True goes on"
         )
 
     def _checkpoint_bytes(self) -> int:
@@ -369,6 +368,11 @@ def _is_full_disk(error: BaseException) -> bool:
     return getattr(error, "errno", None) in _FULL or any(
         part in text for part in ("PytorchStreamWriter failed", "unexpected pos", "No space left", "File too large")
     )
+
+
+def _free_bytes(target: Path) -> int:
+    there = next(folder for folder in target.absolute().parents if folder.exists())
+    return shutil.disk_usage(there).free
 
 
 def _readable_size(count: int) -> str:

@@ -31,12 +31,12 @@ class StopSignals:
 
     def __init__(self):
         self.received = 0
-        self._process = os.getpid()
-        self._over = RawValue("b", 0)  # shared with the workers
         self._first_time = 0.0
         self._before: dict[int, _Handler] = {}
 
     def __enter__(self) -> "StopSignals":
+        self._process = os.getpid()
+        self._over = RawValue("b", 0)  # shared with the workers; not before, for it cannot be pickled, as a trainer can
         if threading.current_thread() is threading.main_thread():  # Python sets handlers in no other
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self

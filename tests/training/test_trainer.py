@@ -1,11 +1,13 @@
 """The trainer: what a step computes, what a log line says, and that Trainer's own machinery keeps working."""
 
 import json
+import pickle
 
 import numpy as np
 import pytest
 import torch
 from accelerate import FullyShardedDataParallelPlugin
+from accelerate.state import GradientState
 from datasets import Dataset
 from tiny import make_trainer, tiny_model
 from torch.distributed.fsdp import MixedPrecisionPolicy
@@ -64,6 +66,18 @@ def test_every_weight_moves(tmp_path, rows, tokenizer):
     still = [name for name, weight in trainer.model.state_dict().items() if torch.equal(weight, before[name])]
     # Rows that no batch reads: one type of token, and positions beyond the sentences; weights as a whole all move.
     assert still == ["arccse.encoder.embeddings.position_ids"] or still == []
+
+
+def test_a_pickled_trainer_trains_as_the_one_that_it_was_made_of(tmp_path, rows, tokenizer, monkeypatch):
+    """Ray Tune sends it to its workers."""
+    trainer = make_trainer(tmp_path, rows, tokenizer)
+    # Where another trainer ran before in this process, accelerate has weak references to its loaders.
+    monkeypatch.setitem(GradientState._shared_state, "_dataloader_references_ref", [None])
+    copy = pickle.loads(pickle.dumps(trainer))
+    for each in (trainer, copy):
+        torch.manual_seed(0)  # dropout
+        each.train()
+    torch.testing.assert_close(copy.model.state_dict(), trainer.model.state_dict(), rtol=0, atol=0)
 
 
 def test_the_loss_is_arccon_plus_weighted_triplet_and_the_log_has_every_term(tmp_path, rows, tokenizer):
