@@ -37,9 +37,10 @@ def test_help_fits_a_few_screens():
 
 
 def test_auto_classes_know_ours_in_any_order_of_imports():
-    """In a fork per order, so that torch is imported once."""
+    """In a fork per order, so that what transformers imports is imported once."""
     code = """
-import os, sys, torch
+import os, sys, datasets, scipy.optimize, sklearn.metrics, torch, torch._dynamo, torch.distributed.fsdp
+assert "transformers" not in sys.modules
 orders = (
     "import arccse_hf; import transformers; transformers.AutoModel",
     "import transformers; transformers.AutoModel; import arccse_hf",

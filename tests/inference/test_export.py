@@ -1,12 +1,9 @@
 """A checkpoint and an exported folder, opened in a fresh process in every way that users open them."""
 
 import json
-import os
-import subprocess
-import sys
-import textwrap
 
 import numpy as np
+import processes
 import pytest
 import torch
 from backbones import BACKBONES, tiny_config
@@ -159,9 +156,13 @@ def test_a_new_export_replaces_an_old_one_only_when_it_is_whole(tmp_path, tokeni
 
 
 def run_fresh(script, folder):
-    """Runs a script in a new interpreter whose module cache for remote code is new too."""
-    environment = os.environ | {"HF_MODULES_CACHE": str(folder / "modules"), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True, env=environment, cwd=folder
-    )
+    """Runs a script in a process that has not imported this package, with a new cache of modules for remote code."""
+    start = f"""
+import sys
+from transformers import dynamic_module_utils
+assert "arccse_hf" not in sys.modules
+dynamic_module_utils.HF_MODULES_CACHE = {str(folder / "modules")!r}
+"""
+    done = processes.python("-c", start + script)
     assert done.returncode == 0, done.stderr
+    assert (folder / "modules").exists() == ("trust_remote_code" in script)

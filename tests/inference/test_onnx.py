@@ -32,32 +32,48 @@ def encoder(folder, tokenizer, family="bert", seed=0):
     return SentenceTransformer(modules=modules, device="cpu").eval()
 
 
-def test_the_graph_embeds_as_pytorch_does_and_an_int8_one_lies_beside_it(tmp_path, tokenizer, sentences, monkeypatch):
-    model = encoder(tmp_path / "encoder", tokenizer)
-    checks = export_onnx(model, tmp_path / "out", sentences, quantize=True)
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory, tokenizer, sentences):
+    """An encoder, the folder of its graphs, and how these were found to embed; tests read it alone."""
+    folder = tmp_path_factory.mktemp("exported")
+    model = encoder(folder / "encoder", tokenizer)
+    checks = export_onnx(model, folder / "out", sentences, quantize=True)
+    assert sorted(path.name for path in folder.iterdir()) == ["encoder", "out"]
+    return model, folder / "out", checks
+
+
+def test_the_graph_embeds_as_pytorch_does_and_an_int8_one_lies_beside_it(exported, sentences):
+    model, folder, checks = exported
     assert [check.name for check in checks] == ["torch float32", "onnx float32", "onnx int8"]
     assert checks[1].min_cosine > 0.999999 and checks[2].mean_cosine > 0.95
-    opened = OnnxEncoder(tmp_path / "out")
+    opened = OnnxEncoder(folder)
     for size in (1, 5, 48):
         np.testing.assert_allclose(opened.encode(sentences, batch_size=size), model.encode(sentences), atol=1e-5)
     assert opened.encode([]).shape == (0, 16) and opened.get_embedding_dimension() == 16
     assert isinstance(opened.encode(sentences[:2], convert_to_tensor=True), torch.Tensor)
-    quantized = OnnxEncoder(tmp_path / "out" / QUANTIZED_GRAPH).encode(sentences)
+    quantized = OnnxEncoder(folder / QUANTIZED_GRAPH).encode(sentences)
     assert not np.allclose(quantized, model.encode(sentences), atol=1e-5)  # it is the other graph
     with pytest.raises(UserError, match="is in use"):
-        export_onnx(model, tmp_path / "out", sentences)
+        export_onnx(model, folder, sentences)
 
-    # A graph that differs is not written: here it is the one of another model.
+
+@pytest.fixture
+def written_before(exported, monkeypatch):
+    """No graph is made: the one of the exported encoder is taken."""
+    monkeypatch.setattr(onnx_module, "_write_graph", lambda _, path: shutil.copy(exported[1] / GRAPH, path))
+
+
+def test_a_graph_that_differs_is_not_written(written_before, tmp_path, tokenizer, sentences):
+    """Here it is the one of another model."""
     other = encoder(tmp_path / "other", tokenizer, seed=1)
-    monkeypatch.setattr(onnx_module, "_write_graph", lambda _, path: shutil.copy(tmp_path / "out" / GRAPH, path))
     with pytest.raises(UserError, match="embeddings differ from PyTorch's"):
         export_onnx(other, tmp_path / "broken", sentences)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["encoder", "other", "out"]
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 
-def test_files_are_encoded_with_a_graph(tmp_path, tokenizer, sentences):
-    model = encoder(tmp_path / "encoder", tokenizer)
-    export_onnx(model, tmp_path / "graphs", sentences, quantize=True)
+def test_files_are_encoded_with_a_graph(exported, tmp_path, sentences):
+    model = exported[0]
+    shutil.copytree(exported[1], tmp_path / "graphs")
     (tmp_path / "text.txt").write_text("\n".join(sentences) + "\n")
     options = EncodeOptions(Columns("text"), batch_size=5)
     inputs, output = [str(tmp_path / "text.txt")], tmp_path / "embeddings"
@@ -88,7 +104,7 @@ def test_every_backbone_that_the_exporter_takes(family, tmp_path, tokenizer, sen
     assert export_onnx(model, tmp_path / "out", sentences)[1].min_cosine > 0.9999
 
 
-def test_queries_and_documents_get_the_prompts_of_the_model(tmp_path, tokenizer, sentences):
+def test_queries_and_documents_get_the_prompts_of_the_model(written_before, tmp_path, tokenizer, sentences):
     model = encoder(tmp_path / "encoder", tokenizer)
     plain = model.encode(sentences[:5])
     model.prompts |= {"query": "the cat: ", "document": "a dog. ", "own": "the house "}
