@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
 from .embed import embed
 from .export import share_weights
+from .loading import without_loading_bar
 from .onnx import GRAPH, QUANTIZED_GRAPH, GraphCheck, OnnxEncoder, export_onnx
 from .open import Encoder, load_encoder
 
@@ -63,7 +64,8 @@ def export_and_print(
         output_dir.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".export-") as temporary:
             staging = Path(temporary, "model")
-            encoder.model.save(str(staging), create_model_card=False)
+            with without_loading_bar():
+                encoder.model.save(str(staging), create_model_card=False)
             share_weights(staging)
             if output_dir.exists():
                 output_dir.rmdir()

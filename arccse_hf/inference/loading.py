@@ -111,7 +111,7 @@ def silence_load_report() -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_loading_bar() -> Iterator[None]:
-    """Keeps transformers from showing a bar while it loads weights, which takes a moment."""
+    """Keeps transformers from showing a bar while it loads or writes weights, which takes a moment."""
     shown = transformers_logging.is_progress_bar_enabled()
     transformers_logging.disable_progress_bar()
     try:

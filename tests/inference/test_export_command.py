@@ -24,7 +24,8 @@ def checkpoint(tmp_path, tokenizer):
 
 def test_a_checkpoint_becomes_what_its_run_would_have_left(checkpoint, tmp_path, sentences, capsys):
     assert export([str(checkpoint), "--output_dir", str(tmp_path / "out")]) == 0
-    assert f"written: {tmp_path / 'out'}" in capsys.readouterr().out
+    printed = capsys.readouterr()
+    assert f"written: {tmp_path / 'out'}" in printed.out and printed.err == ""
     expected, found = (SentenceTransformer(str(tmp_path / name), device="cpu") for name in ("expected", "out"))
     np.testing.assert_array_equal(found.encode(sentences), expected.encode(sentences))
     assert [type(module) for module in found] == [type(module) for module in expected]
