@@ -5,7 +5,7 @@ import random
 from pathlib import Path
 
 import pytest
-from conftest import WORDS
+from backbones import WORDS
 
 from arccse_hf import evaluate
 from arccse_hf.errors import UserError
