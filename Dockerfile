@@ -17,6 +17,7 @@ WORKDIR /package
 
 ARG TORCH_INDEX=
 COPY requirements.txt requirements-quickstart.txt ./
+# hadolint ignore=DL3013  # the version is that of requirements.txt
 RUN pip install ${TORCH_INDEX:+--index-url "$TORCH_INDEX"} "$(grep '^torch==' requirements.txt)" \
     && pip install --requirement requirements.txt --requirement requirements-quickstart.txt
 

@@ -1,9 +1,13 @@
 """What the package says about itself: one version everywhere, and requirement files that agree with pyproject.toml."""
 
 import re
+import shutil
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
+import pytest
 import yaml
 from lowest_versions import lowest_versions
 from packaging.requirements import Requirement
@@ -54,3 +58,12 @@ def test_configuration_files_are_valid_yaml():
     assert len(files) > 10
     for path in files:
         assert isinstance(yaml.safe_load(path.read_text(encoding="utf-8")), dict), path
+
+
+@pytest.mark.extras
+def test_the_dockerfile_has_no_flaw_that_hadolint_knows():
+    hadolint = shutil.which("hadolint", path=Path(sys.executable).parent)
+    if hadolint is None:
+        pytest.skip("hadolint is not installed")
+    found = subprocess.run([hadolint, ROOT / "Dockerfile"], capture_output=True, text=True, check=False)
+    assert (found.returncode, found.stdout) == (0, "")
