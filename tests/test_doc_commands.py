@@ -1,0 +1,141 @@
+"""The blocks of shell commands and Python of every document are executed, in the order of the page.
+
+Each page has a folder of its own with the files that the documents name (`doc_folder.py`). A command is executed as it
+stands there, but for what `SHORTER` appends. Commands of ours run in this process. The commands of a page are examples,
+not a session: where a command trains, the folder that it writes is removed before.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from accelerate.commands.launch import launch_command_parser
+from doc_folder import make_folder, make_hub, shrink_evaluation_sets
+from doc_text import DOCUMENTS, FENCE, ROOT, our_command
+
+from arccse_hf.__main__ import main
+
+SHORTER = {
+    "train": "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --use_cpu True",
+    "study": "--max_steps 1 --per_device_train_batch_size 8 --save_steps 1 --eval_steps 1 --use_cpu True --seeds 1",
+    "reproduce": "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --use_cpu True",
+    "tune": "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --use_cpu True --n_trials 2",
+}
+"""What is appended to the commands of a verb: few steps on the CPU. A setting that is given twice has its last value."""
+
+EXCEPTED = {
+    "pip install": "needs a package index",
+    "make test ": "is the test suite",
+    "make coverage": "is the test suite",
+    "make docs": "test_site.py builds the site",
+    "HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 .venv/bin/python -m pytest": "is a part of the test suite",
+    "arccse demo": "serves until it is stopped; test_demo_page.py starts this command",
+    "export MAIN=$(scontrol": "is Slurm's",
+    "srun": "is Slurm's; its command stands above it on the page, for two machines",
+    "import faiss": "is no dependency of ours",
+}
+"""Beginnings of commands and Python blocks that are not executed, and why."""
+
+LAUNCHED = ("accelerate launch run_arccse.py configs/quickstart.yaml",)
+"""Commands that a launcher of processes really starts. Of the others its options are parsed, and the script runs here."""
+
+
+def page_blocks(document: Path) -> list[tuple[str, str]]:
+    """Returns the language and the content of each block of a page."""
+    return FENCE.findall(document.read_text(encoding="utf-8"))
+
+
+def shell_commands(block: str) -> list[str]:
+    """Returns the commands of a shell block, without comments."""
+    lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+    return [part for line in lines if line and line[0] != "#" for part in line.split(" && ")]
+
+
+def exception_of(text: str) -> str | None:
+    return next((beginning for beginning in EXCEPTED if text.startswith(beginning)), None)
+
+
+PAGES = [page for page in DOCUMENTS if any(name in ("bash", "python") for name, _ in page_blocks(page))]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory):
+    """The folder that each page gets a copy of, with the runs that earlier pages have made."""
+    folder = tmp_path_factory.mktemp("reader")
+    with pytest.MonkeyPatch.context() as patch:
+        shrink_evaluation_sets(patch)
+        make_hub(tmp_path_factory.mktemp("home"), patch)
+        make_folder(folder)
+        patch.chdir(folder)
+        for name in ("out", "tickets-encoder", "runs/simcse", "runs/arccse"):
+            execute(f"arccse train arccse-bert-base --train_file sentences.txt --output_dir {name}")
+        (folder / "out/training/checkpoint-2").rename(folder / "out/training/checkpoint-125")
+        yield folder
+
+
+@pytest.fixture
+def place(prepared, tmp_path, monkeypatch):
+    shutil.copytree(prepared, tmp_path / "reader", symlinks=True)
+    monkeypatch.chdir(tmp_path / "reader")
+    monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+
+
+@pytest.mark.extras
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_blocks_run_as_they_stand(page, place):
+    names: dict[str, object] = {}
+    for language, block in page_blocks(page):
+        if language == "bash":
+            for command in shell_commands(block):
+                if not exception_of(command):
+                    execute(command)
+        elif language == "python" and not exception_of(block):
+            exec(compile(block, page.name, "exec"), names)
+
+
+def execute(line: str) -> None:
+    """Runs one command in this folder; it has to end with status 0."""
+    words = shlex.split(os.path.expandvars(line), comments=True)
+    while re.match(r"[A-Z_]+=", words[0]):
+        words = words[1:]
+    if words[0] == "make":
+        dry = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, check=True)
+        lines = [line for line in shell_commands(dry.stdout) if our_command(shlex.split(line))]
+        assert lines, f"{line}: runs no command of ours"
+        for made in lines:
+            execute(made)
+        return
+    found = our_command(words)
+    if found is None:
+        subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], check=True)
+        return
+    command, arguments = found
+    arguments = [*arguments, *SHORTER.get(command.name, "").split()]
+    if command.name in SHORTER and "--output_dir" in arguments:
+        shutil.rmtree(arguments[arguments.index("--output_dir") + 1], ignore_errors=True)
+    if line.startswith(LAUNCHED):
+        subprocess.run([*words, *SHORTER["train"].split()], check=True)
+        return
+    if "launch" in words:
+        launch_command_parser().parse_args(words[words.index("launch") + 1 :])
+    with pytest.raises(SystemExit) as done:
+        main([command.name, *arguments])
+    assert not done.value.code, line
+
+
+def test_exceptions_are_commands_of_a_page():
+    texts = [
+        text
+        for page in PAGES
+        for language, block in page_blocks(page)
+        for text in (shell_commands(block) if language == "bash" else [block])
+    ]
+    for beginning in (*EXCEPTED, *LAUNCHED):
+        assert any(text.startswith(beginning) for text in texts), f"{beginning}: stands in no document any more"
