@@ -17,12 +17,18 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 
 from arccse_hf.evaluation import sts, transfer
 
-ENCODERS = {"bert-base-uncased": 768, "xlm-roberta-base": 768, "sentence-transformers/all-MiniLM-L6-v2": 384}
-"""Encoders of the hub that commands name, and the width of each."""
+ENCODERS = {
+    "bert-base-uncased": 768,
+    "xlm-roberta-base": 768,
+    "sentence-transformers/all-MiniLM-L6-v2": 384,
+    "tests/tiny": 16,
+}
+"""Encoders of the hub that commands name, and the width of each. The last one is for the tests."""
 
-TEXTS = [" ".join(random.Random(row).choices(WORDS, k=6 + row % 24)) for row in range(240)]
-PAIRS = list(zip(TEXTS[:120], TEXTS[120:], strict=True))
-SMALLER = 25  # evaluation sets have a 25th of their official rows
+_DRAWN = [" ".join(random.Random(row).choices(WORDS, k=6 + row % 24)) for row in range(480)]
+TEXTS, HELD_OUT = _DRAWN[:240], _DRAWN[240:]
+PAIRS, QUERIES = ([(text, f"{text} {text[:20]}") for text in texts[::2]] for texts in (TEXTS, HELD_OUT))
+SMALLER = 100  # evaluation sets have a hundredth of their official rows
 
 
 def make_folder(folder: Path) -> None:
@@ -30,15 +36,15 @@ def make_folder(folder: Path) -> None:
     _write_texts(folder)
     _write_tables(folder)
     _write_documents(folder)
-    for name in ("run_arccse.py", "configs", "benchmarks", "Makefile"):
+    for name in ("run_arccse.py", "configs", "benchmarks"):
         (folder / name).symlink_to(ROOT / name)
     write_senteval(folder / "SENTEVAL")
 
 
 def _write_texts(folder: Path) -> None:
-    names = "sentences tickets texts queries wiki1m_for_simcse SENTENCES support_tickets/a corpus/a".split()
+    names = "sentences tickets texts queries wiki1m_for_simcse support_tickets/a corpus/a".split()
     for name in names:
-        path = folder / (name if name.isupper() else f"{name}.txt")
+        path = folder / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text("\n".join(TEXTS) + "\n")
     for name in ("wiki1m.txt.gz", "corpus/b.txt.gz"):
@@ -49,9 +55,9 @@ def _write_texts(folder: Path) -> None:
 def _write_tables(folder: Path) -> None:
     tables = {
         "pairs.csv": ("anchor,positive", PAIRS),
-        "queries.csv": ("query,document", PAIRS),
-        "retrieval.csv": ("query,document", PAIRS),
-        "scored.csv": ("sentence1,sentence2,score", [(*pair, str(row % 6)) for row, pair in enumerate(PAIRS)]),
+        "queries.csv": ("query,document", QUERIES),
+        "retrieval.csv": ("query,document", QUERIES),
+        "scored.csv": ("sentence1,sentence2,score", [(*pair, str(row % 6)) for row, pair in enumerate(QUERIES)]),
         "nli_for_simcse.csv": ("sent0,sent1,hard_neg", [(*pair, pair[0][::-1]) for pair in PAIRS]),
     }
     for name, (header, rows) in tables.items():
@@ -80,7 +86,7 @@ def write_senteval(folder: Path) -> None:
         (folder / name).write_text("\n".join(lines) + "\n", encoding=encoding)
 
     def pairs(count: int) -> list[str]:
-        return ["\t".join(PAIRS[row % len(PAIRS)]) for row in range(count)]
+        return ["\t".join(QUERIES[row % len(QUERIES)]) for row in range(count)]
 
     for name, subsets in sts.STS_SUBSETS.items():
         for subset, count in subsets.items():
@@ -93,10 +99,10 @@ def write_senteval(folder: Path) -> None:
     write(sts.SICKR_FILE, ["header", *rows])
     for files in transfer.BINARY.values():
         for file, _, count in files:
-            write(file, TEXTS[: count % len(TEXTS)] if count < len(TEXTS) else (TEXTS * 99)[:count], "latin-1")
+            write(file, (TEXTS * 9)[:count], "latin-1")
     for name, files in transfer.SPLITS.items():
         for file, count in files:
-            texts = (TEXTS * 99)[:count]
+            texts = (TEXTS * 9)[:count]
             if name == "mrpc":
                 write(file, ["header", *(f"{row % 2}\t1\t2\t{pair}" for row, pair in enumerate(pairs(count)))])
             elif name == "trec":
@@ -107,7 +113,7 @@ def write_senteval(folder: Path) -> None:
 
 
 def shrink_evaluation_sets(patch: pytest.MonkeyPatch) -> None:
-    """Lets the evaluation sets have a part of their official rows only."""
+    """Lets the evaluation sets have a part of their official rows only, and the transfer tasks two folds."""
 
     def less(count: int) -> int:
         return -(-count // SMALLER)
@@ -116,7 +122,9 @@ def shrink_evaluation_sets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(sts, "STS_SUBSETS", subsets)
     patch.setattr(sts, "STSB_FILES", {name: (file, less(count)) for name, (file, count) in sts.STSB_FILES.items()})
     patch.setattr(sts, "SICKR_COUNT", less(sts.SICKR_COUNT))
-    patch.setattr(sts, "HUB_SETS", {name: (repo, split, less(rows)) for name, (repo, split, rows) in sts.HUB_SETS.items()})
+    patch.setattr(
+        sts, "HUB_SETS", {name: (repo, split, less(rows)) for name, (repo, split, rows) in sts.HUB_SETS.items()}
+    )
     binary = {
         name: tuple((file, label, less(count)) for file, label, count in files)
         for name, files in transfer.BINARY.items()
@@ -124,6 +132,7 @@ def shrink_evaluation_sets(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(transfer, "BINARY", binary)
     splits = {name: tuple((file, less(count)) for file, count in files) for name, files in transfer.SPLITS.items()}
     patch.setattr(transfer, "SPLITS", splits)
+    patch.setitem(transfer.TransferTask.__init__.__kwdefaults__, "folds", 2)
 
 
 def make_hub(home: Path, patch: pytest.MonkeyPatch) -> None:
@@ -138,7 +147,9 @@ def make_hub(home: Path, patch: pytest.MonkeyPatch) -> None:
         save_hub_encoder(place / "snapshots" / ("0" * 40), width, with_modules="/" in name)
     splits: dict[str, dict[str, str]] = {}
     for repository, split, count in sts.HUB_SETS.values():
-        rows = [dict(zip(("sentence1", "sentence2"), PAIRS[row % len(PAIRS)]), score=row % 6) for row in range(count)]
+        rows = [
+            dict(zip(("sentence1", "sentence2"), QUERIES[row % len(QUERIES)]), score=row % 6) for row in range(count)
+        ]
         path = home / f"{repository.replace('/', '--')}-{split}.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)))
         splits.setdefault(repository, {})[split] = str(path)
@@ -151,7 +162,7 @@ def make_hub(home: Path, patch: pytest.MonkeyPatch) -> None:
 
 def save_hub_encoder(folder: Path, width: int, *, with_modules: bool) -> None:
     """Writes an encoder of one layer, with modules of sentence-transformers or plain."""
-    save_encoder(folder, tiny_tokenizer(), hidden_size=width, num_hidden_layers=1)
+    save_encoder(folder, tiny_tokenizer(), hidden_size=width, num_hidden_layers=1, initializer_range=0.5)
     if with_modules:
         modules = [Transformer(str(folder)), Pooling(width, "mean"), Normalize()]
         SentenceTransformer(modules=modules).save(str(folder))

@@ -5,6 +5,8 @@ stands there, but for what `SHORTER` appends. Commands of ours run in this proce
 not a session: where a command trains, the folder that it writes is removed before.
 """
 
+import functools
+import io
 import os
 import re
 import shlex
@@ -20,13 +22,18 @@ from doc_text import DOCUMENTS, FENCE, ROOT, our_command
 
 from arccse_hf.__main__ import main
 
+FEW_STEPS = (
+    "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --cosine_samples False --use_cpu True"
+)
 SHORTER = {
-    "train": "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --use_cpu True",
-    "study": "--max_steps 1 --per_device_train_batch_size 8 --save_steps 1 --eval_steps 1 --use_cpu True --seeds 1",
-    "reproduce": "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --use_cpu True",
-    "tune": "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --use_cpu True --n_trials 2",
+    "train": FEW_STEPS,
+    "train quickstart": f"{FEW_STEPS} --model tests/tiny",
+    "reproduce": FEW_STEPS,
+    "study": f"{FEW_STEPS} --model tests/tiny --seeds 1",
+    "tune": f"{FEW_STEPS} --model tests/tiny --n_trials 2",
 }
-"""What is appended to the commands of a verb: few steps on the CPU. A setting that is given twice has its last value."""
+"""What is appended to the commands of a verb, or of a verb and a recipe: few steps on the CPU, and a tiny encoder where
+there are many runs or texts. A setting that is given twice has its last value."""
 
 EXCEPTED = {
     "pip install": "needs a package index",
@@ -40,6 +47,17 @@ EXCEPTED = {
     "import faiss": "is no dependency of ours",
 }
 """Beginnings of commands and Python blocks that are not executed, and why."""
+
+MADE_EARLIER = {
+    "out": ("evaluation.md", "exporting.md", "tuned-encoders.md", "using.md", "scaling.md"),
+    "tickets-encoder": ("exporting.md",),
+    "runs/simcse": ("reproduce.md",),
+    "runs/arccse": ("reproduce.md",),
+}
+"""Trained encoders that pages use without making them: what another page trains."""
+
+YAML_FILES = {"around-training.md": "space.yaml"}
+"""The file that a page shows in its block of YAML."""
 
 LAUNCHED = ("accelerate launch run_arccse.py configs/quickstart.yaml",)
 """Commands that a launcher of processes really starts. Of the others its options are parsed, and the script runs here."""
@@ -60,6 +78,7 @@ def exception_of(text: str) -> str | None:
     return next((beginning for beginning in EXCEPTED if text.startswith(beginning)), None)
 
 
+OURS = re.compile(r"(^|[ /])(arccse|run_arccse\.py|-m arccse_hf) ")
 PAGES = [page for page in DOCUMENTS if any(name in ("bash", "python") for name, _ in page_blocks(page))]
 
 
@@ -72,16 +91,26 @@ def prepared(tmp_path_factory):
         make_hub(tmp_path_factory.mktemp("home"), patch)
         make_folder(folder)
         patch.chdir(folder)
-        for name in ("out", "tickets-encoder", "runs/simcse", "runs/arccse"):
-            execute(f"arccse train arccse-bert-base --train_file sentences.txt --output_dir {name}")
-        (folder / "out/training/checkpoint-2").rename(folder / "out/training/checkpoint-125")
+        steps = SHORTER["train"].replace("--cosine_samples False", "").split()
+        run(["train", "arccse-bert-base", "--train_file", "sentences.txt", "--output_dir", "trained", *steps])
+        (folder / "trained/training/checkpoint-2").rename(folder / "trained/training/checkpoint-125")
         yield folder
 
 
 @pytest.fixture
-def place(prepared, tmp_path, monkeypatch):
-    shutil.copytree(prepared, tmp_path / "reader", symlinks=True)
-    monkeypatch.chdir(tmp_path / "reader")
+def place(page, prepared, tmp_path, monkeypatch):
+    """The folder in which a page is read."""
+    folder = tmp_path / "reader"
+    shutil.copytree(prepared, folder, symlinks=True)
+    for name, pages in MADE_EARLIER.items():
+        if page.name in pages:
+            shutil.copytree(folder / "trained", folder / name)
+    if page.name in YAML_FILES:
+        (folder / YAML_FILES[page.name]).write_text(dict(page_blocks(page))["yaml"])
+    monkeypatch.chdir(folder)
+    monkeypatch.delenv("ARCCSE_SHARED_DATA", raising=False)  # make quickstart would measure on its sets
+    terminal = type("Terminal", (io.StringIO,), {"isatty": lambda _: True})
+    monkeypatch.setattr(sys, "stdin", terminal())  # which search asks for queries, and which ends at once
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "0")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
@@ -106,28 +135,41 @@ def execute(line: str) -> None:
     while re.match(r"[A-Z_]+=", words[0]):
         words = words[1:]
     if words[0] == "make":
-        dry = subprocess.run([*words, "--dry-run"], capture_output=True, text=True, check=True)
-        lines = [line for line in shell_commands(dry.stdout) if our_command(shlex.split(line))]
-        assert lines, f"{line}: runs no command of ours"
-        for made in lines:
-            execute(made)
+        execute_made(shlex.join(words))
         return
     found = our_command(words)
     if found is None:
         subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], check=True)
         return
     command, arguments = found
-    arguments = [*arguments, *SHORTER.get(command.name, "").split()]
-    if command.name in SHORTER and "--output_dir" in arguments:
+    recipe = f"{command.name} {Path(arguments[0]).stem}"
+    shorter = SHORTER.get(recipe, SHORTER.get(command.name, "")).split()
+    arguments = [*arguments, *shorter]
+    if shorter and "--output_dir" in arguments:
         shutil.rmtree(arguments[arguments.index("--output_dir") + 1], ignore_errors=True)
     if line.startswith(LAUNCHED):
-        subprocess.run([*words, *SHORTER["train"].split()], check=True)
+        subprocess.run([*words, *shorter], check=True)
         return
     if "launch" in words:
         launch_command_parser().parse_args(words[words.index("launch") + 1 :])
+    run([command.name, *arguments])
+
+
+@functools.cache
+def execute_made(line: str) -> None:
+    """Runs the commands of ours that a target of make runs; once, as several pages name the same targets."""
+    words = [*shlex.split(line), "--dry-run"]
+    made = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    lines = [line for line in shell_commands(made) if OURS.search(line) and not line.startswith("echo")]
+    assert lines, f"{line}: runs no command of ours"
+    for line in lines:
+        execute(line)
+
+
+def run(argv: list[str]) -> None:
     with pytest.raises(SystemExit) as done:
-        main([command.name, *arguments])
-    assert not done.value.code, line
+        main(argv)
+    assert not done.value.code, f"arccse {shlex.join(argv)}: status {done.value.code}"
 
 
 def test_exceptions_are_commands_of_a_page():

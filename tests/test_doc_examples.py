@@ -31,7 +31,7 @@ def place(encoder, tmp_path_factory) -> Path:
     for name in ("tickets.txt", "sentences.txt", "texts.txt", "queries.txt"):
         (folder / name).write_text("\n".join(texts))
     scored = "".join(f"{a},{b},{c}\n" for a, b, c in zip(texts, texts[1:], range(10), strict=False))
-    (folder / "pairs.csv").write_text(f"sentence1,sentence2,score\n{scored}")
+    (folder / "scored.csv").write_text(f"sentence1,sentence2,score\n{scored}")
     (folder / "docs").mkdir()
     for number, text in enumerate(texts):
         (folder / "docs" / f"{number}.md").write_text(f"# {text[:30]}\n\n{text}.\n\n{text[::-1]}.\n")
@@ -71,7 +71,7 @@ def run_commands(document: Path, *verbs: str) -> int:
 def test_the_readme_trains_scores_and_embeds_and_the_folder_opens_as_told(capsys):
     assert blocks(ROOT / "README.md", "python")[0].count("\n") == 8
     names = run_python(ROOT / "README.md")
-    assert "'tickets-encoder': {'pairs_spearman': " in capsys.readouterr().out
+    assert "'tickets-encoder': {'scored_spearman': " in capsys.readouterr().out
     assert len(names["embeddings"]) == 2
     assert run_python(EXPORTING)["embeddings"] == pytest.approx(names["embeddings"])
 

@@ -36,7 +36,7 @@ def train(
         UserError: There is no such setting, its value is impossible, or the texts are none; nothing is trained then.
 
     Example:
-        >>> result = train(sentences, "bert-base-uncased", "out", eval_data="pairs.csv", num_train_epochs=3)
+        >>> result = train(sentences, "bert-base-uncased", "out", eval_data="scored.csv", num_train_epochs=3)
         >>> result.before["pairs_spearman"], result.after["pairs_spearman"]
     """
     given = {"model_name_or_path": model, "output_dir": output_dir, **settings}
