@@ -1,6 +1,7 @@
 """A folder as the documents presuppose it: the text files, encoders and evaluation sets that their commands name."""
 
 import gzip
+import itertools
 import json
 import random
 from pathlib import Path
@@ -42,7 +43,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _write_texts(folder: Path) -> None:
-    names = "sentences tickets texts queries wiki1m_for_simcse support_tickets/a corpus/a".split()
+    names = "sentences tickets texts queries wiki1m_for_simcse support_tickets/a corpus/a docs/a".split()
     for name in names:
         path = folder / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
@@ -148,7 +149,8 @@ def make_hub(home: Path, patch: pytest.MonkeyPatch) -> None:
     splits: dict[str, dict[str, str]] = {}
     for repository, split, count in sts.HUB_SETS.values():
         rows = [
-            dict(zip(("sentence1", "sentence2"), QUERIES[row % len(QUERIES)]), score=row % 6) for row in range(count)
+            {"sentence1": first, "sentence2": second, "score": row % 6}
+            for row, (first, second) in zip(range(count), itertools.cycle(QUERIES), strict=False)
         ]
         path = home / f"{repository.replace('/', '--')}-{split}.jsonl"
         path.write_text("\n".join(map(json.dumps, rows)))

@@ -2,7 +2,7 @@
 
 Each page has a folder of its own with the files that the documents name (`doc_folder.py`). A command is executed as it
 stands there, but for what `SHORTER` appends. Commands of ours run in this process. The commands of a page are examples,
-not a session: where a command trains, the folder that it writes is removed before.
+not a session: where a command trains, the folder that it writes is removed before. The examples of `--help` are a page.
 """
 
 import functools
@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from accelerate.commands.launch import launch_command_parser
 from doc_folder import make_folder, make_hub, shrink_evaluation_sets
-from doc_text import DOCUMENTS, FENCE, ROOT, our_command
+from doc_text import COMMANDS, DOCUMENTS, FENCE, ROOT, our_command
 
 from arccse_hf.__main__ import main
 
@@ -49,23 +49,18 @@ EXCEPTED = {
 """Beginnings of commands and Python blocks that are not executed, and why."""
 
 MADE_EARLIER = {
-    "out": ("evaluation.md", "exporting.md", "tuned-encoders.md", "using.md", "scaling.md"),
-    "tickets-encoder": ("exporting.md",),
-    "runs/simcse": ("reproduce.md",),
-    "runs/arccse": ("reproduce.md",),
+    "out": "docs/evaluation.md docs/exporting.md docs/scaling.md docs/tuned-encoders.md docs/using.md --help".split(),
+    "tickets-encoder": ["docs/exporting.md"],
+    "runs/simcse": ["docs/reproduce.md", "--help"],
+    "runs/arccse": ["docs/reproduce.md", "--help"],
 }
 """Trained encoders that pages use without making them: what another page trains."""
 
-YAML_FILES = {"around-training.md": "space.yaml"}
-"""The file that a page shows in its block of YAML."""
+YAML_FILES = {"space.yaml": ("docs/around-training.md", ["docs/around-training.md", "--help"])}
+"""Files that a page shows in its block of YAML, and the pages whose commands read them."""
 
 LAUNCHED = ("accelerate launch run_arccse.py configs/quickstart.yaml",)
-"""Commands that a launcher of processes really starts. Of the others its options are parsed, and the script runs here."""
-
-
-def page_blocks(document: Path) -> list[tuple[str, str]]:
-    """Returns the language and the content of each block of a page."""
-    return FENCE.findall(document.read_text(encoding="utf-8"))
+"""Commands that `accelerate launch` really starts. Of the others its options are parsed, and the script runs here."""
 
 
 def shell_commands(block: str) -> list[str]:
@@ -79,7 +74,11 @@ def exception_of(text: str) -> str | None:
 
 
 OURS = re.compile(r"(^|[ /])(arccse|run_arccse\.py|-m arccse_hf) ")
-PAGES = [page for page in DOCUMENTS if any(name in ("bash", "python") for name, _ in page_blocks(page))]
+PAGES: dict[str, list[tuple[str, str]]] = {
+    page.relative_to(ROOT).as_posix(): FENCE.findall(page.read_text(encoding="utf-8")) for page in DOCUMENTS
+}
+PAGES["--help"] = [("bash", command.example) for command in COMMANDS.values()]
+PAGES_RUN = [name for name, blocks in PAGES.items() if {"bash", "python"} & {language for language, _ in blocks}]
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +102,11 @@ def place(page, prepared, tmp_path, monkeypatch):
     folder = tmp_path / "reader"
     shutil.copytree(prepared, folder, symlinks=True)
     for name, pages in MADE_EARLIER.items():
-        if page.name in pages:
+        if page in pages:
             shutil.copytree(folder / "trained", folder / name)
-    if page.name in YAML_FILES:
-        (folder / YAML_FILES[page.name]).write_text(dict(page_blocks(page))["yaml"])
+    for name, (source, pages) in YAML_FILES.items():
+        if page in pages:
+            (folder / name).write_text(dict(PAGES[source])["yaml"])
     monkeypatch.chdir(folder)
     monkeypatch.delenv("ARCCSE_SHARED_DATA", raising=False)  # make quickstart would measure on its sets
     terminal = type("Terminal", (io.StringIO,), {"isatty": lambda _: True})
@@ -117,16 +117,16 @@ def place(page, prepared, tmp_path, monkeypatch):
 
 
 @pytest.mark.extras
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+@pytest.mark.parametrize("page", PAGES_RUN)
 def test_blocks_run_as_they_stand(page, place):
     names: dict[str, object] = {}
-    for language, block in page_blocks(page):
+    for language, block in PAGES[page]:
         if language == "bash":
             for command in shell_commands(block):
                 if not exception_of(command):
                     execute(command)
         elif language == "python" and not exception_of(block):
-            exec(compile(block, page.name, "exec"), names)
+            exec(compile(block, page, "exec"), names)
 
 
 def execute(line: str) -> None:
@@ -173,11 +173,8 @@ def run(argv: list[str]) -> None:
 
 
 def test_exceptions_are_commands_of_a_page():
-    texts = [
-        text
-        for page in PAGES
-        for language, block in page_blocks(page)
-        for text in (shell_commands(block) if language == "bash" else [block])
-    ]
+    blocks = [block for blocks in PAGES.values() for block in blocks]
+    shell = [command for language, block in blocks if language == "bash" for command in shell_commands(block)]
+    python = [block for language, block in blocks if language == "python"]
     for beginning in (*EXCEPTED, *LAUNCHED):
-        assert any(text.startswith(beginning) for text in texts), f"{beginning}: stands in no document any more"
+        assert any(text.startswith(beginning) for text in (*shell, *python)), f"{beginning}: stands nowhere any more"
