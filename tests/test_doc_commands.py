@@ -59,13 +59,13 @@ MADE_EARLIER = {
 YAML_FILES = {"space.yaml": ("docs/around-training.md", ["docs/around-training.md", "--help"])}
 """Files that a page shows in its block of YAML, and the pages whose commands read them."""
 
-LAUNCHED = ("accelerate launch run_arccse.py configs/quickstart.yaml",)
+LAUNCHED = ("accelerate launch run_arccse.py configs/arccse-bert-base.yaml --train_file 'support_tickets/*.txt'",)
 """Commands that `accelerate launch` really starts. Of the others its options are parsed, and the script runs here."""
 
 
 def shell_commands(block: str) -> list[str]:
     """Returns the commands of a shell block, without comments."""
-    lines = [line.strip() for line in block.replace("\\\n", " ").splitlines()]
+    lines = [line.strip() for line in re.sub(r"\s*\\\n\s*", " ", block).splitlines()]
     return [part for line in lines if line and line[0] != "#" for part in line.split(" && ")]
 
 
@@ -147,6 +147,8 @@ def execute(line: str) -> None:
     arguments = [*arguments, *shorter]
     if shorter and "--output_dir" in arguments:
         shutil.rmtree(arguments[arguments.index("--output_dir") + 1], ignore_errors=True)
+    elif command.name == "reproduce":
+        shutil.rmtree("runs/reproduce", ignore_errors=True)
     if line.startswith(LAUNCHED):
         subprocess.run([*words, *shorter], check=True)
         return
