@@ -77,7 +77,7 @@ OURS = re.compile(r"(^|[ /])(arccse|run_arccse\.py|-m arccse_hf) ")
 PAGES: dict[str, list[tuple[str, str]]] = {
     page.relative_to(ROOT).as_posix(): FENCE.findall(page.read_text(encoding="utf-8")) for page in DOCUMENTS
 }
-PAGES["--help"] = [("bash", command.example) for command in COMMANDS.values()]
+PAGES["--help"] = [("bash", command.example) for command in reversed(COMMANDS.values())]  # train writes `out` anew
 PAGES_RUN = [name for name, blocks in PAGES.items() if {"bash", "python"} & {language for language, _ in blocks}]
 
 
