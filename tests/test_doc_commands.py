@@ -3,8 +3,10 @@
 Each page has a folder of its own with the files that the documents name (`doc_folder.py`). A command is executed as it
 stands there, but for what `SHORTER` appends. Commands of ours run in this process. The commands of a page are examples,
 not a session: where a command trains, the folder that it writes is removed before. The examples of `--help` are a page.
+Commands in the prose that lack nothing are executed after the blocks of their page.
 """
 
+import contextlib
 import functools
 import io
 import os
@@ -18,9 +20,10 @@ from pathlib import Path
 import pytest
 from accelerate.commands.launch import launch_command_parser
 from doc_folder import make_folder, make_hub, shrink_evaluation_sets
-from doc_text import COMMANDS, DOCUMENTS, FENCE, ROOT, our_command
+from doc_text import COMMANDS, DOCUMENTS, FENCE, ROOT, our_command, spans
 
 from arccse_hf.__main__ import main
+from arccse_hf.errors import UserError
 
 FEW_STEPS = (
     "--max_steps 2 --per_device_train_batch_size 8 --save_steps 2 --eval_steps 2 --cosine_samples False --use_cpu True"
@@ -45,6 +48,9 @@ EXCEPTED = {
     "export MAIN=$(scontrol": "is Slurm's",
     "srun": "is Slurm's; its command stands above it on the page, for two machines",
     "import faiss": "is no dependency of ours",
+    "from transformers import AutoTokenizer\n\nfrom arccse_hf import ArcCSEForContrastiveLearning": (
+        "trains twenty times; test_doc_examples.py lets it train three times"
+    ),
 }
 """Beginnings of commands and Python blocks that are not executed, and why."""
 
@@ -78,6 +84,30 @@ PAGES: dict[str, list[tuple[str, str]]] = {
     page.relative_to(ROOT).as_posix(): FENCE.findall(page.read_text(encoding="utf-8")) for page in DOCUMENTS
 }
 PAGES["--help"] = [("bash", command.example) for command in reversed(COMMANDS.values())]  # train writes `out` anew
+SHELL = [
+    command
+    for blocks in PAGES.values()
+    for language, block in blocks
+    if language == "bash"
+    for command in shell_commands(block)
+]
+
+
+def is_whole(span: str) -> bool:
+    """Returns whether a code span of the prose is a command that lacks nothing, and stands in no block."""
+    words = shlex.split(span) if span.startswith("arccse ") else []
+    if len(words) < 3 or {"...", "--help"} & set(words) or any(span in command for command in SHELL):
+        return False
+    command, arguments = our_command(words)
+    if command.name == "train":
+        return "--train_file" in arguments or arguments[0].endswith(".yaml")
+    with contextlib.suppress(UserError):
+        return bool(command.read(command.parse(arguments)))
+    return False
+
+
+for page in DOCUMENTS:  # after the blocks of the page
+    PAGES[page.relative_to(ROOT).as_posix()] += [("bash", span) for span in spans(page) if is_whole(span)]
 PAGES_RUN = [name for name, blocks in PAGES.items() if {"bash", "python"} & {language for language, _ in blocks}]
 
 
@@ -142,13 +172,14 @@ def execute(line: str) -> None:
         subprocess.run(["bash", "-c", f"set -o pipefail; {line}"], check=True)
         return
     command, arguments = found
-    recipe = f"{command.name} {Path(arguments[0]).stem}"
-    shorter = SHORTER.get(recipe, SHORTER.get(command.name, "")).split()
+    recipe = Path(arguments[0]).stem
+    shorter = SHORTER.get(f"{command.name} {recipe}", SHORTER.get(command.name, "")).split()
     arguments = [*arguments, *shorter]
-    if shorter and "--output_dir" in arguments:
-        shutil.rmtree(arguments[arguments.index("--output_dir") + 1], ignore_errors=True)
-    elif command.name == "reproduce":
-        shutil.rmtree("runs/reproduce", ignore_errors=True)
+    output_dir = {"train": f"runs/{recipe}", "reproduce": "runs/reproduce"}.get(command.name)
+    if "--output_dir" in arguments:
+        output_dir = arguments[arguments.index("--output_dir") + 1]
+    if shorter and output_dir:
+        shutil.rmtree(output_dir, ignore_errors=True)
     if line.startswith(LAUNCHED):
         subprocess.run([*words, *shorter], check=True)
         return
@@ -175,8 +206,6 @@ def run(argv: list[str]) -> None:
 
 
 def test_exceptions_are_commands_of_a_page():
-    blocks = [block for blocks in PAGES.values() for block in blocks]
-    shell = [command for language, block in blocks if language == "bash" for command in shell_commands(block)]
-    python = [block for language, block in blocks if language == "python"]
+    python = [block for blocks in PAGES.values() for language, block in blocks if language == "python"]
     for beginning in (*EXCEPTED, *LAUNCHED):
-        assert any(text.startswith(beginning) for text in (*shell, *python)), f"{beginning}: stands nowhere any more"
+        assert any(text.startswith(beginning) for text in (*SHELL, *python)), f"{beginning}: stands nowhere any more"

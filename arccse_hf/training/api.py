@@ -37,7 +37,7 @@ def train(
 
     Example:
         >>> result = train(sentences, "bert-base-uncased", "out", eval_data="scored.csv", num_train_epochs=3)
-        >>> result.before["pairs_spearman"], result.after["pairs_spearman"]
+        >>> result.before["scored_spearman"], result.after["scored_spearman"]
     """
     given = {"model_name_or_path": model, "output_dir": output_dir, **settings}
     # As text, so that one table checks names, types and choices.
