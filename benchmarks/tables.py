@@ -250,7 +250,7 @@ def _gain(runs: Sequence[dict[str, Any]], variant: str, corpus: str, kind: str) 
         return ""
     gains = [after - before for before, after in pairs]
     start = statistics.mean(before for before, _ in pairs)
-    spread = f" ({min(gains):+.3f} to {max(gains):+.3f})" if len(gains) > 1 else " (one seed)"
+    spread = f" ({min(gains):+.3f} to {max(gains):+.3f}, {len(gains)} seeds)" if len(gains) > 1 else " (one seed)"
     return f"{start:.3f} **{statistics.mean(gains):+.3f}**{spread}"
 
 
