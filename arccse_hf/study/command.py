@@ -11,6 +11,7 @@ import yaml
 
 from ..cli.options import Settings
 from ..cli.recipes import RECIPES, find_recipe
+from ..data.documents import are_documents
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, load_tasks
 from ..evaluation.tables import print_table, table_console
@@ -58,12 +59,21 @@ def run_study(
     """
     study = read_study(find_recipe(str(path), "studies"), output, overrides, seeds)
     study.check()
+    _check_train_files(study)
     if list_runs:
         for number, run in enumerate(study.runs()):
             done = (study.output_dir / run.name / SCORES).is_file()
             print(f"{number:4d}  {'done' if done else '-':4}  {run.name}")
         return 0
     return run_all(study, resume=resume, only=only)
+
+
+def _check_train_files(study: StudyConfig) -> None:
+    """Raises UserError where the text of a run is not there, rather than let run after run fail."""
+    texts = [parse_arguments(study.run_settings(run))[1] for run in study.runs()]
+    for files, whole in dict.fromkeys((tuple(text.train_file), text.one_document_per_file) for text in texts):
+        if files:
+            are_documents(files, whole)
 
 
 def reproduce(

@@ -307,6 +307,7 @@ def test_one_run_alone_for_array_jobs(study_file, base, capsys):
         ({"variants": {"x": {"angular_margn": 1}}}, "seed-42: --angular_margn: .* did you mean"),
         ({"variants": {"x": {"temperature": "warm"}}}, "runs/x/seed-42: --temperature"),
         ({"variants": {"x": 5}}, "x: must hold its fields"),
+        ({"variants": {"x": {"train_file": "nowhere.txt"}}}, "--train_file nowhere.txt: does not exist"),
         ({"base": "nowhere.yaml", "variants": OBJECTIVES}, "nowhere.yaml: cannot read"),
     ],
 )  # fmt: skip
