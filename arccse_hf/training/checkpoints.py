@@ -12,7 +12,6 @@ import os
 import shutil
 import zipfile
 from collections.abc import Iterable
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from safetensors import SafetensorError, safe_open
@@ -37,14 +36,11 @@ def publish_checkpoint(staged: Path, target: Path, run: dict[str, object]) -> No
         run: What the checkpoint was trained with; `read_manifest` returns it.
     """
     paths = sorted(path for path in staged.rglob("*") if path.is_file())
-    with ThreadPoolExecutor(max_workers=4) as pool:
-        sums = pool.map(_checksum, paths)
     mode = (staged / _STATE).stat().st_mode
     for path in paths:
         path.chmod(mode)  # safetensors writes weights for their owner alone
     files = {
-        path.relative_to(staged).as_posix(): {"size": path.stat().st_size, "sha256": checksum}
-        for path, checksum in zip(paths, sums, strict=True)
+        path.relative_to(staged).as_posix(): {"size": path.stat().st_size, "sha256": _checksum(path)} for path in paths
     }
     (staged / MANIFEST).write_text(json.dumps({"files": files, "run": run}, indent=1) + "\n", encoding="utf-8")
     if target.exists():
@@ -141,11 +137,9 @@ def _problem(checkpoint: Path, checksums: bool) -> str | None:
         if path.stat().st_size != expected["size"]:
             return f"{name} is damaged: it has {path.stat().st_size:,} bytes instead of {expected['size']:,}"
     if checksums:
-        with ThreadPoolExecutor(max_workers=4) as pool:
-            sums = pool.map(lambda name: _checksum(checkpoint / name), manifest["files"])
-            for (name, expected), checksum in zip(manifest["files"].items(), sums, strict=True):
-                if checksum != expected["sha256"]:
-                    return f"{name} is damaged: its SHA-256 differs from that of the file that was written"
+        for name, expected in manifest["files"].items():
+            if _checksum(checkpoint / name) != expected["sha256"]:
+                return f"{name} is damaged: its SHA-256 differs from that of the file that was written"
     return None
 
 

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import threading
 from pathlib import Path
 
 import pytest
@@ -223,3 +224,18 @@ def test_the_newest_and_the_best_are_kept_and_the_best_is_named_by_its_place(tra
         state = json.loads((tmp_path / "run" / f"checkpoint-{step}" / "trainer_state.json").read_text())
         assert state["best_model_checkpoint"] == str(tmp_path / "run" / "checkpoint-4")
     assert not (tmp_path / "run" / STAGING).exists()
+
+
+def test_a_checkpoint_is_sealed_and_checked_without_a_new_thread(tmp_path, monkeypatch):
+    """Which a full address space, or a limit of processes, does not allow."""
+
+    def refuse(self):
+        raise RuntimeError("can't start new thread")
+
+    staged = tmp_path / "staged"
+    staged.mkdir()
+    for name in ("trainer_state.json", "optimizer.pt"):
+        (staged / name).write_text("{}")
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    checkpoints.publish_checkpoint(staged, tmp_path / "checkpoint-1", {})
+    check_checkpoint(tmp_path / "checkpoint-1", checksums=True)
