@@ -58,22 +58,17 @@ def run_study(
         UserError: The study or a field of it is wrong; nothing has been trained then.
     """
     study = read_study(find_recipe(str(path), "studies"), output, overrides, seeds)
-    study.check()
-    _check_train_files(study)
+    arguments = study.check()
     if list_runs:
         for number, run in enumerate(study.runs()):
             done = (study.output_dir / run.name / SCORES).is_file()
             print(f"{number:4d}  {'done' if done else '-':4}  {run.name}")
         return 0
-    return run_all(study, resume=resume, only=only)
-
-
-def _check_train_files(study: StudyConfig) -> None:
-    """Raises UserError where the text of a run is not there, rather than let run after run fail."""
-    texts = [parse_arguments(study.run_settings(run))[1] for run in study.runs()]
-    for files, whole in dict.fromkeys((tuple(text.train_file), text.one_document_per_file) for text in texts):
+    texts = dict.fromkeys((tuple(data.train_file), data.one_document_per_file) for _, data, _ in arguments)
+    for files, whole in texts:
         if files:
-            are_documents(files, whole)
+            are_documents(files, whole)  # raises where they are not there, rather than let run after run fail
+    return run_all(study, resume=resume, only=only)
 
 
 def reproduce(

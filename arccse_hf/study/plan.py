@@ -6,12 +6,18 @@ import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..cli.options import DTYPES, Option, Settings
 from ..errors import UserError
 from ..training.config import merge_settings, parse_arguments, read_values
 from ..training.config_file import read_config
+
+if TYPE_CHECKING:
+    from ..training.arguments import ArcCSETrainingArguments, DataArguments
+    from ..training.model_arguments import ModelArguments
+
+Parsed = TypeVar("Parsed")
 
 UNTRAINED = "untrained"
 
@@ -127,16 +133,22 @@ class StudyConfig:
         """Raises UserError, with the run's name, where a run has a field or a value that `arccse train` has not."""
         self._check(read_values)
 
-    def check(self) -> None:
-        """Raises UserError where the values of a run do not fit together either; imports torch."""
-        self._check(parse_arguments)
+    def check(self) -> list[tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]]:
+        """Returns the arguments of each run; imports torch.
 
-    def _check(self, parse: Callable[[Settings], object]) -> None:
+        Raises:
+            UserError: The values of a run do not fit together, or `check_fields` would raise.
+        """
+        return self._check(parse_arguments)
+
+    def _check(self, parse: Callable[[Settings], Parsed]) -> list[Parsed]:
+        parsed = []
         for run in self.runs():
             try:
-                parse(self.run_settings(run))
+                parsed.append(parse(self.run_settings(run)))
             except UserError as error:
                 raise UserError(f"{run.name}: {error}") from error
+        return parsed
 
 
 def read_study(

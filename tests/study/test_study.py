@@ -317,6 +317,12 @@ def test_mistakes_are_found_before_anything_is_trained(study_file, base, content
     assert not (base.parent / "out").exists()
 
 
+def test_runs_are_listed_where_their_texts_are_not(study_file, capsys):
+    path = study_file(variants={"x": {"train_file": "nowhere.txt"}})
+    assert command.run_study(path, list_runs=True) == 0
+    assert "runs/x/seed-42" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize("path", sorted((ROOT / "configs" / "studies").glob("*.yaml")), ids=lambda path: path.stem)
 def test_the_shipped_studies_are_valid(path):
     study = read_study(path)
