@@ -176,18 +176,23 @@ def kept_step(state: Mapping, loads_best: bool) -> int:
     return (state.get("best_global_step") or last) if loads_best else last
 
 
+def without_checksum(name: str) -> str:
+    """Returns the name of an encoder without what `package:NAME/PATH#sha256=HEX` has at its end."""
+    return name.partition("#sha256=")[0]
+
+
 def short_names(paths: Sequence[str], parts: int) -> list[str]:
     """Returns the last parts of each path, as many as it takes to tell it from the others.
 
     Args:
-        paths: Folders, or ids of a hub.
+        paths: Folders, ids of a hub, or `package:NAME/PATH`, whose checksum is left out.
         parts: The fewest that a name has.
 
     Example:
         >>> short_names(["runs/a/out", "runs/b/out", "other"], parts=1)
         ['a/out', 'b/out', 'other']
     """
-    split = [[part for part in path.rstrip("/").split("/") if part] or [path] for path in paths]
+    split = [[part for part in without_checksum(path).split("/") if part] or [path] for path in paths]
     names = []
     for path in split:
         depth = parts

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..run_folder import without_checksum
 from .bootstrap import PerItemScores, bootstrap_differences, interval
 from .suite import AVERAGES, TaskSuite, averages
 
@@ -70,7 +71,7 @@ def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -
     """
     embeddings = suite.check(embeddings)
     # On a terminal only: most tasks are scored at once, and some train a classifier for minutes.
-    bar = tqdm(suite.tasks, desc=f"{result.name.partition('#')[0]}: scoring", leave=False, disable=None)
+    bar = tqdm(suite.tasks, desc=f"{without_checksum(result.name)}: scoring", leave=False, disable=None)
     for task in bar:
         bar.set_postfix_str(task.name)
         try:

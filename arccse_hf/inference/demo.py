@@ -50,7 +50,7 @@ class Demo:
     @property
     def names(self) -> list[str]:
         """The encoders, with as much of their paths as tells them from each other."""
-        return short_names([search.encoder.name.partition("#")[0] for search in self.encoders], parts=2)
+        return short_names([search.encoder.name for search in self.encoders], parts=2)
 
     def nearest(self, query: str) -> list[list[Found]]:
         """Returns the nearest texts by each encoder, the best first.

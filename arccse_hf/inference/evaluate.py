@@ -25,7 +25,7 @@ from ..evaluation.tables import (
     write_report,
 )
 from ..evaluation.tasks import load_tasks
-from ..run_folder import check_writable
+from ..run_folder import check_writable, without_checksum
 from .embed import embed
 from .open import Encoder, load_encoder
 from .process_group import process_group, process_state
@@ -261,7 +261,7 @@ def embed_suite(
     result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
     result.truncated = encoder.count_truncated(suite.sentences)
     start = time.perf_counter()
-    label = f"{encoder.name.partition('#')[0]}: embedding"
+    label = f"{without_checksum(encoder.name)}: embedding"
     embeddings = embed(encoder, suite.sentences, batch_size=batch_size, show_progress=show_progress, label=label)
     result.seconds = time.perf_counter() - start
     result.dimension = embeddings.shape[1]
