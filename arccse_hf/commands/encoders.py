@@ -95,8 +95,8 @@ EXPORT = Command(
     help="Write an encoder, or the checkpoint of a run that was stopped, as a finished folder or as an ONNX graph.",
     example="arccse export out/training/checkpoint-125 finished",
     positionals=(
-        Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH;"),
-        Option("output_dir", metavar="OUT", help="a folder that does not exist or is empty."),
+        Option("model", metavar="MODEL", help="Folder, hub id, checkpoint or package:NAME/PATH."),
+        Option("output_dir", metavar="OUT", help="The result: a folder that does not exist or is empty."),
     ),
     options=(
         Option("model", metavar="MODEL", required=True, help="The same as MODEL."),

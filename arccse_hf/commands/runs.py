@@ -17,6 +17,9 @@ from ..training.fields import load_fields
 from .shared_options import output_dir_option
 
 _SET_BY_STUDY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
+_RECIPE = Option(
+    "config", metavar="RECIPE", required=True, help="Name of a recipe that ships with the package, or its path."
+)
 _RESUME = Option("resume", "switch", help="Go on: do what is not done yet.")
 
 REPORT = Command(
@@ -81,14 +84,7 @@ def reproduce_command() -> Command:
         name="reproduce",
         help="Train a recipe, score it on the seven STS sets, and print the published row above ours.",
         example="arccse reproduce simcse-bert-base --train_file sentences.txt --eval_data hub",
-        positionals=(
-            Option(
-                "config",
-                metavar="RECIPE",
-                required=True,
-                help="Name of a recipe that ships with the package, or its path.",
-            ),
-        ),
+        positionals=(_RECIPE,),
         options=(
             output_dir_option("Folder, instead of runs/reproduce/RECIPE."),
             _RESUME,
@@ -106,14 +102,7 @@ def tune_command() -> Command:
         name="tune",
         help="Look for the best settings of a recipe with Optuna; each trial is a whole run.",
         example="arccse tune minilm-cls --space space.yaml --n_trials 20 --train_file sentences.txt --eval_data hub",
-        positionals=(
-            Option(
-                "config",
-                metavar="RECIPE",
-                required=True,
-                help="Name of a recipe that ships with the package, or its path.",
-            ),
-        ),
+        positionals=(_RECIPE,),
         options=(
             Option(
                 "space",
