@@ -36,7 +36,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         self._process = os.getpid()
-        self._over = RawValue("b", 0)  # shared with the workers; not before, for it cannot be pickled, as a trainer can
+        self._over = RawValue("b", 0)  # shared with the workers; it cannot be pickled, while a trainer can be
         if threading.current_thread() is threading.main_thread():  # Python sets handlers in no other
             self._before = {number: signal.signal(number, self._note) for number in (signal.SIGTERM, signal.SIGINT)}
         return self
