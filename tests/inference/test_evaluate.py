@@ -257,7 +257,10 @@ class TestComparison:
     def test_names_are_as_short_as_they_can_be_told_apart(self):
         assert short_names(["/runs/out/a/", "b"], parts=2) == ["out/a", "b"]
         assert short_names(["x/one/b/m", "x/two/b/m", "org/name"], parts=2) == ["one/b/m", "two/b/m", "org/name"]
-        assert short_names(["package:some/model#sha256=ab12", "runs/a#1"], parts=2) == ["package:some/model", "runs/a#1"]
+        assert short_names(["package:some/model#sha256=ab12", "runs/a#1"], parts=2) == [
+            "package:some/model",
+            "runs/a#1",
+        ]
 
     def test_the_report_holds_everything_and_valid_json(self, suite, tmp_path):
         results = two_results(suite)
