@@ -111,7 +111,7 @@ def common_tests(source: str, seed: int) -> dict[str, RetrievalTask]:
     """Returns the queries of each kind about the documents that all runs with this seed hold out."""
     chosen = DataArguments(dataset_name=source) if source == INSTALLED_DOCS else DataArguments(train_file=[source])
     held_out = divide_documents(load_documents(chosen), seed).test
-    pairs = {kind: query_pairs(held_out, kind) for kind in QUERY_KINDS}
+    pairs = {kind: query_pairs(held_out, kind).pairs for kind in QUERY_KINDS}
     return {kind: RetrievalTask(kind, found) for kind, found in pairs.items() if len(found) >= MIN_TEST_PAIRS}
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,11 +22,14 @@ class PerItemScores:
         values: `[n]`. With `references`, predictions, whose Spearman correlation is the metric. Without, numbers whose
             mean is the metric.
         references: Gold scores `[n]`, the same for all models.
+        groups: `[n]`, the same number for units that are no independent draws, such as queries out of one document: a
+            resample has all of a group or none. Without, each unit is a draw of its own. Only for means.
     """
 
     metric: str
     values: np.ndarray
     references: np.ndarray | None = None
+    groups: np.ndarray | None = None
 
 
 def bootstrap_differences(
@@ -35,7 +38,8 @@ def bootstrap_differences(
     """Returns the metric of `sample` minus that of `baseline` on `resamples` redrawn sets of units: `[resamples]`.
 
     The bootstrap is paired: both models are measured on the same redrawn units, so what makes a unit hard for both
-    cancels. Source: Efron & Tibshirani, "An Introduction to the Bootstrap", 1993.
+    cancels. Units of one group are redrawn together (cluster bootstrap). Source: Efron & Tibshirani, "An Introduction
+    to the Bootstrap", 1993; Davison & Hinkley, "Bootstrap Methods and their Application", 1997, section 3.8.
 
     Args:
         sample: The scores of one model.
@@ -50,16 +54,21 @@ def bootstrap_differences(
         raise ValueError(
             f"a paired bootstrap needs the same units: {len(sample.values)} against {len(baseline.values)}"
         )
-    columns = [sample.values, baseline.values]
+    statistic: Callable[..., np.ndarray]
     if sample.references is not None:
-        columns.append(sample.references)
+        columns, statistic = [sample.values, baseline.values, sample.references], _spearman_difference
+    else:
+        groups = np.arange(len(sample.values)) if sample.groups is None else sample.groups
+        _, group = np.unique(groups, return_inverse=True)
+        columns = [np.bincount(group, weights) for weights in (sample.values, baseline.values, None)]
+        statistic = _mean_difference
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DegenerateDataWarning)  # an undefined metric is NaN, here as elsewhere
         return bootstrap(
             columns,
-            _mean_difference if sample.references is None else _spearman_difference,
+            statistic,
             n_resamples=resamples,
-            batch=max(1, _CELLS // len(sample.values)),
+            batch=max(1, _CELLS // len(columns[0])),
             vectorized=True,
             paired=True,
             method="percentile",
@@ -73,8 +82,9 @@ def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float
     return float(low), float(high)
 
 
-def _mean_difference(values: np.ndarray, baseline: np.ndarray, axis: int = -1) -> np.ndarray:
-    return values.mean(axis=axis) - baseline.mean(axis=axis)
+def _mean_difference(sums: np.ndarray, baseline_sums: np.ndarray, sizes: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Returns the difference of means over all units of the groups with these sums and sizes."""
+    return (sums - baseline_sums).sum(axis=axis) / sizes.sum(axis=axis)
 
 
 def _spearman_difference(

@@ -14,6 +14,8 @@ TEST_SHARE, MOST_TEST_DOCUMENTS = 1 / 3, 1_000
 VALIDATION_SHARE, MOST_VALIDATION_DOCUMENTS = 1 / 6, 500
 MIN_TEST_PAIRS = 100
 """With fewer, an interval is too wide, and too unsure itself, to say anything."""
+MIN_TEST_DOCUMENTS = 20
+"""Queries out of one document are no independent draws: with fewer documents, an interval is too narrow."""
 MIN_VALIDATION_PAIRS = 50
 ENOUGH_PAIRS = 500
 """Several headings of a document are asked about only where there are not so many documents."""
@@ -25,6 +27,13 @@ class DividedDocuments(NamedTuple):
     train: list[Document]
     validation: list[Document]
     test: list[Document]
+
+
+class HeldOutQueries(NamedTuple):
+    """(query, text) pairs, and for each the number of the document that it comes from."""
+
+    pairs: list[tuple[str, str]]
+    documents: list[int]
 
 
 def divide_documents(documents: Sequence[Document], seed: int) -> DividedDocuments:
@@ -53,29 +62,30 @@ def choose_query_kind(documents: Sequence[Document], trained: Collection[str] = 
         One of `QUERY_KINDS`: the first that gives `MIN_TEST_PAIRS`; where none does, that which gives most.
     """
     kinds = sorted(QUERY_KINDS, key=lambda kind: kind in trained)
-    numbers = {kind: len(query_pairs(documents, kind)) for kind in kinds}
+    numbers = {kind: len(query_pairs(documents, kind).pairs) for kind in kinds}
     enough = (kind for kind in kinds if numbers[kind] >= MIN_TEST_PAIRS)
     return next(enough, max(kinds, key=numbers.__getitem__))
 
 
-def query_pairs(documents: Sequence[Document], kind: str) -> list[tuple[str, str]]:
-    """(query, document) texts, in which no query and no document occurs twice.
+def query_pairs(documents: Sequence[Document], kind: str) -> HeldOutQueries:
+    """(query, text) pairs, in which no query and no text occurs twice.
 
     One pair per document, so that the pairs are independent of each other, unless that gives fewer than
     `ENOUGH_PAIRS`: then more of its headings, the same number from each.
     """
     most = -(-ENOUGH_PAIRS // max(1, len(documents)))
-    pairs: list[tuple[str, str]] = []
+    found = HeldOutQueries([], [])
     queries: set[str] = set()
     texts: set[str] = set()
-    for document in documents:
+    for number, document in enumerate(documents):
         for query, text in query_texts(document, kind)[:most]:
             key = query.casefold()
             if key not in queries and text not in texts and key != text.casefold():
                 queries.add(key)
                 texts.add(text)
-                pairs.append((query, text))
-    return pairs
+                found.pairs.append((query, text))
+                found.documents.append(number)
+    return found
 
 
 def neighbour_pairs(documents: Sequence[Document], min_chars: int = 20) -> list[tuple[str, str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -44,6 +45,7 @@ class RetrievalTask:
         pairs: (query, document) texts. A repeated pair counts once. A text that is the document of several queries is
             one document.
         corpus: More documents to search.
+        groups: A number per pair, the same for pairs that are redrawn together in a bootstrap (`PerItemScores`).
 
     Raises:
         UserError: There are fewer than two different documents.
@@ -52,9 +54,19 @@ class RetrievalTask:
     group = "retrieval"
     main_metrics = ("mrr_at_10", "recall_at_1", "recall_at_10", "ndcg_at_10")
 
-    def __init__(self, name: str, pairs: Sequence[tuple[str, str]], corpus: Sequence[str] = ()):
+    def __init__(
+        self,
+        name: str,
+        pairs: Sequence[tuple[str, str]],
+        corpus: Sequence[str] = (),
+        groups: Sequence[int] | None = None,
+    ):
         self.name = name
-        pairs = list(dict.fromkeys((query, document) for query, document in pairs))
+        group_of: dict[tuple[str, str], int] = {}
+        for (query, document), group in zip(pairs, groups or range(len(pairs)), strict=True):
+            group_of.setdefault((query, document), group)
+        pairs = list(group_of)
+        self.groups = np.array(list(group_of.values()))
         position: dict[str, int] = {}
         self.own = np.array([position.setdefault(document, len(position)) for _, document in pairs], dtype=np.int64)
         if len({*position, *corpus}) < 2:
@@ -66,7 +78,9 @@ class RetrievalTask:
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """Returns what `score` does, and the reciprocal rank of each query, which is 0 beyond rank 10."""
-        return score_ranks(ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own))
+        ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own)
+        scores, samples = score_ranks(ranks)
+        return scores, replace(samples, groups=self.groups)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """Returns scores in [0, 1] of embeddings `[len(self.sentences), dim]`; `mrr` is not cut at rank 10."""

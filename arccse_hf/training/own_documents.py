@@ -19,6 +19,7 @@ from ..data.training_texts import INSTALLED_DOCS
 from ..errors import UserError
 from ..evaluation import RetrievalTask, ScoredPairs, STSTask, Task, read_sts
 from ..evaluation.held_out import (
+    MIN_TEST_DOCUMENTS,
     MIN_TEST_PAIRS,
     MIN_VALIDATION_PAIRS,
     choose_query_kind,
@@ -103,10 +104,11 @@ def prepare_documents(
     made = pairs_of(parts.train)[1].made
     trained = {name for name, number in made.items() if number >= TRAINED_SHARE * made.total()}
     query_kind = choose_query_kind(parts.test or parts.validation, trained)
-    test = own or query_pairs(parts.test, query_kind)
-    validation = query_pairs(parts.validation, query_kind)
-    if len(test) < MIN_TEST_PAIRS:
-        _log_no_verdict(len(test), bool(own))
+    queried = query_pairs(parts.test, query_kind)
+    test = own or queried.pairs
+    validation = query_pairs(parts.validation, query_kind).pairs
+    test_documents = None if own else len(set(queried.documents))
+    if _too_small(len(test), test_documents):
         rows, counts = pairs_of(documents, held_out)
         tasks = None
     else:
@@ -114,7 +116,8 @@ def prepare_documents(
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
         rows, counts = pairs_of(parts.train, unseen | set(held_out))
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
-        tasks = _verdict_tasks(data_args, test, validation, control, queries)
+        groups = None if own else queried.documents
+        tasks = _verdict_tasks(data_args, test, validation, control, queries, groups)
         logger.info(
             f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
             f"{len(parts.validation):,} to choose a mixture by ({len(validation):,} queries)"
@@ -143,8 +146,7 @@ def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | Non
     if not own:
         return None
     validation, test = divide_pairs(own, seed)
-    if len(test) < MIN_TEST_PAIRS:
-        _log_no_verdict(len(test), own=True)
+    if _too_small(len(test)):
         return None
     return _verdict_tasks(data_args, test, validation, [], "own queries")
 
@@ -199,7 +201,12 @@ def load_documents(data_args: DataArguments, exclude: Collection[str] = ()) -> l
 
 
 def _verdict_tasks(
-    data_args: DataArguments, test: Pairs, validation: Pairs, control: Pairs, queries: str
+    data_args: DataArguments,
+    test: Pairs,
+    validation: Pairs,
+    control: Pairs,
+    queries: str,
+    groups: Sequence[int] | None = None,
 ) -> VerdictTasks:
     corpus = passages(read_documents(data_args.eval_corpus, option="--eval_corpus")[0]) if data_args.eval_corpus else []
     other: Task | None = None
@@ -209,15 +216,25 @@ def _verdict_tasks(
         other = RetrievalTask("neighbouring_sentences", control)
     return VerdictTasks(
         RetrievalTask("validation", validation, corpus) if len(validation) >= MIN_VALIDATION_PAIRS else None,
-        RetrievalTask("test", test, corpus),
+        RetrievalTask("test", test, corpus, groups),
         other,
         queries,
     )
 
 
-def _log_no_verdict(pairs: int, own: bool) -> None:
-    way_out = "pairs" if own else "documents, or pairs of your own (--eval_pairs)"
-    more = f"{MIN_TEST_PAIRS / pairs:.1f} times as many" if pairs else "more"
-    logger.warning(
-        "NO VERDICT: %d test pairs are too few, it takes %d; bring %s %s", pairs, MIN_TEST_PAIRS, more, way_out
-    )
+def _too_small(pairs: int, documents: int | None = None) -> bool:
+    """Whether a test is too small for a verdict, and says so.
+
+    Args:
+        pairs: Of the test.
+        documents: That they come from; None: they are the user's own.
+    """
+    for number, least, what in ((pairs, MIN_TEST_PAIRS, "pairs"), (documents, MIN_TEST_DOCUMENTS, "documents")):
+        if number is not None and number < least:
+            way_out = "pairs" if documents is None else "documents, or pairs of your own (--eval_pairs)"
+            more = f"{least / number:.1f} times as many" if number else "more"
+            logger.warning(
+                "NO VERDICT: %d test %s are too few, it takes %d; bring %s %s", number, what, least, more, way_out
+            )
+            return True
+    return False

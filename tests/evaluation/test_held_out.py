@@ -51,11 +51,11 @@ def test_queries_are_of_the_best_kind_that_was_not_trained_on():
 def test_no_query_and_no_text_twice():
     whole = documents(3, headings=2)
     twice = [*whole, whole[0]._replace(title="title 1"), whole[1]._replace(title="Another")]
-    assert query_pairs(twice, "title") == [
+    assert query_pairs(twice, "title").pairs == [
         (f"Title {index}", f"The first sentence of {index}. The second sentence of {index}.") for index in range(3)
     ]
-    assert len(query_pairs(whole, "heading")) == 6
-    assert len(query_pairs(documents(600, headings=2), "heading")) == 600  # one per document is enough
+    assert query_pairs(whole, "heading").documents == [0, 0, 1, 1, 2, 2]
+    assert query_pairs(documents(600, headings=2), "heading").documents == list(range(600))  # one of each is enough
 
 
 def test_neighbours_and_passages():

@@ -185,6 +185,22 @@ class TestBootstrap:
         low, high = interval(bootstrap_differences(PerItemScores("mrr", hard + 0.1), PerItemScores("mrr", hard)))
         assert low == pytest.approx(0.1) and high == pytest.approx(0.1)
 
+    def test_units_of_a_group_are_redrawn_together(self):
+        rng = np.random.default_rng(4)
+        a, b, sizes = rng.normal(size=40), rng.normal(size=40), rng.integers(1, 6, size=40)
+        groups = rng.permutation(np.repeat(np.arange(40), sizes))
+        members = [np.flatnonzero(groups == group) for group in range(40)]
+        a, b = a[groups] + rng.normal(size=len(groups)), b[groups]
+        got = bootstrap_differences(
+            PerItemScores("mrr", a, groups=groups), PerItemScores("mrr", b, groups=groups), resamples=20, seed=5
+        )
+        draws = np.random.default_rng(5)
+        expected = []
+        for _ in range(20):
+            drawn = np.concatenate([members[group] for group in draws.integers(0, 40, size=40)])
+            expected.append(a[drawn].mean() - b[drawn].mean())
+        np.testing.assert_allclose(got, expected, atol=1e-12)
+
     def test_other_units_are_refused(self):
         with pytest.raises(ValueError, match="same units: 3 against 4"):
             bootstrap_differences(PerItemScores("mrr", np.ones(3)), PerItemScores("mrr", np.ones(4)))

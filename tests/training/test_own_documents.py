@@ -3,12 +3,15 @@
 import json
 import random
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from backbones import WORDS
 
 from arccse_hf import evaluate
 from arccse_hf.errors import UserError
+from arccse_hf.evaluation import bootstrap
 from arccse_hf.training import script
 
 
@@ -93,6 +96,31 @@ def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_pat
     assert "verdict" not in json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert "NO VERDICT: 30 test pairs are too few, it takes 100; bring 3.3 times as many documents" in caplog.text
     assert "pairs (90 title) from 90 of 90 documents" in caplog.text
+
+
+def with_headings(folder, each):
+    """Writes the 300 pages as sections of fewer documents."""
+    pages = [page(number) for number in range(300)]
+    for number in range(300):
+        (folder / f"{number:03}.md").unlink()
+    for number in range(0, 300, each):
+        (folder / f"{number:03}.md").write_text("\n".join(f"#{text}" for text in pages[number : number + each]))
+
+
+def test_headings_of_one_document_are_drawn_together(command, folder, tmp_path, monkeypatch):
+    with_headings(folder, 4)
+    drawn, resampled = [], SimpleNamespace(bootstrap_distribution=np.zeros(5))
+    monkeypatch.setattr(bootstrap, "bootstrap", lambda columns, *_, **__: drawn.append(columns) or resampled)
+    script.main([*command, "--pairs", "crops"])
+    verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
+    assert (verdict["queries"], verdict["pairs"]) == ("headings", 100)
+    assert drawn[0][-1].tolist() == [4] * 25
+
+
+def test_many_headings_of_few_documents_are_no_test(command, folder, caplog):
+    with_headings(folder, 10)
+    assert script.main([*command, "--pairs", "crops", "--max_steps", "1"]) == 0
+    assert "NO VERDICT: 10 test documents are too few, it takes 20; bring 2.0 times as many documents" in caplog.text
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5])

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from arccse_hf.evaluation import RetrievalTask
+from arccse_hf.evaluation.bootstrap import PerItemScores
 from arccse_hf.training import verdict as verdict_module
 from arccse_hf.training.verdict import VerdictTasks, compare, judge
 
@@ -45,6 +46,15 @@ def test_equal_embeddings_are_called_better_in_5_of_100_seeds_at_most(monkeypatc
     assert kinds.count("better") <= 5
     assert kinds.count("no clear difference") >= 90
     assert outcome(1.7, 1.7, 0)[1] != 0
+
+
+def test_queries_that_repeat_each_other_make_nothing_surer():
+    once = [task("t", 60).score_with_samples(noisy(task("t", 60), noise, 1))[1] for noise in (1.7, 1.6)]
+    groups = np.repeat(np.arange(60), 6)
+    repeated = [PerItemScores("mrr_at_10", np.repeat(sample.values, 6), groups=groups) for sample in once]
+    alone = [PerItemScores("mrr_at_10", sample.values) for sample in repeated]
+    np.testing.assert_allclose(compare(*repeated)[1:], compare(*once)[1:], atol=1e-12)
+    assert np.diff(compare(*alone)[2:]) < 0.5 * np.diff(compare(*repeated)[2:])
 
 
 class Dial(nn.Module):
