@@ -122,6 +122,12 @@ def prepare_documents(
             f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
             f"{len(parts.validation):,} to choose a mixture by ({len(validation):,} queries)"
         )
+        if tasks.validation is None:
+            logger.warning(
+                "no mixture with the start encoder is tried: %d queries are too few to choose one by, it takes %d",
+                len(validation),
+                MIN_VALIDATION_PAIRS,
+            )
     logger.info("%s", counts)
     seed = args.data_seed if args.data_seed is not None else args.seed
     dataset = PairDataset(

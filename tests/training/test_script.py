@@ -229,7 +229,7 @@ def test_the_recipes_can_be_read(capsys):
             assert (model.angular_margin, training.triplet_weight) == (0, 0)
 
 
-def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
+def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys, caplog):
     """The recipe itself, with a tiny encoder and the docstrings of two packages; nothing measured is trained on."""
     corpus = installed_docs.docstring_corpus(("accelerate", "datasets"))
     for module in ("arccse_hf.training.own_documents", "arccse_hf.data.installed_docs"):
@@ -255,9 +255,8 @@ def test_the_quickstart_on_tiny_sizes(encoder, tmp_path, monkeypatch, capsys):
             assert not texts.intersection([text, f"{text}.", *split_sentences(text)])
     results = json.loads((tmp_path / "out" / "all_results.json").read_text())
     assert status == 0 and results["verdict"]["pairs"] == 100
-    assert (
-        results["verdict"]["validation"] == {} and results["verdict"]["share"] == 1
-    )  # 16 documents: too few to choose
+    assert results["verdict"]["validation"] == {} and results["verdict"]["share"] == 1
+    assert "queries are too few to choose one by, it takes 50" in caplog.text
     assert 0 < results["before_verdict_mrr_at_10"] <= 1 and 0 < results["eval_verdict_mrr_at_10"] <= 1
     log = json.loads((tmp_path / "out" / "training" / "trainer_state.json").read_text())["log_history"]
     assert all("triplets_violated" in line for line in log if "loss" in line)
