@@ -107,8 +107,8 @@ def prepare_documents(
     queried = query_pairs(parts.test, query_kind)
     test = own or queried.pairs
     validation = query_pairs(parts.validation, query_kind).pairs
-    test_documents = None if own else len(set(queried.documents))
-    if _too_small(len(test), test_documents):
+    groups = None if own else queried.documents
+    if _too_small(test, groups):
         rows, counts = pairs_of(documents, held_out)
         tasks = None
     else:
@@ -116,7 +116,6 @@ def prepare_documents(
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
         rows, counts = pairs_of(parts.train, unseen | set(held_out))
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
-        groups = None if own else queried.documents
         tasks = _verdict_tasks(data_args, test, validation, control, queries, groups)
         logger.info(
             f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
@@ -152,7 +151,7 @@ def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | Non
     if not own:
         return None
     validation, test = divide_pairs(own, seed)
-    if _too_small(len(test)):
+    if _too_small(test):
         return None
     return _verdict_tasks(data_args, test, validation, [], "own queries")
 
@@ -228,16 +227,19 @@ def _verdict_tasks(
     )
 
 
-def _too_small(pairs: int, documents: int | None = None) -> bool:
-    """Whether a test is too small for a verdict, and says so.
+def _too_small(test: Pairs, groups: Sequence[int] | None = None) -> bool:
+    """Returns whether a test is too small for a verdict, and logs what it takes.
 
     Args:
-        pairs: Of the test.
-        documents: That they come from; None: they are the user's own.
+        test: Its pairs.
+        groups: The number of the document that each comes from; None: they are the user's own.
     """
-    for number, least, what in ((pairs, MIN_TEST_PAIRS, "pairs"), (documents, MIN_TEST_DOCUMENTS, "documents")):
-        if number is not None and number < least:
-            way_out = "pairs" if documents is None else "documents, or pairs of your own (--eval_pairs)"
+    sizes = [(len(test), MIN_TEST_PAIRS, "pairs")]
+    if groups is not None:
+        sizes.append((len(set(groups)), MIN_TEST_DOCUMENTS, "documents"))
+    for number, least, what in sizes:
+        if number < least:
+            way_out = "pairs" if groups is None else "documents, or pairs of your own (--eval_pairs)"
             more = f"{least / number:.1f} times as many" if number else "more"
             logger.warning(
                 "NO VERDICT: %d test %s are too few, it takes %d; bring %s %s", number, what, least, more, way_out
