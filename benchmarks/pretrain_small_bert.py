@@ -2,13 +2,14 @@
 """Trains a BERT on masked words: a base for studies that has never seen sentence supervision, or has lost it.
 
     python benchmarks/pretrain_small_bert.py --text sentences.txt --output runs/small-bert --minutes 150 --bf16
-    python benchmarks/pretrain_small_bert.py --text sentences.txt --output runs/minilm-mlm --minutes 15 --bf16 \
-        --from_model sentence-transformers/all-MiniLM-L6-v2 --learning_rate 1e-4
+    python benchmarks/pretrain_small_bert.py --text sentences.txt --output runs/minilm-mlm --steps 960 --bf16 \
+        --from_model sentence-transformers/all-MiniLM-L6-v2 --learning_rate 3e-4
     arccse study objectives --model_name_or_path runs/small-bert \
         --train_file sentences.txt --eval_data SENTEVAL --output_dir runs/studies/objectives-small-bert
 
 Without `--from_model` the encoder and its WordPiece vocabulary are made of the text alone. Training ends after
-`--minutes`, or at the end of the text. Started again, it goes on from its last checkpoint: the minutes count anew.
+`--minutes` or `--steps`, or at the end of the text. Started again, it goes on from its last checkpoint: the minutes
+count anew.
 `torchrun --nproc_per_node 2 --standalone` before the script uses both cores of a small machine.
 
 Only masked positions go through the language model's head, which is by far the largest matrix of a small BERT; a batch
@@ -16,6 +17,7 @@ holds sentences of like length; dropout and attention are those that training on
 """
 
 import argparse
+import math
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -79,7 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", required=True, help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--output", type=Path, required=True, help="folder of the encoder and its tokenizer")
     parser.add_argument("--from_model", help="a BERT to go on from, instead of a new one")
-    parser.add_argument("--minutes", type=float, default=10, help="how long it trains at most")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="how long it trains at most")
+    parser.add_argument("--steps", type=int, default=-1, help="how many steps it trains at most")
     parser.add_argument("--vocabulary", type=int, default=16_000, help="words and pieces of words")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)
@@ -98,6 +101,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         per_device_train_batch_size=options.batch,
         learning_rate=options.learning_rate,
         num_train_epochs=1,
+        max_steps=options.steps,
         lr_scheduler_type="constant_with_warmup",  # where it will end is not known beforehand
         warmup_steps=100,
         logging_steps=50,

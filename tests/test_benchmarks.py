@@ -242,7 +242,8 @@ def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path
     from arccse_hf.training.model_arguments import ModelArguments
 
     sizes = ["--layers", "1", "--width", "64", "--vocabulary", "300", "--batch", "8", "--use_cpu"]
-    arguments = ["--text", text, "--output", str(tmp_path / "bert"), *sizes, "--minutes", "0"]
+    run = ["--text", text, "--output", str(tmp_path / "bert"), *sizes]
+    arguments = [*run, "--minutes", "0"]
     import_module("pretrain_small_bert").main(arguments)
     assert "bert: 1 steps" in capsys.readouterr().out
     model, tokenizer = load_backbone(ModelArguments(str(tmp_path / "bert")))
@@ -254,6 +255,9 @@ def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path
     (tmp_path / "bert" / "config.json").unlink()  # as if it had been stopped before its end
     import_module("pretrain_small_bert").main(arguments)
     assert "bert: 2 steps" in capsys.readouterr().out
+    (tmp_path / "bert" / "config.json").unlink()
+    import_module("pretrain_small_bert").main([*run, "--steps", "4"])
+    assert "bert: 4 steps" in capsys.readouterr().out
 
 
 def test_pretraining_has_the_loss_of_transformers_over_all_positions():
