@@ -15,7 +15,7 @@ from .span_masking import (
     SpanCorruption,
     check_span_ratios,
     corrupt,
-    span_list,
+    nested_spans,
 )
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,6 @@ class ArcCSECollator:
         large_span_ratio: float = LARGE_SPAN_RATIO,
         triplet_min_tokens: int = TRIPLET_MIN_TOKENS,
         span_corruption: SpanCorruption = "mask",
-        span_ratios: Sequence[float] | None = None,
         seed: int = 42,
         pad_to_multiple_of: int = 1,
     ):
@@ -86,7 +85,7 @@ class ArcCSECollator:
         # An unknown or masked word is part of the sentence; the other special tokens are not.
         self.special_ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
         self.triplets = triplets
-        self.ratios = span_ratios or (small_span_ratio, large_span_ratio)
+        self.ratios = (small_span_ratio, large_span_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
         self.span_corruption = span_corruption
         self.seed = seed
@@ -115,7 +114,7 @@ class ArcCSECollator:
         epoch = int(self._epoch) if epoch is None else epoch
         # The hash of a tuple of integers is the same in every process.
         self._generator.manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
-        spans = span_list(len(content), self.ratios, self._generator)
+        spans = nested_spans(len(content), *self.ratios, generator=self._generator)
         versions = [corrupt(token_ids, content, span, self.span_corruption, self.mask_token_id) for span in spans]
         return [token_ids, *versions]
 

@@ -1,6 +1,5 @@
 """Nested spans: the tokens of a sentence that its two masked versions lose."""
 
-import itertools
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -56,22 +55,6 @@ def nested_spans(
     return NestedSpans(
         small=range(small_start, small_start + small_length), large=range(large_start, large_start + large_length)
     )
-
-
-def span_list(num_tokens: int, ratios: Sequence[float], generator: torch.Generator | None = None) -> list[range]:
-    """Draws nested spans of rising shares, the largest first: see `nested_spans`, which this is for two shares."""
-    if not all(0 < smaller < larger < 1 for smaller, larger in itertools.pairwise(ratios)):
-        raise UserError(f"--span_ratios {' '.join(map(str, ratios))}: must rise within (0, 1)")
-    lengths: list[int] = []
-    for index, ratio in enumerate(ratios):
-        most = max(num_tokens - len(ratios) + 1 + index, 1)
-        lengths.append(min(max(round(ratio * num_tokens), lengths[-1] + 1 if lengths else 1), most))
-    start, room, spans = 0, num_tokens, []
-    for length in reversed(lengths):
-        start += _draw(room - length, generator)
-        room = length
-        spans.append(range(start, start + length))
-    return spans[::-1]
 
 
 def check_span_ratios(small_span_ratio: float, large_span_ratio: float) -> None:

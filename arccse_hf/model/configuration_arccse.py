@@ -59,9 +59,6 @@ class ArcCSEConfig(PreTrainedConfig):
     triplet_margin: float = 0.0
     triplet_angular_margin: float = 0.0
     triplet_max_gap: float | None = None
-    span_ratios: list[float] | None = None
-    triplet_share_margin: float = 0.0
-    triplet_list_temperature: float | None = None
     matryoshka_dims: list[int] | None = None
     matryoshka_weights: list[float] | None = None
     normalize: bool = False

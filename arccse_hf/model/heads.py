@@ -1,10 +1,8 @@
 """What stands on the sentence embedding while it is trained: the projection and the heads of the two losses."""
 
-import itertools
 from collections.abc import Iterable
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -92,9 +90,6 @@ class TripletHead(nn.Module):
         self.triplet_margin = config.triplet_margin
         self.triplet_angular_margin = config.triplet_angular_margin
         self.triplet_max_gap = config.triplet_max_gap
-        self.ratios = config.span_ratios
-        self.share_margin = config.triplet_share_margin
-        self.list_temperature = config.triplet_list_temperature
         self.prefixes = config.prefixes
 
     def forward(self, triplets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -104,7 +99,7 @@ class TripletHead(nn.Module):
         """
         of_all = _cosines(triplets)
         at_prefixes = ((weight, _cosines(triplets[..., :dim]) if dim else of_all) for dim, weight in self.prefixes)
-        return _mean((weight, self._losses(*cosines)) for weight, cosines in at_prefixes), of_all[0], of_all[-1]
+        return _mean((weight, self._losses(*cosines)) for weight, cosines in at_prefixes), *of_all
 
     @torch.no_grad()
     def may_cost(self, triplets: Tensor) -> Tensor:
@@ -112,8 +107,6 @@ class TripletHead(nn.Module):
 
         In another sub-batch, an embedding differs by rounding. So a triplet is judged by the worst cosines within it.
         """
-        if self.ratios:
-            return torch.ones(len(triplets), dtype=torch.bool, device=triplets.device)
         rounding = _FINE_ROUNDING if _computed_in_full_precision(triplets) else _COARSE_ROUNDING
         costly = torch.zeros(len(triplets), dtype=torch.bool, device=triplets.device)
         for dim, _ in self.prefixes:
@@ -123,18 +116,7 @@ class TripletHead(nn.Module):
             costly |= torch.maximum(smallest_gap, largest_gap) > 0
         return costly
 
-    def _losses(self, *cosines: Tensor) -> Tensor:
-        if self.list_temperature:
-            return list_losses(torch.stack(cosines, dim=1) / self.list_temperature)
-        if self.ratios:
-            pairs = itertools.combinations(zip(cosines, self.ratios, strict=True), 2)
-            return torch.stack(
-                [
-                    F.relu(farther - closer + self.triplet_margin + self.share_margin * (larger - smaller))
-                    for (closer, smaller), (farther, larger) in pairs
-                ]
-            ).mean(0)
-        closer_cosine, farther_cosine = cosines
+    def _losses(self, closer_cosine: Tensor, farther_cosine: Tensor) -> Tensor:
         return triplet_losses_from_cosines(
             closer_cosine,
             farther_cosine,
@@ -144,16 +126,10 @@ class TripletHead(nn.Module):
         )
 
 
-def list_losses(scores: Tensor) -> Tensor:
-    """Returns ListMLE `[rows]` (Xia et al. 2008) of scores `[rows, versions]`, which should fall along a row."""
-    last = scores.shape[1]
-    return -sum(F.log_softmax(scores[:, first:], dim=1)[:, 0] for first in range(last - 1))
-
-
-def _cosines(triplets: Tensor) -> tuple[Tensor, ...]:
+def _cosines(triplets: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the cosines `[triplets]` of each sentence with its less and its more masked version."""
-    sentences, *versions = triplets.unbind(1)
-    return tuple(row_cosines(sentences, version) for version in versions)
+    sentences, closer, farther = triplets.unbind(1)
+    return row_cosines(sentences, closer), row_cosines(sentences, farther)
 
 
 def _mean(terms: Iterable[tuple[float, Tensor]]) -> Tensor:

@@ -9,7 +9,6 @@ from .field_rules import check_rules
 
 HEAD_SETTINGS = tuple(
     "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap "
-    "span_ratios triplet_share_margin triplet_list_temperature "
     "matryoshka_dims matryoshka_weights".split()
 )
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
@@ -59,17 +58,6 @@ class ModelArguments:
     triplet_max_gap: float | None = field(
         default=ArcCSEConfig.triplet_max_gap,
         metadata={"help": "Cosine by which the less masked version may win at most. By default any."},
-    )
-    span_ratios: list[float] = field(
-        default_factory=list,
-        metadata={"help": "Shares of a sentence in nested masked spans, rising, in place of a small and a large one."},
-    )
-    triplet_share_margin: float = field(
-        default=0.0,
-        metadata={"help": "Cosine by which a less masked version must win, per share that the other one has lost more."},
-    )
-    triplet_list_temperature: float | None = field(
-        default=None, metadata={"help": "Rank the masked versions by ListMLE at this temperature, in place of a hinge."}
     )
     matryoshka_dims: list[int] = field(
         default_factory=list,

@@ -13,7 +13,7 @@ from transformers import TrainingArguments
 from ..errors import UserError
 
 _HEADS = (
-    *("temperature", "angular_margin", "triplet_margin", "triplet_angular_margin", "triplet_max_gap", "span_ratios", "triplet_share_margin", "triplet_list_temperature"),
+    *("temperature", "angular_margin", "triplet_margin", "triplet_angular_margin", "triplet_max_gap"),
     *("matryoshka_dims", "matryoshka_weights"),
 )
 _RESTORED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")

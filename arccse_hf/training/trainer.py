@@ -378,7 +378,6 @@ def _default_collator(
         large_span_ratio=args.large_span_ratio,
         triplet_min_tokens=args.triplet_min_tokens,
         span_corruption=args.span_corruption,
-        span_ratios=model.config.span_ratios,
         seed=args.seed if args.data_seed is None else args.data_seed,
         pad_to_multiple_of=8 if few_shapes else 1,
     )
