@@ -29,10 +29,6 @@ class ArcCSEConfig(PreTrainedConfig):
             10 is read in other people's code, not in the paper.
         triplet_margin: cosine by which the less masked version must be the closer one. 0 is read in other people's
             code, not in the paper.
-        triplet_angular_margin: angle in degrees, in [0, 90), by which the less masked version must be the closer one
-            besides: ArcCon's margin, on the triplets. The paper's triplet loss has none.
-        triplet_max_gap: cosine by which the less masked version may be the closer one at most, as in SNCSE; any by
-            default. The paper's triplet loss has none.
         matryoshka_dims: numbers of dimensions. Both losses are taken of the first so many of each embedding, scaled to
             length 1 again, as in Matryoshka representation learning (Kusupati et al., NeurIPS 2022). By default all
             dimensions alone.
@@ -57,8 +53,6 @@ class ArcCSEConfig(PreTrainedConfig):
     temperature: float = 0.05
     angular_margin: float = 10.0
     triplet_margin: float = 0.0
-    triplet_angular_margin: float = 0.0
-    triplet_max_gap: float | None = None
     matryoshka_dims: list[int] | None = None
     matryoshka_weights: list[float] | None = None
     normalize: bool = False
@@ -76,16 +70,6 @@ class ArcCSEConfig(PreTrainedConfig):
         _require_number("temperature", self.temperature, "above 0", lambda value: value > 0)
         _require_number("angular_margin", self.angular_margin, "in [0, 90) degrees", lambda value: 0 <= value < 90)
         _require_number("triplet_margin", self.triplet_margin, "in [0, 2)", lambda value: 0 <= value < 2)
-        degrees = self.triplet_angular_margin
-        _require_number("triplet_angular_margin", degrees, "in [0, 90) degrees", lambda value: 0 <= value < 90)
-        if self.triplet_max_gap is not None:
-            # A smaller one would contradict the margins: cos(theta) - cos(theta + m) reaches 2 sin(m / 2).
-            least = self.triplet_margin + 2 * math.sin(math.radians(degrees) / 2)
-            allowed = (
-                f"above {least:.4g}, the gap that triplet_margin and triplet_angular_margin may ask for, and up to 2"
-            )
-            _require_number("triplet_max_gap", self.triplet_max_gap, allowed, lambda value: least < value <= 2)
-
         _require_prefixes(self.matryoshka_dims or [], self.matryoshka_weights)
 
     @property

@@ -88,8 +88,6 @@ class TripletHead(nn.Module):
     def __init__(self, config: ArcCSEConfig):
         super().__init__()
         self.triplet_margin = config.triplet_margin
-        self.triplet_angular_margin = config.triplet_angular_margin
-        self.triplet_max_gap = config.triplet_max_gap
         self.prefixes = config.prefixes
 
     def forward(self, triplets: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -111,19 +109,11 @@ class TripletHead(nn.Module):
         costly = torch.zeros(len(triplets), dtype=torch.bool, device=triplets.device)
         for dim, _ in self.prefixes:
             closer, farther = _cosines(triplets[..., :dim])
-            smallest_gap = self._losses(closer - rounding, farther + rounding)
-            largest_gap = self._losses(closer + rounding, farther - rounding)
-            costly |= torch.maximum(smallest_gap, largest_gap) > 0
+            costly |= self._losses(closer - rounding, farther + rounding) > 0
         return costly
 
     def _losses(self, closer_cosine: Tensor, farther_cosine: Tensor) -> Tensor:
-        return triplet_losses_from_cosines(
-            closer_cosine,
-            farther_cosine,
-            triplet_margin=self.triplet_margin,
-            triplet_angular_margin=self.triplet_angular_margin,
-            triplet_max_gap=self.triplet_max_gap,
-        )
+        return triplet_losses_from_cosines(closer_cosine, farther_cosine, triplet_margin=self.triplet_margin)
 
 
 def _cosines(triplets: Tensor) -> tuple[Tensor, Tensor]:

@@ -118,23 +118,15 @@ def triplet_loss(
     farther: Tensor,
     *,
     triplet_margin: float,
-    triplet_angular_margin: float = 0.0,
-    triplet_max_gap: float | None = None,
     reduction: Reduction = "mean",
 ) -> Tensor:
     """Triplet loss on cosines, row by row: max(0, cos(anchor, farther) - cos(anchor, closer) + triplet_margin).
-
-    With theta the angle between `anchors` and `closer`, an angular margin m puts cos(theta + m) in place of its cosine.
-    A largest gap b adds max(0, cos(anchor, closer) - cos(anchor, farther) - b), so that the two cosines do not differ
-    by more, as the bidirectional margin loss of SNCSE does (Wang et al. 2022).
 
     Args:
         anchors: `[batch, dim]`, the sentences.
         closer: `[batch, dim]`, each sentence with its small span masked.
         farther: `[batch, dim]`, each sentence with the large span around it masked.
         triplet_margin: Cosine by which `closer` must win.
-        triplet_angular_margin: Angle in degrees, in [0, 90), by which `closer` must win besides.
-        triplet_max_gap: Cosine by which `closer` may win at most; any by default.
         reduction: `mean`, or `none` for one value per row.
 
     Returns:
@@ -151,32 +143,14 @@ def triplet_loss(
     """
     _require_same_shape(anchors=anchors, closer=closer, farther=farther)
     losses = triplet_losses_from_cosines(
-        row_cosines(anchors, closer),
-        row_cosines(anchors, farther),
-        triplet_margin=triplet_margin,
-        triplet_angular_margin=triplet_angular_margin,
-        triplet_max_gap=triplet_max_gap,
+        row_cosines(anchors, closer), row_cosines(anchors, farther), triplet_margin=triplet_margin
     )
     return losses.mean() if _checked(reduction) == "mean" else losses
 
 
-def triplet_losses_from_cosines(
-    closer: Tensor,
-    farther: Tensor,
-    *,
-    triplet_margin: float,
-    triplet_angular_margin: float = 0.0,
-    triplet_max_gap: float | None = None,
-) -> Tensor:
-    """Returns the triplet losses `[batch]` of the cosines `[batch]` of each sentence with its two masked versions.
-
-    The settings are as in `triplet_loss`.
-    """
-    with_margin = add_angular_margin(closer, triplet_angular_margin) if triplet_angular_margin else closer
-    losses = F.relu(farther - with_margin + triplet_margin)
-    if triplet_max_gap is not None:
-        losses = losses + F.relu(closer - farther - triplet_max_gap)
-    return losses
+def triplet_losses_from_cosines(closer: Tensor, farther: Tensor, *, triplet_margin: float) -> Tensor:
+    """Returns the triplet losses `[batch]` of the cosines `[batch]` of each sentence with its two masked versions."""
+    return F.relu(farther - closer + triplet_margin)
 
 
 def cosine_matrix(rows: Tensor, keys: Tensor) -> Tensor:

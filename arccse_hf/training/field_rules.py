@@ -13,8 +13,6 @@ INTERVALS = {
     "temperature": "[0.001, 100]",
     "angular_margin": "[0, 90)",
     "triplet_margin": "[0, 2)",
-    "triplet_angular_margin": "[0, 90)",
-    "triplet_max_gap": "(0, 2]",
     "matryoshka_dims": "[1, 1000000]",
     "matryoshka_weights": "(0, 1e6]",
     "triplet_weight": "[0, 1e6]",

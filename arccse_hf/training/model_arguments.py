@@ -8,8 +8,7 @@ from ..model.configuration_arccse import ArcCSEConfig, Pooling, Projection
 from .field_rules import check_rules
 
 HEAD_SETTINGS = tuple(
-    "pooling projection temperature angular_margin triplet_margin triplet_angular_margin triplet_max_gap "
-    "matryoshka_dims matryoshka_weights".split()
+    "pooling projection temperature angular_margin triplet_margin matryoshka_dims matryoshka_weights".split()
 )
 """Fields of `ModelArguments` that are fields of `ArcCSEConfig` too, which has their defaults and their ranges."""
 
@@ -50,14 +49,6 @@ class ModelArguments:
     )
     triplet_margin: float = field(
         default=ArcCSEConfig.triplet_margin, metadata={"help": "Cosine by which the less masked version must win."}
-    )
-    triplet_angular_margin: float = field(
-        default=ArcCSEConfig.triplet_angular_margin,
-        metadata={"help": "Degrees by which the less masked version must win besides, as ArcCon's margin."},
-    )
-    triplet_max_gap: float | None = field(
-        default=ArcCSEConfig.triplet_max_gap,
-        metadata={"help": "Cosine by which the less masked version may win at most. By default any."},
     )
     matryoshka_dims: list[int] = field(
         default_factory=list,

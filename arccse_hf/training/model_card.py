@@ -214,12 +214,6 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
             "triplets": f"from {args.triplet_min_tokens} tokens, dropout {'on' if args.triplet_dropout else 'off'}",
             "triplet margin": model_args.triplet_margin,
         }
-        if model_args.triplet_angular_margin:
-            settings["triplet margin"] = (
-                f"{model_args.triplet_margin:g} and {model_args.triplet_angular_margin:g} degrees"
-            )
-        if model_args.triplet_max_gap is not None:
-            settings["largest gap of a triplet"] = model_args.triplet_max_gap
     if model_args.matryoshka_dims:
         settings["dimensions trained"] = ", ".join(map(str, model_args.matryoshka_dims))
     if args.anchor_weight:

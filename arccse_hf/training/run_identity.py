@@ -12,10 +12,7 @@ from transformers import TrainingArguments
 
 from ..errors import UserError
 
-_HEADS = (
-    *("temperature", "angular_margin", "triplet_margin", "triplet_angular_margin", "triplet_max_gap"),
-    *("matryoshka_dims", "matryoshka_weights"),
-)
+_HEADS = ("temperature", "angular_margin", "triplet_margin", "matryoshka_dims", "matryoshka_weights")
 _RESTORED = ("learning_rate", "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon")
 """A checkpoint of the optimizer brings these along: a new value has no effect."""
 _SETTINGS = (

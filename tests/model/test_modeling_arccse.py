@@ -193,9 +193,6 @@ def test_from_backbone_refuses_what_is_no_encoder(tmp_path):
         ("angular_margin", 90, r"\[0, 90\)"),
         ("angular_margin", -1, r"\[0, 90\)"),
         ("triplet_margin", -0.1, r"\[0, 2\)"),
-        ("triplet_angular_margin", 90, r"\[0, 90\) degrees"),
-        ("triplet_max_gap", 0, "above 0"),
-        ("triplet_max_gap", 2.5, "up to 2"),
     ],
 )
 def test_the_configuration_names_what_is_wrong_and_what_is_allowed(field, value, allowed):
