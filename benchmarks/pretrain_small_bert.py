@@ -8,8 +8,8 @@
         --train_file sentences.txt --eval_data SENTEVAL --output_dir runs/studies/objectives-small-bert
 
 Without `--from_model` the encoder and its WordPiece vocabulary are made of the text alone. Training ends after
-`--minutes` or `--steps`, or at the end of the text. Started again, it goes on from its last checkpoint: the minutes
-count anew.
+`--minutes` or `--steps`; without `--steps` at the end of the text, with it the text is read again where it is too
+short. Started again, it goes on from its last checkpoint: the minutes count anew, the steps do not.
 `torchrun --nproc_per_node 2 --standalone` before the script uses both cores of a small machine.
 
 Only masked positions go through the language model's head, which is by far the largest matrix of a small BERT; a batch
@@ -81,8 +81,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--text", required=True, help="a file of sentences, one per line, may end in .gz")
     parser.add_argument("--output", type=Path, required=True, help="folder of the encoder and its tokenizer")
     parser.add_argument("--from_model", help="a BERT to go on from, instead of a new one")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="how long it trains at most")
-    parser.add_argument("--steps", type=int, default=-1, help="how many steps it trains at most")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="how long it trains at most; no limit by default")
+    parser.add_argument("--steps", type=int, default=-1, help="how many steps it trains; by default to the end of the text")
     parser.add_argument("--vocabulary", type=int, default=16_000, help="words and pieces of words")
     parser.add_argument("--layers", type=int, default=4)
     parser.add_argument("--width", type=int, default=256)

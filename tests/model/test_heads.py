@@ -13,12 +13,12 @@ from arccse_hf.model.heads import TripletHead
 FEW, MOST = (3, 13), (10, 5)  # triplets with a loss, and without
 
 
-def spread_model(triplet_margin=0.0, **config):
+def spread_model(triplet_margin=0.0):
     """A tiny model in float64 whose embeddings differ from the start, in training mode."""
     torch.manual_seed(0)
     backbone = tiny_config("bert")
     backbone.initializer_range = 0.5
-    config = {"pooling": "mean", "projection": "mlp_train_only", "triplet_margin": triplet_margin} | config
+    config = {"pooling": "mean", "projection": "mlp_train_only", "triplet_margin": triplet_margin}
     return ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, **config)).double().train()
 
 
