@@ -144,7 +144,9 @@ def curves(title: str, series: Sequence[tuple[str, Style, Series]], *, percent: 
     return draw
 
 
-def plane(series: Sequence[tuple[str, Style, Series]]) -> Callable[[Axes], None]:
+def plane(
+    series: Sequence[tuple[str, Style, Series]], title: str = "Alignment and uniformity"
+) -> Callable[[Axes], None]:
     """Alignment against uniformity: one path per run, from a hollow point, with an arrow to the filled last one."""
 
     def draw(axes: Axes) -> None:
@@ -166,7 +168,7 @@ def plane(series: Sequence[tuple[str, Style, Series]]) -> Callable[[Axes], None]
                 axes.plot(*points[0], **look, markersize=8, markerfacecolor="none", markeredgewidth=1.6)
             axes.plot(*points[-1], **look, markersize=6, label=name)
         axes.margins(0.15)
-        axes.set(title="Alignment and uniformity", xlabel="uniformity (lower is better)")
+        axes.set(title=title, xlabel="uniformity (lower is better)")
         axes.set_ylabel("alignment (lower is better)")
         axes.locator_params(nbins=5)
 

@@ -168,7 +168,8 @@ def write_and_print(
         return
     tables = result_tables(study, suite, rows, published)
     write_results(study, suite, rows, tables, failures)
-    for figure in draw(study, rows):
+    figures = draw(study, rows)
+    for figure in figures:
         for file, png in figure.files.items():
             (study.output_dir / file).write_bytes(png)
     console = table_console()
@@ -176,7 +177,8 @@ def write_and_print(
         print_table(table, console)
     for name, message in failures.items():
         console.print(f"{name} failed: {message}", style="red", markup=False)
-    console.print(f"written: {study.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON} and pictures", markup=False)
+    pictures = " and pictures" if figures else "; no pictures"
+    console.print(f"written: {study.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON}{pictures}", markup=False)
 
 
 def _published(study: StudyConfig, suite: TaskSuite) -> dict[str, float] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -17,30 +17,43 @@ Band = tuple[list[float], np.ndarray]
 
 
 def draw(study: StudyConfig, rows: Sequence[Row]) -> list[Figure]:
-    """Draws every picture that the finished runs have the numbers for, one colour per variant."""
+    """Draws every picture that the finished runs have the numbers for, one colour per variant.
+
+    Where some variants have more seeds than others, the pictures have the seeds that all of them have, and say so: else
+    means would differ by the seeds. Where no seed is common, there are no pictures.
+    """
     trained = [row for row in rows if row.variant != UNTRAINED]
-    styled = [(row.variant, Style.of(index), _runs_of(study, row)) for index, row in enumerate(trained)]
+    seeds = sorted(set.intersection(*(set(row.seeds) for row in trained))) if trained else []
+    if not seeds:
+        return []
+    some = any(row.seeds != seeds for row in trained)
+    which = f" (seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))} alone)" if some else ""
+    styled = [(row.variant, Style.of(index), _runs_of(study, row, seeds)) for index, row in enumerate(trained)]
     figures = []
     metrics = dict.fromkeys(metric for _, _, runs in styled for run in runs if (metric := main_metric(run)))
     for metric in metrics:
         bands = [(name, style, _band([evaluation_series(run, metric) for run in runs])) for name, style, runs in styled]
         bands = [(name, style, band) for name, style, band in bands if len(band[0]) > 1]
         if bands:
-            text = f"{metric} over the steps, mean and standard deviation over the seeds of each variant"
-            figures.append(render(f"steps-{metric}", text, _bands(metric, bands)))
+            text = f"{metric} over the steps, mean and standard deviation over the seeds of each variant{which}"
+            figures.append(render(f"steps-{metric}", text, _bands(metric + which, bands)))
     paths = [(name, style, _mean_path([geometry_path(run) for run in runs])) for name, style, runs in styled]
     paths = [(name, style, path) for name, style, path in paths if len(path[0]) > 1]
     if paths:
-        text = "Alignment against uniformity: the path of each variant, mean over its seeds"
-        figures.append(render("geometry", text, plane(paths)))
+        text = f"Alignment against uniformity: the path of each variant, mean over its seeds{which}"
+        figures.append(render("geometry", text, plane(paths, f"Alignment and uniformity{which}")))
     if len(trained) > 1:
-        figures.append(render("scores", "Average test score of each variant, every seed a point", _scores(study, rows)))
+        text = f"Average test score of each variant, every seed a point{which}"
+        averages = {
+            row.variant: Statistic.of({seed: row.scores[AVERAGE].values[seed] for seed in seeds}) for row in trained
+        }
+        figures.append(render("scores", text, _scores(study, averages, f"Average test score{which}")))
     return figures
 
 
-def _runs_of(study: StudyConfig, row: Row) -> list[Run]:
+def _runs_of(study: StudyConfig, row: Row, seeds: Sequence[int]) -> list[Run]:
     names = {run.seed: run.name for run in study.runs() if run.kind == "run" and run.variant == row.variant}
-    return read_runs([study.output_dir / names[seed] for seed in row.seeds])
+    return read_runs([study.output_dir / names[seed] for seed in seeds])
 
 
 def _band(series: Sequence[Series]) -> Band:
@@ -68,20 +81,19 @@ def _bands(title: str, bands: Sequence[tuple[str, Style, Band]]) -> Callable[[Ax
     return draw
 
 
-def _scores(study: StudyConfig, rows: Sequence[Row]) -> Callable[[Axes], None]:
+def _scores(study: StudyConfig, averages: Mapping[str, Statistic], title: str) -> Callable[[Axes], None]:
     """Returns what draws points over the variants; of a grid, its first field along the axis, one line per other."""
-    by_name = {row.variant: row for row in rows}
-    names = [name for name in study.variants if name in by_name]
+    names = [name for name in study.variants if name in averages]
     lines, ticks = _lines(study, names), _ticks(study, names)
     positions = list(dict.fromkeys(ticks.values()))
 
     def draw(axes: Axes) -> None:
         for index, (line, members) in enumerate(lines.items()):
             x = [positions.index(ticks[name]) for name in members]
-            scores = [by_name[name].scores[AVERAGE] for name in members]
+            scores = [averages[name] for name in members]
             _score_line(axes, line, Style.of(index), x, scores, connected=bool(study.axes))
         axes.set_xticks(range(len(positions)), positions, rotation=20 if max(map(len, positions)) > 8 else 0)
-        axes.set(title="Average test score", ylabel="x 100", xlabel=next(iter(study.axes), ""))
+        axes.set(title=title, ylabel="x 100", xlabel=next(iter(study.axes), ""))
         axes.margins(x=0.12)
 
     return draw

@@ -25,6 +25,12 @@ class Statistic:
     deviation: float
     values: dict[int, float]
 
+    @classmethod
+    def of(cls, values: dict[int, float]) -> Statistic:
+        """Returns the statistic of the values by seed."""
+        scores = list(values.values())
+        return cls(float(np.mean(scores)), float(np.std(scores, ddof=1)) if len(scores) > 1 else math.nan, values)
+
 
 @dataclass
 class Row:
@@ -111,11 +117,4 @@ def _statistics(by_seed: Mapping[int, RunResult], metrics: Mapping[str, str]) ->
         for task, metric in metrics.items()
     }
     columns[AVERAGE] = {seed: float(np.mean([columns[task][seed] for task in metrics])) for seed in by_seed}
-    return {
-        name: Statistic(
-            float(np.mean(list(values.values()))),
-            float(np.std(list(values.values()), ddof=1)) if len(values) > 1 else math.nan,
-            values,
-        )
-        for name, values in columns.items()
-    }
+    return {name: Statistic.of(values) for name, values in columns.items()}
