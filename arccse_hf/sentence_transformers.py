@@ -1,4 +1,4 @@
-"""ArcCSE's two losses for sentence-transformers' own trainer.
+"""ArcCSE's two losses, the first also with a gradient cache, for sentence-transformers' own trainer.
 
 Example:
     >>> from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer

@@ -43,6 +43,8 @@ VARIANTS = {
     "title, learning rate 2e-5": ["--pairs", "title", "--learning_rate", "2e-5"],
     "title, learning rate 1e-4": ["--pairs", "title", "--learning_rate", "1e-4"],
     "title, no margin": ["--pairs", "title", "--angular_margin", "0"],
+    "title, no triplets": ["--pairs", "title", "--triplet_weight", "0"],
+    "title, 20 degrees, no triplets": ["--pairs", "title", "--angular_margin", "20", "--triplet_weight", "0"],
     "title, Matryoshka": ["--pairs", "title", "--matryoshka_dims", "384", "192", "96", "48"],
     "title, anchor 1": ["--pairs", "title", "--anchor_weight", "1"],
     "title, last 2 layers": ["--pairs", "title", "--train_last_layers", "2"],

@@ -83,7 +83,7 @@ def reproduce_command() -> Command:
     return Command(
         name="reproduce",
         help="Train a recipe, score it on the seven STS sets, and print the published row above ours.",
-        example="arccse reproduce simcse-bert-base --train_file sentences.txt --eval_data hub",
+        example="arccse reproduce simcse-bert-base --train_file sentences.txt --eval_data SENTEVAL",
         positionals=(_RECIPE,),
         options=(
             output_dir_option("Folder, instead of runs/reproduce/RECIPE."),

@@ -121,7 +121,7 @@ def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None
         raise UserError(f"{study.output_dir}: holds a study; --resume goes on with it, --output_dir starts another")
     _, data, _ = parse_arguments(study.run_settings(runs[0]))
     suite = TaskSuite(load_tasks(study.test_tasks, data.eval_data))
-    published = _published(study, suite)
+    published = _published(study, suite, data.eval_data)
 
     done = {run.name for run in runs if read_result(study, run) is not None}
     failures: dict[str, str] = {}
@@ -181,7 +181,7 @@ def write_and_print(
     console.print(f"written: {study.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON}{pictures}", markup=False)
 
 
-def _published(study: StudyConfig, suite: TaskSuite) -> dict[str, float] | None:
+def _published(study: StudyConfig, suite: TaskSuite, eval_data: str | None) -> dict[str, float] | None:
     """Returns the published row of scores x 100 that the study names, if it has all test tasks and their average."""
     if study.published is None:
         return None
@@ -190,4 +190,10 @@ def _published(study: StudyConfig, suite: TaskSuite) -> dict[str, float] | None:
     if not {AVERAGE, *main_metrics(suite)} <= row.keys():
         print(f"{study.published}: no published scores of these test tasks are known ({PUBLISHED.name})", flush=True)
         return None
+    if str(eval_data).lower() == "hub":
+        print(
+            "published scores are of SentEval's text and of SICK-R's 4,927 test pairs. The hub's is not tokenised, "
+            "and its SICK-R has 9,927 pairs: --eval_data FOLDER compares exactly",
+            flush=True,
+        )
     return row

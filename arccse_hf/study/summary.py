@@ -40,6 +40,7 @@ class Row:
         variant: Its name.
         seeds: Those that are done.
         scores: The main metric of each test task, and their average; not multiplied by 100.
+        validation: By seed, what the metric that chooses the checkpoint gave for the kept weights, on no test data.
         chosen: The values that its trials chose.
         difference: Mean average minus the baseline's over the seeds that both have; None for the baseline itself.
         interval: 95 % interval of that difference, from a bootstrap over seeds and sentence pairs.
@@ -48,6 +49,7 @@ class Row:
     variant: str
     seeds: list[int]
     scores: dict[str, Statistic]
+    validation: dict[int, float | None] = field(default_factory=dict)
     chosen: Settings = field(default_factory=dict)
     difference: float | None = None
     interval: tuple[float, float] | None = None
@@ -71,6 +73,7 @@ def summarise(study: StudyConfig, suite: TaskSuite) -> list[Row]:
     for variant, row in rows.items():
         if variant == UNTRAINED:
             continue
+        row.validation = {seed: results[variant][seed].value for seed in row.seeds}
         row.chosen = chosen_fields(study, variant) or {}
         common = sorted(results[variant].keys() & results.get(study.baseline, {}).keys())
         if variant != study.baseline and common:

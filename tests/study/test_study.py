@@ -5,54 +5,22 @@ import re
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import processes
 import pytest
 import yaml
-from matplotlib.figure import Figure
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import PerItemScores
 from arccse_hf.inference.evaluate import evaluate_and_print as evaluate
-from arccse_hf.study import command, execute, figures
+from arccse_hf.study import command, execute
 from arccse_hf.study.plan import read_study
-from arccse_hf.study.summary import AVERAGE, Row, Statistic, seed_and_pair_interval
+from arccse_hf.study.summary import seed_and_pair_interval
 from arccse_hf.training import script
 
 ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def base(tmp_path, encoder, sentences):
-    """A recipe on a tiny encoder; its folder holds text and scored pairs too."""
-    (tmp_path / "text.txt").write_text("\n".join(sentences) + "\n")
-    pairs = zip(sentences[:12], sentences[5:17], strict=True)
-    rows = "".join(f"{a},{b},{i % 6}\n" for i, (a, b) in enumerate(pairs))
-    (tmp_path / "scored.csv").write_text("sentence1,sentence2,score\n" + rows)
-    fields = {
-        "model_name_or_path": encoder, "train_file": [str(tmp_path / "text.txt")],
-        "output_dir": "unused", "eval_data": str(tmp_path / "scored.csv"), "projection": "none",
-        "per_device_train_batch_size": 8, "max_steps": 3, "eval_steps": 1, "triplet_min_tokens": 10,
-        "learning_rate": "1e-3", "max_seq_length": 24, "cosine_samples": False, "use_cpu": True, "disable_tqdm": True,
-    }  # fmt: skip
-    path = tmp_path / "base.yaml"
-    path.write_text(yaml.safe_dump(fields))
-    return path
-
-
-@pytest.fixture
-def study_file(base):
-    """Writes a study over `base` with the given keys."""
-
-    def write(**content):
-        path = base.parent / "study.yaml"
-        path.write_text(
-            yaml.safe_dump({"base": "base.yaml", "output_dir": str(base.parent / "out")} | content, sort_keys=False)
-        )
-        return path
-
-    return write
 
 
 OBJECTIVES = {"SimCSE": {"angular_margin": 0, "triplet_weight": 0}, "Arc / CSE": {"angular_margin": 20}}
@@ -115,6 +83,11 @@ def test_a_study_trains_scores_and_compares(study_file, base, capsys):
     low, high = rows["Arc / CSE"]["interval"]
     assert low <= difference <= high
     assert rows["SimCSE"]["difference"] is None
+
+    # What chose the checkpoints is there too, as the log of the run has it.
+    assert rows["untrained"]["validation"] == {}
+    log = json.loads((models["SimCSE", 1] / "training" / "trainer_state.json").read_text())
+    assert rows["SimCSE"]["validation"]["1"] == log["best_metric"]
 
     # Each variant ran with the temperature of its best trial.
     for name, folder in (("SimCSE", "SimCSE"), ("Arc / CSE", "Arc___CSE")):
@@ -250,42 +223,6 @@ def test_the_best_trial_is_chosen_and_one_without_a_score_never(study_file, metr
     assert execute.chosen_fields(study, "x") == {"temperature": "3" if "spearman" in metric else "2"}
 
 
-def test_a_grid_of_two_fields_becomes_a_line_for_each_value_of_the_second(study_file):
-    path = study_file(grid={"angular_margin": [0, 10, 20], "temperature": [0.05, 0.1]})
-    study = read_study(path)
-    means = {name: index / 100 for index, name in enumerate(study.variants)}
-    axes = Figure().add_subplot()
-    figures._scores(study, {name: Statistic.of({1: mean}) for name, mean in means.items()}, "")(axes)
-    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["0", "10", "20"]
-    lines, labels = axes.get_legend_handles_labels()
-    assert labels == ["temperature=0.05", "temperature=0.1"]
-    assert [line[0].get_ydata().tolist() for line in lines] == [[0, 2, 4], [1, 3, 5]]
-
-
-def test_pictures_compare_the_seeds_that_all_variants_have_and_say_which(study_file, monkeypatch):
-    study = read_study(study_file(variants=OBJECTIVES))
-    monkeypatch.setattr(figures, "render", lambda name, text, draw: (name, text, draw))
-    read = []
-    monkeypatch.setattr(figures, "_runs_of", lambda study, row, seeds: read.append(seeds) or [])
-    monkeypatch.setattr(figures, "_mean_path", lambda paths: ([], []))
-
-    def drawn(scores):
-        rows = [Row(name, list(values), {AVERAGE: Statistic.of(values)}) for name, values in scores.items()]
-        return figures.draw(study, rows)
-
-    ((_, text, draw),) = drawn({"SimCSE": {1: 0.1, 2: 0.3, 3: 0.8}, "Arc / CSE": {2: 0.4, 3: 0.6, 4: 0.9}})
-    draw(axes := Figure().add_subplot())
-    assert text.endswith(which := "(seeds 2, 3 alone)") and axes.get_title().endswith(which)
-    (means,) = axes.containers
-    assert means[0].get_ydata().tolist() == pytest.approx([55, 50])
-    assert [sorted(points.get_offsets()[:, 1]) for points in axes.collections[-2:]] == [[30, 80], [40, 60]]
-    assert read == [[2, 3]] * 2
-
-    ((_, text, _),) = drawn({name: {1: 0.1} for name in OBJECTIVES})
-    assert text.endswith("every seed a point")
-    assert drawn({"SimCSE": {1: 0.1}, "Arc / CSE": {2: 0.2}}) == []
-
-
 def test_without_matplotlib_nothing_is_trained(study_file, base, monkeypatch):
     for name in [name for name in sys.modules if name.split(".")[0] == "matplotlib"] + ["arccse_hf.study.figures"]:
         monkeypatch.delitem(sys.modules, name, raising=False)
@@ -385,6 +322,10 @@ def test_reproduce_shows_the_published_row_above_ours(base, tmp_path, capsys, mo
     value = json.loads((out / "results.json").read_text())["variants"][0]["scores"]["average"]["values"]["7"]
     assert lines[3] == f"| base | 1 | {100 * value:.2f} | {100 * value:.2f} |"
     assert (out / "runs" / "base" / "seed-7" / "modules.json").exists()
+    study = SimpleNamespace(published="base")
+    suite = SimpleNamespace(tasks=[SimpleNamespace(name="scored", main_metrics=["spearman"])])
+    assert "SICK-R" not in capsys.readouterr().out
+    assert command._published(study, suite, "hub") and "SICK-R has 9,927 pairs" in capsys.readouterr().out
     published.write_text("another: {}\n")
     assert command.reproduce(base, output=tmp_path / "again") == 0
     assert "base: no published scores of these test tasks are known" in capsys.readouterr().out
