@@ -36,6 +36,9 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             sys.stdout.flush()
     except UserError as error:
         exit_with(error, program)
+    except KeyboardInterrupt:
+        print(f"\n{program}: interrupted", file=sys.stderr)
+        sys.exit(128 + signal.SIGINT)
     except BrokenPipeError:
         if not output_is_unread():
             raise

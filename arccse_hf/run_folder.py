@@ -40,6 +40,8 @@ TRAINING = "training"
 FINAL_CHECKPOINT = "final-checkpoint"
 """The trained weights on their way into the exported folder."""
 STAGING_PREFIX = ".export-"
+_REPLACED = (CARD, "config.json", "*.safetensors", "tokenizer*", "vocab.*")
+"""What the model's files replace where another model or a project has them."""
 _OLD_COSINES = {"before": "snapshot_before.json", "after": "snapshot_after.json"}
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 
@@ -76,6 +78,12 @@ def check_output_dir(output_dir: str | os.PathLike, *, overwrite: bool, resume: 
         raise UserError(
             f"--output_dir {output_dir}: holds checkpoints of an interrupted run; --resume_from_checkpoint True goes "
             "on with it, --overwrite_output_dir starts anew"
+        )
+    others = sorted(path.name for pattern in _REPLACED for path in folder.glob(pattern))
+    if others and not record_path(folder, STATUS).exists():
+        raise UserError(
+            f"--output_dir {output_dir}: is no run's folder, and the model would replace its {', '.join(others)}; "
+            "choose another folder, or --overwrite_output_dir"
         )
 
 
@@ -221,9 +229,19 @@ def read_json(path: Path) -> dict:
 
 def write_json(path: Path, content: Mapping[str, object], indent: int | None = 2) -> None:
     """Writes a JSON file in one step: whoever reads it finds the old or the new content, and never half of it."""
+    with replacing(path) as unfinished:
+        unfinished.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Gives a path to write to; what is there becomes `path` in one step when the block ends without an error."""
     unfinished = path.with_name(f".{path.name}.unfinished")
-    unfinished.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
-    os.replace(unfinished, path)
+    try:
+        yield unfinished
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _status(folder: Path) -> dict:

@@ -156,6 +156,16 @@ def test_a_pipe_of_something_else_that_breaks_is_not_hidden(monkeypatch):
         main(["info", "x"])
 
 
+def test_ctrl_c_is_no_traceback(monkeypatch, capsys):
+    def interrupted(argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(VERBS, "encode", (VERBS["encode"][0], interrupted))
+    with pytest.raises(SystemExit) as ended:
+        main(["encode", "x"])
+    assert (ended.value.code, capsys.readouterr().err) == (130, "\narccse encode: interrupted\n")
+
+
 def test_the_script_is_train():
     done = subprocess.run(
         [sys.executable, "run_arccse.py", "quickstart", "--lerning_rate", "1"],

@@ -19,6 +19,7 @@ from arccse_hf.run_folder import (
     metrics_of,
     no_empty_folder,
     read_cosines,
+    replacing,
 )
 
 
@@ -88,6 +89,28 @@ def test_a_model_is_replaced_only_by_its_own_run_that_goes_on(tmp_path):
     begin(tmp_path, overwrite=True)  # and it is killed, while the old model is still there
     check_output_dir(tmp_path, overwrite=False, resume=True)
     check_output_dir(tmp_path, overwrite=True, resume=False)
+
+
+@pytest.mark.parametrize("name", ["README.md", "config.json", "model.safetensors", "tokenizer.json"])
+def test_files_that_no_run_has_left_are_not_replaced(tmp_path, name):
+    touch(tmp_path, name, "notes.txt")
+    for resume in (False, True):
+        with pytest.raises(UserError, match=f"the model would replace its {name}; choose another folder"):
+            check_output_dir(tmp_path, overwrite=False, resume=resume)
+    check_output_dir(tmp_path, overwrite=True, resume=False)
+    begin(tmp_path)
+    check_output_dir(tmp_path, overwrite=False, resume=False)  # now it is a run's folder
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    touch(tmp_path, "scores.csv")
+    with pytest.raises(OSError, match="full"), replacing(tmp_path / "scores.csv") as unfinished:
+        unfinished.write_text("half")
+        raise OSError("full")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "{}")]
+    with replacing(tmp_path / "scores.csv") as unfinished:
+        unfinished.write_text("whole")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "whole")]
 
 
 def test_an_error_leaves_no_empty_folder(tmp_path):

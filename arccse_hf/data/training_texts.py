@@ -104,8 +104,9 @@ def texts_as_dataset(texts: Dataset | Iterable[str] | Iterable[Sequence[str]]) -
     if isinstance(texts, Dataset):
         return texts
     kinds = "sentences, (anchor, positive) pairs, (anchor, positive, negative) triples or a datasets.Dataset"
-    if isinstance(texts, str | Mapping) or not isinstance(texts, Iterable):
-        raise UserError(f"texts: must be {kinds}, not one {type(texts).__name__}")
+    if isinstance(texts, str | Mapping) or hasattr(texts, "columns") or not isinstance(texts, Iterable):
+        frame = "; Dataset.from_pandas(frame) makes one of a DataFrame" if hasattr(texts, "columns") else ""
+        raise UserError(f"texts: must be {kinds}, not one {type(texts).__name__}{frame}")
     rows = [(row,) if isinstance(row, str) else row for row in texts]
     if not rows:
         raise UserError(f"texts: is empty; give {kinds}")
@@ -114,8 +115,10 @@ def texts_as_dataset(texts: Dataset | Iterable[str] | Iterable[Sequence[str]]) -
         is_row = isinstance(row, list | tuple) and all(isinstance(text, str) for text in row)
         if not is_row or not 1 <= len(row) <= 3 or len(row) != width:
             raise UserError(f"texts[{number}]: {str(row)[:80]} is not like the rest; give {kinds}")
-    columns = zip(*rows, strict=True)
-    return Dataset.from_dict({name: list(column) for name, column in zip(CANONICAL_COLUMNS, columns, strict=False)})
+    columns = [
+        [text.encode("utf-8", "replace").decode("utf-8") for text in column] for column in zip(*rows, strict=True)
+    ]
+    return Dataset.from_dict(dict(zip(CANONICAL_COLUMNS, columns, strict=False)))
 
 
 def open_texts(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import io
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from ..run_folder import short_names
+from ..errors import UserError, one_line
+from ..run_folder import replacing, short_names
 from .compare import Difference, ModelResult
 from .suite import AVERAGES, LOWER_IS_BETTER, TRANSFER_AVERAGE, TaskSuite, greater_is_better, split_dim
 
@@ -203,22 +205,31 @@ def write_report(
     tables: Sequence[ResultTable],
     settings: dict[str, object],
 ) -> None:
-    """Writes evaluation.json (everything, subsets too), evaluation.md (tables), evaluation.csv (one score per row)."""
+    """Writes evaluation.json (everything, subsets too), evaluation.md (tables), evaluation.csv (one score per row).
+
+    Raises:
+        UserError: They cannot be written; what was there before stays.
+    """
     models = []
     for result in results:
         entry = {f.name: getattr(result, f.name) for f in dataclasses.fields(result) if f.name != "samples"}
         models.append(entry | {"averages": result.averages})
     content = {"settings": settings, "models": models, "differences": [dataclasses.asdict(d) for d in differences]}
     text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "evaluation.md").write_text(to_markdown(tables), encoding="utf-8")
-    with (folder / "evaluation.csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerow(["model", "pooling", "task", "metric", "value"])
-        for result in results:
-            for task, scores in result.scores.items():
-                writer.writerows([result.name, result.pooling, task, metric, v] for metric, v in scores.items())
+    rows = io.StringIO(newline="")
+    writer = csv.writer(rows)
+    writer.writerow(["model", "pooling", "task", "metric", "value"])
+    for result in results:
+        for task, scores in result.scores.items():
+            writer.writerows([result.name, result.pooling, task, metric, v] for metric, v in scores.items())
+    files = {"json": text + "\n", "md": to_markdown(tables), "csv": rows.getvalue()}
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for kind, written in files.items():
+            with replacing(folder / f"evaluation.{kind}") as unfinished:
+                unfinished.write_text(written, encoding="utf-8", newline="")
+    except OSError as error:
+        raise UserError(f"--output_dir {folder}: cannot be written ({one_line(error)})") from error
 
 
 def without_nan(value):

@@ -100,12 +100,15 @@ class EmbeddedCorpus:
         return pa.schema({"file": files, "id": ids, "text": pa.string()})
 
     def parts(self) -> Iterator[Documents]:
-        """Yields the texts in order with their embeddings, some thousand at a time; rows without text are left out.
+        """Yields the texts in order with their embeddings, some thousand at a time.
+
+        Rows without text are left out, and counted in the log at the end.
 
         Raises:
             UserError: A file or its embeddings cannot be read.
         """
         names = pa.array(list(dict.fromkeys(shard.file.name for shard in self.shards)))
+        without_text = 0
         for shard in self.shards:
             content, start = shard.file.content, shard.start
             rows = read_rows(shard.file, self.columns, [(shard.start, shard.stop)])
@@ -117,9 +120,12 @@ class EmbeddedCorpus:
                     else:
                         table = self._table(names, shard.file.name, [next(rows) for _ in range(len(column))])
                     start += len(column)
+                    without_text += column.null_count
                     present = column.is_valid()
                     flat = column.filter(present).flatten().to_numpy(zero_copy_only=False).astype(np.float32)
                     yield Documents(table.filter(present), flat.reshape(-1, self.dimension))
+        if without_text:
+            logger.warning("%s of %s rows have no text and are left out", f"{without_text:,}", f"{self.rows:,}")
 
     def _table(self, names: pa.Array, name: str, rows: Sequence[Row]) -> pa.Table:
         ids, texts = zip(*rows, strict=True)

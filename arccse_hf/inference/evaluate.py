@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 import time
 import warnings
@@ -65,16 +66,16 @@ class Evaluation:
         tables = score_tables(self.results, self.suite)
         return [*tables, difference_table(self.differences, self.results)] if self.differences else tables
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: str | os.PathLike) -> None:
         """Writes evaluation.json, evaluation.md and evaluation.csv into `folder`."""
-        write_report(folder, self.results, self.differences, self.tables(), self.settings)
+        write_report(Path(folder), self.results, self.differences, self.tables(), self.settings)
 
 
 def evaluate(
-    models: str | Sequence[str],
-    tasks: str | Sequence[str] = "sts",
+    models: str | os.PathLike | Sequence[str | os.PathLike],
+    tasks: str | os.PathLike | Sequence[str | os.PathLike] = "sts",
     *,
-    data: str | None = None,
+    data: str | os.PathLike | None = None,
     pooling: str | None = None,
     batch_size: int = 64,
     dtype: str = "float32",
@@ -109,14 +110,18 @@ def evaluate(
         >>> evaluation = evaluate(["bert-base-uncased", "out"], "stsb_dev", data="hub")
         >>> evaluation.scores["out"]["stsb_dev_spearman"]
     """
-    models = [models] if isinstance(models, str) else list(models)
-    tasks = [tasks] if isinstance(tasks, str) else list(tasks)
+    models, tasks = _names(models), _names(tasks)
+    data = None if data is None else os.fspath(data)
     state = process_state()
     own_tasks = [name for name in tasks if not name.startswith(MTEB)]
     mteb_names = [name.removeprefix(MTEB) for name in tasks if name.startswith(MTEB)]
     mteb_tasks = _find_mteb_tasks(mteb_names, state.num_processes) if mteb_names else []
     if batch_size < 1:
         raise UserError(f"--batch_size {batch_size}: must be at least 1")
+    if min(truncate_dims, default=1) < 1:
+        raise UserError(f"--truncate_dims {min(truncate_dims)}: must be at least 1")
+    if not 0 <= (seed or 0) < 2**32:
+        raise UserError(f"--seed {seed}: must be in [0, 4294967295]")
     suite = TaskSuite(load_tasks(own_tasks, data, seed=seed) if own_tasks or not mteb_tasks else [])
 
     results: list[ModelResult] = []
@@ -148,6 +153,10 @@ def evaluate(
     settings["num_processes"] = state.num_processes
     differences = compare(results, seed=seed or 0) if results else []
     return Evaluation(results, differences, failed_models, suite, settings)
+
+
+def _names(given: str | os.PathLike | Sequence[str | os.PathLike]) -> list[str]:
+    return [os.fspath(name) for name in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
 def _cuts(result: ModelResult, embeddings: np.ndarray, dims: Sequence[int]) -> list[tuple[ModelResult, np.ndarray]]:

@@ -15,7 +15,7 @@ from sentence_transformers.util import community_detection, paraphrase_mining_em
 
 from ..data.files import expand_files
 from ..errors import UserError, one_line
-from ..run_folder import check_writable
+from ..run_folder import check_writable, replacing
 from .corpus import CorpusOptions, Documents, embed_corpus
 from .open import load_encoder
 from .search import printable
@@ -147,7 +147,7 @@ def write_groups(path: Path, documents: Documents, groups: Sequence[Group]) -> N
         UserError: The file cannot be written.
     """
     try:
-        with path.open("w", encoding="utf-8", newline="") as file:
+        with replacing(path) as unfinished, unfinished.open("w", encoding="utf-8", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for number, group in enumerate(groups, start=1):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -20,6 +21,8 @@ from .corpus import CorpusOptions, check_corpus, corpus_files, embed_corpus
 from .hnsw_store import HnswStore, build_index, read_settings, require_usearch
 from .nearest import DocumentStore, ExactStore, cosines_of, nearest
 from .open import Encoder, load_encoder
+
+logger = logging.getLogger(__name__)
 
 _FUSED = 100
 """Documents that each ranking gives to the fused one, at least."""
@@ -157,7 +160,9 @@ def open_index(folder: Path, encoder: Encoder, patterns: Sequence[str], options:
 
 
 def read_queries(path: str) -> list[str]:
-    """Returns the queries of a file: its lines, or the column that holds queries; rows without text are left out.
+    """Returns the queries of a file: its lines, or the column that holds queries.
+
+    Rows without text are left out, and counted in the log.
 
     Raises:
         UserError: The file cannot be read, has no column of queries, or no query.
@@ -171,10 +176,12 @@ def read_queries(path: str) -> list[str]:
     if column is None:
         raise UserError(f"{option} {path}: has no column query; it has {', '.join(content.columns)}")
     require_text(column, content.columns, f"{option} {path}", content.source.where())
-    rows = (content.text(value, number, column) for number, (value,) in content.rows([column]))
+    rows = [content.text(value, number, column) for number, (value,) in content.rows([column])]
     queries = [text for text in rows if text and text.strip()]
     if not queries:
         raise UserError(f"{option} {path}: holds no query")
+    if len(queries) < len(rows):
+        logger.warning("%s %s: %d of %d rows hold no query", option, path, len(rows) - len(queries), len(rows))
     return queries
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
+from ..run_folder import replacing
 from .runs import read_runs
 
 PAGE = "report.html"
@@ -51,7 +52,8 @@ def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike
                 for file, png in figure.files.items():
                     (folder / file).write_bytes(png)
         page = folder / PAGE
-        page.write_text(build_page(runs, sections), encoding="utf-8")
+        with replacing(page) as unfinished:
+            unfinished.write_text(build_page(runs, sections), encoding="utf-8")
     except OSError as error:
         raise UserError(
             f"--output_dir {output}: cannot write there ({error.strerror}); choose another folder"

@@ -19,7 +19,7 @@ from ..report import needing_matplotlib
 from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments
 from ..training.config_file import read_config
-from .execute import LOG, SCORES, describe, execute, outcome, read_result
+from .execute import LOG, SCORES, check_launcher, check_tests, describe, execute, outcome, read_result
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, result_tables, write_results
 from .plan import StudyConfig, read_study
 from .summary import AVERAGE, Row, main_metrics, summarise
@@ -123,6 +123,8 @@ def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None
     suite = TaskSuite(load_tasks(study.test_tasks, data.eval_data))
     published = _published(study, suite, data.eval_data)
 
+    check_tests(study, suite)
+    check_launcher(study)
     done = {run.name for run in runs if read_result(study, run) is not None}
     failures: dict[str, str] = {}
     if logs:

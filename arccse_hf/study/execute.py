@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import os
 import shutil
@@ -57,6 +58,7 @@ class RunResult:
         value: That metric's, of the kept weights, on data that is no test data.
         scores: `{test task: {metric: value}}`, not multiplied by 100; empty for trials.
         seconds: Of training, evaluation in between included.
+        tests: `tests_of` when the scores were computed.
     """
 
     fields: Settings
@@ -64,6 +66,7 @@ class RunResult:
     value: float | None = None
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
+    tests: dict[str, str] = field(default_factory=dict)
 
     @property
     def rank(self) -> float:
@@ -95,6 +98,36 @@ def read_result(study: StudyConfig, run: PlannedRun) -> RunResult | None:
             "delete that folder to have it done again"
         )
     return result
+
+
+def tests_of(study: StudyConfig, suite: TaskSuite) -> dict[str, str]:
+    """Returns what scores depend on besides the encoder: the type of the computation, a hash of each task's data."""
+    hashes = {}
+    for task in suite.tasks:
+        data = hashlib.sha256("\0".join(task.sentences).encode("utf-8", "replace"))
+        data.update(np.asarray(getattr(task, "references", ()), dtype=np.float64).tobytes())
+        hashes[task.name] = data.hexdigest()
+    return {"test_dtype": study.test_dtype, **hashes}
+
+
+def check_tests(study: StudyConfig, suite: TaskSuite) -> None:
+    """Makes sure that what was scored before can stand beside what is scored now.
+
+    Raises:
+        UserError: A run that is done was scored on other tests than the study has now.
+    """
+    wanted = tests_of(study, suite)
+    for run in study.runs():
+        result = read_result(study, run) if run.kind != "trial" else None
+        if result is None:
+            continue
+        # Versions before 0.2 have not noted more than the tasks' names.
+        then = result.tests or {name: wanted.get(name, "") for name in ("test_dtype", *result.scores)}
+        if names := sorted(name for name in {*then, *wanted} if then.get(name) != wanted.get(name)):
+            raise UserError(
+                f"{study.output_dir / run.name}: was scored on other tests than the study has ({', '.join(names)}); "
+                "choose another output, or delete that folder to have it done again"
+            )
 
 
 def read_samples(study: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores]:
@@ -158,7 +191,7 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite, *, log: bool 
 def _train_and_score(
     study: StudyConfig, run: PlannedRun, suite: TaskSuite, folder: Path, fields: Settings, config: str
 ) -> RunResult:
-    result = RunResult(fields)
+    result = RunResult(fields, tests={} if run.kind == "trial" else tests_of(study, suite))
     samples: dict[str, PerItemScores] = {}
     if run.kind != "untrained":
         (folder / CONFIG).write_text(config, encoding="utf-8")
@@ -219,11 +252,20 @@ def _train(study: StudyConfig, folder: Path) -> None:
         main(arguments)
         return
     command = [*study.launcher, "-m", "arccse_hf", "train", *arguments]
-    # The launcher may be `accelerate` of the environment that this Python belongs to.
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    status = subprocess.run(command, env=os.environ | {"PATH": path}).returncode
+    status = subprocess.run(command, env=os.environ | {"PATH": _search_path()}).returncode
     if status:
         raise UserError(f"{' '.join(command)}: ended with status {status}; its messages are in {folder / LOG}")
+
+
+def check_launcher(study: StudyConfig) -> None:
+    """Raises UserError where the study names a launcher that is not there, before run after run fails by it."""
+    if study.launcher and shutil.which(study.launcher[0], path=_search_path()) is None:
+        raise UserError(f"{study.source}: launcher: {study.launcher[0]}: there is no such program")
+
+
+def _search_path() -> str:
+    """The launcher may be `accelerate` of the environment that this Python belongs to."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
 def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, float]], dict[str, PerItemScores]]:

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from ..evaluation import TaskSuite
 from ..evaluation.tables import ResultTable, format_value, label, to_markdown, without_nan
+from ..run_folder import replacing
 from .execute import chosen_fields, read_result
 from .plan import StudyConfig, format_choice
 from .summary import AVERAGE, Row, Statistic, main_metrics
@@ -112,5 +113,6 @@ def write_results(
         "failed": dict(failures),
     }
     text = json.dumps(without_nan(content), indent=2, ensure_ascii=False, allow_nan=False)
-    (study.output_dir / RESULTS_JSON).write_text(text + "\n", encoding="utf-8")
-    (study.output_dir / RESULTS_MARKDOWN).write_text(to_markdown(tables), encoding="utf-8")
+    for name, written in ((RESULTS_JSON, text + "\n"), (RESULTS_MARKDOWN, to_markdown(tables))):
+        with replacing(study.output_dir / name) as unfinished:
+            unfinished.write_text(written, encoding="utf-8")

@@ -336,6 +336,17 @@ class TestCommand:
         with pytest.raises(UserError, match="nowhere: cannot be opened: there is no such folder"):
             evaluate(str(tmp_path / "nowhere"), "sts", data=own_pairs)
 
+    def test_paths_do_as_well_as_names(self, plain, own_pairs, tmp_path):
+        evaluation = evaluate(Path(plain), Path(own_pairs))
+        assert evaluation.scores == evaluate([plain], [str(own_pairs)]).scores
+        evaluation.write(str(tmp_path / "report"))
+        assert (tmp_path / "report" / "evaluation.csv").exists()
+
+    @pytest.mark.parametrize("wrong", [{"truncate_dims": [8, 0]}, {"truncate_dims": [-1]}, {"seed": -1}])
+    def test_numbers_out_of_range_are_refused_in_python_too(self, plain, own_pairs, wrong):
+        with pytest.raises(UserError, match="must be"):
+            evaluate(plain, own_pairs, **wrong)
+
     def test_two_models_and_a_report(self, plain, st_folder, own_pairs, tmp_path, capsys):
         assert (
             evaluate_and_print(

@@ -60,12 +60,14 @@ def answers(capsys, *argv: str) -> list[dict]:
 
 
 @pytest.mark.parametrize("index", [[], ["--index", "index"]])
-def test_hits_are_those_of_brute_force(index, model, folder, capsys):
+def test_hits_are_those_of_brute_force(index, model, folder, capsys, caplog):
     rows = write_docs("docs.jsonl", [*texts(300), "", None])
     queries = texts(8, seed=1)
-    Path("queries.txt").write_text("\n".join(queries))
-    argv = ["--model", model, "--corpus", "docs.jsonl", "--query_file", "queries.txt", "--id_column", "id", *index]
+    Path("queries.csv").write_text("\n".join(["query,number", *(f"{query},0" for query in queries), ",0"]))
+    argv = ["--model", model, "--corpus", "docs.jsonl", "--query_file", "queries.csv", "--id_column", "id", *index]
     found = answers(capsys, *argv, "--top_k", "5")
+    assert "--query_file queries.csv: 1 of 9 rows hold no query" in caplog.text
+    assert caplog.text.count("2 of 302 rows have no text and are left out") == 1
     expected = cosines(model, queries, rows[:300])
     assert [answer["query"] for answer in found] == queries
     for answer, row in zip(found, expected, strict=True):

@@ -159,6 +159,12 @@ def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, 
 
     with pytest.raises(UserError, match=r"other fields than the study has now \(max_steps 3 -> 9\)"):
         command.run_study(path, resume=True, overrides={"max_steps": "9"})
+    with pytest.raises(UserError, match=r"scored on other tests than the study has \(test_dtype\)"):
+        command.run_study(study_file(variants=OBJECTIVES, seeds=[1], test_dtype="bfloat16"), resume=True)
+    scored = (base.parent / "scored.csv").read_text()
+    (base.parent / "scored.csv").write_text(scored.replace(",1\n", ",2\n"))
+    with pytest.raises(UserError, match=r"scored on other tests than the study has \(scored\)"):
+        command.run_study(study_file(variants=OBJECTIVES, seeds=[1]), resume=True)
 
 
 def test_a_killed_run_goes_on_from_its_checkpoint(study_file, base, monkeypatch):
@@ -209,6 +215,8 @@ def test_runs_go_through_the_launcher_that_the_study_names(study_file, base, cap
     failing = study_file(variants={"ArcCSE": {}}, seeds=[1], launcher="python -c exit(3)")
     assert command.run_study(failing, output=base.parent / "failed") == 1
     assert "arccse_hf train" in (message := capfd.readouterr().err) and "ended with status 3" in message
+    with pytest.raises(UserError, match="launcher: nowhere: there is no such program"):
+        command.run_study(study_file(variants={"ArcCSE": {}}, launcher="nowhere run"), output=base.parent / "none")
 
 
 @pytest.mark.parametrize("metric", ["eval_scored_spearman", "eval_geometry_alignment"])

@@ -49,6 +49,8 @@ def test_pairs_and_datasets_train_too(kind, encoder, tmp_path, sentences):
         rows = Dataset.from_dict(
             {"sent0": [row[0] for row in rows], "sent1": [row[1] for row in rows], "number": range(24)}
         )
+    else:
+        rows[0] = ("half of a surrogate pair: \ud800", rows[0][1])
     result = train(rows, encoder, tmp_path / "out", **TINY)
     assert (result.before, result.after) == ({}, {})
     assert (tmp_path / "out" / "modules.json").exists()
@@ -64,6 +66,7 @@ def test_pairs_and_datasets_train_too(kind, encoder, tmp_path, sentences):
         (None, {"streaming": True, "max_steps": 3}, "--streaming True: .*in memory"),
         (None, {"text_columns": ["body"]}, "--text_columns body: texts has no column body"),
         ("one sentence", {}, "texts: must be sentences, .*not one str"),
+        (Dataset.from_dict({"anchor": ["a"]}).to_pandas(), {}, "not one DataFrame; Dataset.from_pandas"),
         ([], {}, "texts: is empty"),
         (["a sentence", 3], {}, r"texts\[1\]: 3 is not like the rest"),
         ([("a", "b"), ("c",)], {}, r"texts\[1\]: \('c',\) is not like the rest"),
