@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -174,14 +175,14 @@ def metrics_of(line: Mapping[str, object], prefix: str = "eval_") -> dict[str, f
 
 
 def kept_step(state: Mapping, loads_best: bool) -> int:
-    """Returns the step whose weights a run ends with: that of the best checkpoint where it is loaded, else the last.
+    """Returns the step whose weights a run ends with: that of the best checkpoint where one is loaded, else the last.
 
     Args:
         state: Trainer's.
         loads_best: `load_best_model_at_end`.
     """
-    last = state.get("global_step", 0)
-    return (state.get("best_global_step") or last) if loads_best else last
+    best = re.search(r"-(\d+)$", state.get("best_model_checkpoint") or "") if loads_best else None
+    return int(best[1]) if best else state.get("global_step", 0)
 
 
 def without_checksum(name: str) -> str:

@@ -130,9 +130,9 @@ def test_scores_in_a_line_of_the_log():
 
 
 def test_the_weights_that_are_kept():
-    state = {"global_step": 9, "best_global_step": 6}
+    state = {"global_step": 9, "best_global_step": 7, "best_model_checkpoint": "runs/a-1/training/checkpoint-6"}
     assert (kept_step(state, True), kept_step(state, False)) == (6, 9)
-    assert kept_step({"global_step": 9, "best_global_step": None}, True) == 9
+    assert kept_step(state | {"best_model_checkpoint": None}, True) == 9
 
 
 def test_cosines_of_older_runs_are_read(tmp_path):

@@ -111,12 +111,6 @@ def tune_command() -> Command:
                 help=f"YAML: a line per field, such as {_SPACE_LINE}, or a list of values.",
             ),
             Option("n_trials", "int", default=20, interval="[1, 1000000]", help="Trials, earlier ones included."),
-            Option(
-                "direction",
-                choices=("maximize", "minimize"),
-                default="maximize",
-                help="What to do with --metric_for_best_model.",
-            ),
             Option("storage", metavar="URL", help="Optuna's, for several machines; by default a file in the folder."),
             Option("sampler_seed", "int", interval="[0, 4294967295]", help="Of the search; the runs have --seed."),
             output_dir_option("Folder of the trials and the result, instead of runs/tune/RECIPE."),
@@ -195,7 +189,7 @@ def tune(argv: Sequence[str]) -> int:
         settings,
         space,
         output,
-        **{name: values[name] for name in ("n_trials", "direction", "storage")},
+        **{name: values[name] for name in ("n_trials", "storage")},
         seed=values["sampler_seed"],
     )
     return run(search, resume=bool(values["resume"]))

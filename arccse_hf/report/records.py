@@ -18,7 +18,7 @@ _COSINES: dict[str, Any] = {
 }  # fmt: skip
 _SHAPES: dict[str, Any] = {
     STATE: {
-        "log_history": [{"step": _COUNT}], "global_step": _COUNT, "best_global_step": (int, type(None)),
+        "log_history": [{"step": _COUNT}], "global_step": _COUNT,
         "best_model_checkpoint": (str, type(None)),
     },
     RESULTS: {

@@ -13,7 +13,7 @@ from ..cli.options import Settings
 from ..cli.recipes import RECIPES, find_recipe
 from ..data.documents import are_documents
 from ..errors import UserError, one_line
-from ..evaluation import TaskSuite, load_tasks
+from ..evaluation import TaskSuite, greater_is_better, load_tasks
 from ..evaluation.tables import print_table, table_console
 from ..report import needing_matplotlib
 from ..run_folder import check_writable
@@ -115,12 +115,12 @@ def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None
     runs = study.runs()
     if only is not None and not 0 <= only < len(runs):
         raise UserError(f"--run {only}: the study has runs 0 to {len(runs) - 1}; --list shows them")
+    _, data, _ = parse_arguments(study.run_settings(runs[0]))
+    suite = _test_suite(study, data.eval_data)
     check_writable(study.output_dir)
     begun = any(study.output_dir.iterdir())
     if begun and not resume and only is None:
         raise UserError(f"{study.output_dir}: holds a study; --resume goes on with it, --output_dir starts another")
-    _, data, _ = parse_arguments(study.run_settings(runs[0]))
-    suite = TaskSuite(load_tasks(study.test_tasks, data.eval_data))
     published = _published(study, suite, data.eval_data)
 
     check_tests(study, suite)
@@ -181,6 +181,17 @@ def write_and_print(
         console.print(f"{name} failed: {message}", style="red", markup=False)
     pictures = " and pictures" if figures else "; no pictures"
     console.print(f"written: {study.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON}{pictures}", markup=False)
+
+
+def _test_suite(study: StudyConfig, eval_data: str | None) -> TaskSuite:
+    suite = TaskSuite(load_tasks(study.test_tasks, eval_data))
+    for name, metric in main_metrics(suite).items():
+        if not greater_is_better(metric):
+            raise UserError(
+                f"{study.source}: test_tasks: {name}: its {metric} is the better the smaller, and the average is of scores "
+                "that are the better the larger; leave it out"
+            )
+    return suite
 
 
 def _published(study: StudyConfig, suite: TaskSuite, eval_data: str | None) -> dict[str, float] | None:

@@ -24,8 +24,10 @@ from transformers import TrainerCallback
 
 from ..cli.options import Settings
 from ..errors import UserError, one_line
+from ..evaluation import greater_is_better
 from ..run_folder import RESULTS, SETTINGS, TRAINING, check_writable, read_json, record_path
 from ..training.config import build_arguments, read_values
+from ..training.preparation import load_evaluation
 from ..training.script import run
 from .search_space import Dimension
 
@@ -45,7 +47,6 @@ class Search:
         space: What is looked for.
         output_dir: Folder of the trials' records and the result.
         n_trials: Trials that are to be done or pruned in the end, those of earlier runs and other machines included.
-        direction: "maximize" or "minimize" `metric_for_best_model`.
         storage: URL of Optuna's storage; None: a file in `output_dir`.
         seed: Of Optuna's sampler.
     """
@@ -55,7 +56,6 @@ class Search:
     space: Mapping[str, Dimension]
     output_dir: Path
     n_trials: int
-    direction: Literal["maximize", "minimize"]
     storage: str | None = None
     seed: int | None = None
 
@@ -81,22 +81,19 @@ def tune(search: Search, *, resume: bool = False) -> int:
         raise UserError(
             f"--output_dir {search.output_dir}: holds a search; --resume goes on with it, or choose another"
         )
+    direction = direction_of(search.settings)
     check_writable(search.output_dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
         study = optuna.create_study(
             study_name=search.name,
             storage=search.storage or f"sqlite:///{database}",
-            direction=search.direction,
+            direction=direction,
             sampler=optuna.samplers.TPESampler(seed=search.seed),
             load_if_exists=True,
         )
     except Exception as error:  # of the database's own driver
         raise UserError(f"--storage {search.storage}: cannot be opened ({one_line(error)})") from error
-    if study.direction.name.lower() != search.direction:
-        raise UserError(
-            f"--direction {search.direction}: the search in the storage is to {study.direction.name.lower()}"
-        )
     _require_same_search(search, study)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     missing = search.n_trials - len(study.get_trials(states=finished))
@@ -108,6 +105,22 @@ def tune(search: Search, *, resume: bool = False) -> int:
             callbacks=[optuna.study.MaxTrialsCallback(search.n_trials, states=finished), _print_trial],
         )
     return _write_result(search, study)
+
+
+def direction_of(settings: Settings) -> Literal["maximize", "minimize"]:
+    """Returns what to do with the metric that trials are compared by, which is the one that chooses checkpoints.
+
+    Raises:
+        UserError: Nothing is measured.
+    """
+    _, data, training = build_arguments(read_values(settings | {"output_dir": "unused"}))
+    suite, _ = load_evaluation(data)
+    if suite is None:
+        raise UserError("nothing is measured while a trial trains; give --eval_tasks and --eval_data")
+    better = training.greater_is_better
+    if better is None:
+        better = greater_is_better(training.metric_for_best_model or suite.metric_names()[0])
+    return "maximize" if better else "minimize"
 
 
 def _require_same_search(search: Search, study: optuna.Study) -> None:
@@ -134,10 +147,10 @@ class ReportToTrial(TrainerCallback):
 
     Args:
         trial: Of the run.
-        metric: What is searched for.
+        metric: What is searched for; `direction_of` has made sure that there is one.
     """
 
-    def __init__(self, trial: optuna.Trial, metric: str):
+    def __init__(self, trial: optuna.Trial, metric: str | None):
         self.trial, self.metric = trial, metric
 
     def on_evaluate(self, args, state, control, metrics, **kwargs):
@@ -175,12 +188,7 @@ def _objective(search: Search) -> Callable[[optuna.Trial], float]:
 def _train(values: dict[str, Any], folder: Path, trial: optuna.Trial) -> float:
     arguments = build_arguments(values)
 
-    def callbacks(metric: str | None) -> list[TrainerCallback]:
-        if metric is None:
-            raise UserError("nothing is measured while a trial trains; give --eval_tasks and --eval_data")
-        return [ReportToTrial(trial, metric)]
-
-    run(*arguments, settings=values, callbacks=callbacks)
+    run(*arguments, settings=values, callbacks=lambda metric: [ReportToTrial(trial, metric)])
     metric = read_json(record_path(folder, SETTINGS))["training"]["metric_for_best_model"]
     return read_json(record_path(folder, RESULTS))[f"eval_{metric}"]
 
@@ -221,7 +229,7 @@ def _write_result(search: Search, study: optuna.Study) -> int:
     path = search.output_dir / BEST
     path.write_text(heading + yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True), encoding="utf-8")
     if importlib.util.find_spec("matplotlib"):
-        _draw(done, max if search.direction == "maximize" else min, search.output_dir / PICTURE)
+        _draw(done, max if study.direction.name == "MAXIMIZE" else min, search.output_dir / PICTURE)
     print(f"best: trial {best.number} of {len(study.trials)} · {best.value:.4f} · {_in_words(best.params)}")
     print(f"written: {path}, {TRIALS}; arccse train {path} trains it")
     return 0

@@ -8,7 +8,7 @@ from typing import Literal
 
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from transformers import TrainingArguments
+from transformers import TrainerControl, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collator import TRIPLET_MIN_TOKENS
@@ -351,6 +351,10 @@ class ArcCSETrainingArguments(TrainingArguments):
                     f"be kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; "
                     "make the one a multiple of the other, or --load_best_model_at_end False"
                 )
+
+    def chooses_by(self, control: TrainerControl) -> bool:
+        """Returns whether an evaluation may choose the best checkpoint: where one is loaded, it has to be saved."""
+        return control.should_save or not self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST
 
 
 def _complete_lora(args: ArcCSETrainingArguments) -> None:

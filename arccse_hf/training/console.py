@@ -119,7 +119,7 @@ class ConsoleCallback(TrainerCallback):
         words = []
         for name in sorted(scores, key=lambda name: name != chosen):
             notes = [f"{scores[name] - self._last_scores[name]:+.4f}"] if name in self._last_scores else []
-            if name == chosen and self._is_best(scores[name], args, state):
+            if name == chosen and args.chooses_by(control) and self._is_best(scores[name], args, state):
                 notes.append("best")
             words.append(f"{name} {scores[name]:.4f}" + (f" ({', '.join(notes)})" if notes else ""))
         self._print(f"evaluation at step {state.global_step}: " + " · ".join(words))

@@ -287,7 +287,8 @@ class FaultTolerantTrainer(Trainer):
                 "compared with, are equal. It chooses no checkpoint"
             )
             return False
-        return super()._determine_best_metric(metrics, trial)
+        # The weights of another step could not be loaded at the end, and their scores would be reported all the same.
+        return self.args.chooses_by(self.control) and super()._determine_best_metric(metrics, trial)
 
     # What is said
 

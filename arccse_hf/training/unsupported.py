@@ -9,6 +9,7 @@ from ..errors import UserError, one_line
 
 _SUPPORTED = {
     "do_predict": (False, "there is nothing to predict; arccse encode embeds files of text"),
+    "neftune_noise_alpha": (None, "its noise would depend on how a batch is cut by length"),
     "enable_jit_checkpoint": (False, "leave it out: on SIGTERM a checkpoint is written anyway"),
 }
 """The one value of each field that means something here, and why others are refused; `field_rules` has the others."""

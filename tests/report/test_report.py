@@ -51,7 +51,7 @@ def make_run(folder, *, margin=10.0, leave_out=(), **files):
     kinds = {"positives": [0.9, 0.8], "negatives": [0.1, -0.1], "closer": [0.7, 0.8], "farther": [0.6, math.nan]}
     content = {
         "trainer_state": {
-            "global_step": 5, "best_global_step": 2, "best_model_checkpoint": "x", "log_history": history(),
+            "global_step": 5, "best_model_checkpoint": "a/checkpoint-2", "log_history": history(),
         },
         "all_results": {
             "before_dev_spearman": 0.5, "before_geometry_alignment": 0.4, "eval_dev_spearman": 0.71234,

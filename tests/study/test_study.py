@@ -267,6 +267,7 @@ def test_one_run_alone_for_array_jobs(study_file, base, capsys):
         ({"variants": OBJECTIVES, "seeds": [1, 1]}, "give one or more, each once"),
         ({"variants": OBJECTIVES, "seeds": ["one"]}, "one is not a whole number"),
         ({"variants": OBJECTIVES, "test_dtype": "int8"}, "test_dtype: int8: choose from float32, bfloat16, float16"),
+        ({"variants": OBJECTIVES, "test_tasks": ["geometry"]}, "geometry: its alignment is the better the smaller"),
         ({"variants": OBJECTIVES, "tuning": {"seed": 1}}, "tuning: needs a grid"),
         ({"variants": OBJECTIVES, "tuning": {"seeds": 1}}, "yaml: tuning: seeds: there is no such key; .* grid, seed"),
         ({"variants": OBJECTIVES, "untrained": "maybe"}, "yaml: untrained: maybe is neither true nor false"),

@@ -12,6 +12,7 @@ from arccse_hf.commands.runs import tune
 from arccse_hf.errors import UserError
 from arccse_hf.study.search_space import Dimension, read_space
 from arccse_hf.training.config import parse_arguments
+from arccse_hf.training.config_file import read_config
 
 SPACE = """
 learning_rate: {low: 1e-5, high: 1e-1, log: true}
@@ -73,8 +74,23 @@ def test_the_best_of_the_trials_becomes_a_recipe_and_a_search_goes_on(argv, caps
 @pytest.mark.extras
 def test_a_search_without_anything_to_look_for_is_an_error(argv):
     pytest.importorskip("optuna")
-    with pytest.raises(UserError, match="no trial came to its end: nothing is measured .*--eval_tasks"):
+    with pytest.raises(UserError, match="nothing is measured while a trial trains; .*--eval_tasks"):
         tune([*argv, "--per_device_train_batch_size", "8", "--n_trials", "1"])
+
+
+@pytest.mark.parametrize(
+    ("tasks", "settings", "direction"),
+    [
+        ("sts", {}, "maximize"), ("geometry", {}, "minimize"),
+        ("sts geometry", {"metric_for_best_model": "geometry_uniformity"}, "minimize"),
+        ("geometry sts", {"metric_for_best_model": "eval_pairs_spearman"}, "maximize"),
+    ],
+)  # fmt: skip
+def test_the_better_metric_is_the_larger_or_the_smaller(argv, tasks, settings, direction):
+    from arccse_hf.study.tune import direction_of
+
+    measured = {"eval_tasks": tasks.split(), "eval_data": "pairs.csv", "train_file": ["sentences.txt"]}
+    assert direction_of(read_config(Path("recipe.yaml")) | measured | settings) == direction
 
 
 @pytest.mark.extras

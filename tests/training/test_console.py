@@ -105,15 +105,19 @@ def test_rows_per_second_leave_evaluation_and_saving_out(monkeypatch, capsys, tm
 
 
 @pytest.mark.parametrize(
-    ("score", "best", "greater", "expected"),
-    [(0.5, None, True, True), (math.nan, None, True, False), (0.5, 0.4, True, True), (0.5, 0.4, False, False)],
-)
-def test_only_what_trainer_will_keep_is_called_best(score, best, greater, expected, tmp_path, capsys):
+    ("score", "best", "greater", "saved", "expected"),
+    [
+        (0.5, None, True, True, True), (math.nan, None, True, True, False), (0.5, 0.4, True, True, True),
+        (0.5, 0.4, False, True, False), (0.5, 0.4, True, False, False),
+    ],
+)  # fmt: skip
+def test_only_what_trainer_will_keep_is_called_best(score, best, greater, saved, expected, tmp_path, capsys):
     args = ArcCSETrainingArguments(str(tmp_path), metric_for_best_model="x", greater_is_better=greater, use_cpu=True)
     state = TrainerState(max_steps=3, global_step=2, best_metric=best, is_world_process_zero=True)
     callback = ConsoleCallback(TrainingClock(), rows=10)
+    args.load_best_model_at_end = True
     callback.on_train_begin(args, state, TrainerControl())
-    callback.on_evaluate(args, state, TrainerControl(), metrics={"eval_x": score})
+    callback.on_evaluate(args, state, TrainerControl(should_save=saved), metrics={"eval_x": score})
     callback.close()
     assert ("best" in capsys.readouterr().out) == expected
 

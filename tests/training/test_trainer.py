@@ -1,6 +1,7 @@
 """The trainer: what a step computes, what a log line says, and that Trainer's own machinery keeps working."""
 
 import json
+import math
 import pickle
 
 import numpy as np
@@ -199,12 +200,13 @@ def test_training_drops_the_last_batch_and_evaluation_drops_nothing(tmp_path, ro
     assert metrics["eval_distances_mean"] == pytest.approx(np.linalg.norm(expected, axis=1).mean(), rel=1e-5)
 
 
-def test_the_best_checkpoint_is_kept_and_loaded_at_the_end(tmp_path, rows, tokenizer, sentences):
-    # Before training, then at steps 1, 2, 3 and after; NaN must never win.
-    task = Distances(sentences[:4], scripted=[0.5, float("nan"), 0.9, 0.2, 0.0])
+@pytest.mark.parametrize(("save_steps", "first"), [(1, math.nan), (2, 0.95)])
+def test_the_best_checkpoint_is_kept_and_loaded_at_the_end(save_steps, first, tmp_path, rows, tokenizer, sentences):
+    # Before training, then at steps 1, 2, 3 and after; NaN must never win, and no step that is not saved.
+    task = Distances(sentences[:4], scripted=[0.5, first, 0.9, 0.2, 0.0])
     trainer = make_trainer(
         tmp_path, rows, tokenizer, suite=TaskSuite([task]), eval_on_start=True, eval_strategy="steps", eval_steps=1,
-        save_strategy="steps", save_steps=1, save_total_limit=1, load_best_model_at_end=True,
+        save_strategy="steps", save_steps=save_steps, save_total_limit=1, load_best_model_at_end=True,
         metric_for_best_model="distances_mean", greater_is_better=True,
     )  # fmt: skip
     trainer.train()
