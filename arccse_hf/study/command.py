@@ -188,8 +188,8 @@ def _test_suite(study: StudyConfig, eval_data: str | None) -> TaskSuite:
     for name, metric in main_metrics(suite).items():
         if not greater_is_better(metric):
             raise UserError(
-                f"{study.source}: test_tasks: {name}: its {metric} is the better the smaller, and the average is of scores "
-                "that are the better the larger; leave it out"
+                f"{study.source}: test_tasks: {name}: its {metric} is the better the smaller, and the average is of "
+                "scores that are the better the larger; leave it out"
             )
     return suite
 
