@@ -31,6 +31,7 @@ from .arguments import ArcCSETrainingArguments
 from .backbone import load_backbone
 from .console import ConsoleCallback
 from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, set_up_fsdp, world_size
+from .false_negatives import same_texts
 from .fault_tolerance import FaultTolerantTrainer
 from .frozen_layers import train_last_layers
 from .grad_cache import GradCache
@@ -172,8 +173,10 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
             inputs = inputs | {"triplet": views}
 
         start_cosines = None if self._start is None else self._start.cosines(inputs["pair"], self._gather_keys)
-        threshold = self.args.false_negative_threshold
-        left_out = None if threshold is None else start_cosines > threshold
+        left_out = same_texts(inputs["pair"], self._gather_keys)
+        if self.args.false_negative_threshold is not None:
+            alike = start_cosines > self.args.false_negative_threshold
+            left_out = alike if left_out is None else left_out | alike
         weights = {"anchor_loss": self.args.anchor_weight, "triplet_loss": self.args.triplet_weight, "arccon_loss": 1.0}
 
         def terms(outputs: ArcCSEOutput) -> dict[str, Tensor]:
