@@ -18,7 +18,8 @@ MARGIN, WEIGHT = 0.3, 0.5
 @pytest.fixture
 def rows(tokenizer, sentences):
     """Pairs with a hard negative."""
-    columns = {"anchor": sentences, "positive": [text[9:] for text in sentences], "negative": [text[4:] for text in sentences[::-1]]}
+    negatives = [text[4:] for text in sentences[::-1]]
+    columns = {"anchor": sentences, "positive": [text[9:] for text in sentences], "negative": negatives}
     return Dataset.from_dict({name: tokenizer(texts)["input_ids"] for name, texts in columns.items()})
 
 
