@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.collator import pad_views, require_pad_token
+from ..errors import UserError
 from ..model.length_batching import batch_by_length
 from .process_group import process_state
 
@@ -145,3 +146,30 @@ def embed_here(
         embeddings.append(encoder.encode_batch([texts[row] for row in rows.tolist()]).float())
         after_batch(len(rows))
     return batches.restore(embeddings[::-1])
+
+
+def require_finite(
+    embeddings: np.ndarray,
+    names: Sequence[object],
+    where: str,
+    *,
+    kind: str = "text",
+    way_out: str = "check the model, or use float32 for --dtype",
+) -> None:
+    """Checks that no embedding has a value that is NaN or infinite.
+
+    Args:
+        embeddings: `[len(names), dim]`.
+        names: The text, or the id, that each embedding is of.
+        where: The option and its value that the error begins with.
+        kind: What `names` are.
+        way_out: What the error ends with.
+
+    Raises:
+        UserError: One has; the message names the first.
+    """
+    broken = np.flatnonzero(~np.isfinite(embeddings).all(axis=1))
+    if len(broken):
+        name = names[broken[0]]
+        shown = repr(name[:80] if isinstance(name, str) else name)
+        raise UserError(f"{where}: the embedding of {kind} {shown} is not finite; {way_out}")

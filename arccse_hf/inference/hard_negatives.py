@@ -5,14 +5,18 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
+import numpy as np
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
 from ..data.columns import CANONICAL_COLUMNS
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
 from ..run_folder import check_writable
+from .embed import require_finite
 from .onnx import OnnxEncoder
 from .open import Encoder, load_encoder
 from .search import printable
@@ -45,10 +49,13 @@ def mine_triples(
 
     Returns:
         Rows of `anchor`, `positive` and `negative`, and pairs (anchor, positive).
+
+    Raises:
+        UserError: An embedding is not finite.
     """
     triples = mine_hard_negatives(
         pairs,
-        encoder.model,
+        cast(SentenceTransformer, _FiniteModel(encoder)),
         relative_margin=relative_margin,
         num_negatives=num_negatives,
         batch_size=batch_size,
@@ -57,6 +64,26 @@ def mine_triples(
     )
     found = set(zip(triples["anchor"], triples["positive"], strict=True))
     return triples, [pair for pair in zip(pairs["anchor"], pairs["positive"], strict=True) if pair not in found]
+
+
+class _FiniteModel:
+    """The model of an encoder, which raises UserError where an embedding is not finite."""
+
+    def __init__(self, encoder: Encoder):
+        self._encoder = encoder
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._encoder.model, name)
+
+    def encode_query(self, texts: list[str], **options: Any) -> np.ndarray:
+        return self._checked(texts, self._encoder.model.encode_query(texts, **options))
+
+    def encode_document(self, texts: list[str], **options: Any) -> np.ndarray:
+        return self._checked(texts, self._encoder.model.encode_document(texts, **options))
+
+    def _checked(self, texts: list[str], embeddings: np.ndarray) -> np.ndarray:
+        require_finite(embeddings, texts, f"MODEL {self._encoder.name}")
+        return embeddings
 
 
 def run(
@@ -89,7 +116,7 @@ def run(
         max_seq_length: Tokens that a text is cut to.
 
     Raises:
-        UserError: An argument is wrong, or no pair has a negative.
+        UserError: An argument is wrong, an embedding is not finite, or no pair has a negative.
     """
     _check_output(output, overwrite)
     pairs, counts = load_training_texts(train_file=patterns, text_columns=text_columns, min_chars=1)

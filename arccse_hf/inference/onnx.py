@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from ..errors import UserError, one_line
+from .embed import require_finite
 from .loading import silence_load_report
 
 GRAPH = "model.onnx"
@@ -175,8 +176,8 @@ def export_onnx(
         The comparison: a row for PyTorch and one per graph.
 
     Raises:
-        UserError: The folder is in use, a package is missing, the exporter does not take the encoder, or the graph's
-            embeddings differ from PyTorch's.
+        UserError: The folder is in use, a package is missing, the exporter does not take the encoder, the graph's
+            embeddings differ from PyTorch's, or these are not finite.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
@@ -199,10 +200,11 @@ def export_onnx(
         }
         (staging / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         expected, speed = _embed_timed(model, sentences)
+        require_finite(expected, sentences, "MODEL", way_out="check its weights")
         size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
         checks = [GraphCheck("torch float32", 1.0, 1.0, speed, size / 1e6)]
         checks.append(_compare("onnx float32", staging / GRAPH, sentences, expected))
-        if checks[-1].min_cosine < MIN_COSINE:
+        if not checks[-1].min_cosine >= MIN_COSINE:  # NaN too
             raise UserError(
                 f"OUT {output_dir}: the graph's embeddings differ from PyTorch's (cosine {checks[-1].min_cosine:.6f}); "
                 "nothing was written; please report the encoder"

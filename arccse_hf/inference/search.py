@@ -18,6 +18,7 @@ from ..data.files import expand_files, open_file
 from ..errors import UserError, one_line
 from ..evaluation.bm25 import BM25Index, require_bm25s
 from .corpus import CorpusOptions, check_corpus, corpus_files, embed_corpus
+from .embed import require_finite
 from .hnsw_store import HnswStore, build_index, read_settings, require_usearch
 from .nearest import DocumentStore, ExactStore, cosines_of, nearest
 from .open import Encoder, load_encoder
@@ -75,8 +76,13 @@ class Search:
         self.words = BM25Index(store.table["text"].to_pylist()) if hybrid else None
 
     def hits(self, queries: Sequence[str], top_k: int = 10) -> list[list[Hit]]:
-        """Returns up to `top_k` documents for each query, the best first."""
+        """Returns up to `top_k` documents for each query, the best first.
+
+        Raises:
+            UserError: The embedding of a query is not finite.
+        """
         embeddings = torch.nn.functional.normalize(self.encoder.encode_batch(queries).double(), dim=-1).cpu().numpy()
+        require_finite(embeddings, queries, f"MODEL {self.encoder.name}")
         return [self._hits(text, vector, top_k) for text, vector in zip(queries, embeddings, strict=True)]
 
     def _hits(self, query: str, vector: np.ndarray, top_k: int) -> list[Hit]:

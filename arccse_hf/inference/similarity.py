@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from .embed import embed
+from .embed import embed, require_finite
 from .open import Encoder, load_encoder
 from .search import printable
 
@@ -19,12 +19,16 @@ def similarities(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
         encoder: Embeds the texts.
         texts: One or more.
 
+    Raises:
+        UserError: An embedding is not finite.
+
     Example:
         >>> similarities(load_encoder("out"), ["paper jam", "the printer is stuck"]).round(2)
         array([[1.  , 0.43],
                [0.43, 1.  ]])
     """
     embeddings = embed(encoder, texts).astype(np.float64)
+    require_finite(embeddings, texts, f"MODEL {encoder.name}")
     embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
     return np.clip(embeddings @ embeddings.T, -1, 1)
 
@@ -49,7 +53,7 @@ def run(
         max_seq_length: Tokens that a text is cut to.
 
     Raises:
-        UserError: There is no such model, or it cannot be used with these options.
+        UserError: There is no such model, it cannot be used with these options, or an embedding is not finite.
     """
     cosines = similarities(load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length), texts)
     if as_json:

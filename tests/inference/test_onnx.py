@@ -63,11 +63,23 @@ def written_before(exported, monkeypatch):
     monkeypatch.setattr(onnx_module, "_write_graph", lambda _, path: shutil.copy(exported[1] / GRAPH, path))
 
 
-def test_a_graph_that_differs_is_not_written(written_before, tmp_path, tokenizer, sentences):
-    """Here it is the one of another model."""
+@pytest.mark.parametrize("factor", [1, np.nan])
+def test_a_graph_that_differs_is_not_written(factor, written_before, tmp_path, tokenizer, sentences, monkeypatch):
+    """Here it is the one of another model, or gives NaN."""
     other = encoder(tmp_path / "other", tokenizer, seed=1)
+    encode = OnnxEncoder.encode
+    monkeypatch.setattr(OnnxEncoder, "encode", lambda *args, **options: factor * encode(*args, **options))
     with pytest.raises(UserError, match="embeddings differ from PyTorch's"):
         export_onnx(other, tmp_path / "broken", sentences)
+    assert [path.name for path in tmp_path.iterdir()] == ["other"]
+
+
+def test_a_model_that_gives_nan_is_not_blamed_on_its_graph(written_before, tmp_path, tokenizer, sentences):
+    model = encoder(tmp_path / "other", tokenizer)
+    with torch.no_grad():
+        next(model.parameters()).fill_(torch.nan)
+    with pytest.raises(UserError, match="MODEL: the embedding of text .* is not finite"):
+        export_onnx(model, tmp_path / "broken", sentences)
     assert [path.name for path in tmp_path.iterdir()] == ["other"]
 
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ...errors import UserError
-from ..embed import BatchEncoder, embed_here
+from ..embed import BatchEncoder, embed_here, require_finite
 from .reading import Columns, Row
 
 OUTPUT_DTYPES = {"float32": pa.float32(), "float16": pa.float16()}
@@ -96,12 +96,10 @@ def _embed_window(
             embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
         with np.errstate(over="ignore"):  # said below
             values = embeddings.astype(values.dtype)
-        if not np.isfinite(values).all():
-            row_id = ids[int(np.flatnonzero(has_text)[~np.isfinite(values).all(axis=1)][0])]
-            raise UserError(
-                f"--output_dtype {options.output_dtype}: the embedding of id {row_id!r} is not finite; check the "
-                "model, or use float32 for --dtype and --output_dtype"
-            )
+        where = f"--output_dtype {options.output_dtype}"
+        names = [row_id for row_id, present in zip(ids, has_text, strict=True) if present]
+        way_out = "check the model, or use float32 for --dtype and --output_dtype"
+        require_finite(values, names, where, kind="id", way_out=way_out)
     offsets = pa.array(np.concatenate([[0], has_text.cumsum() * values.shape[1]]), pa.int32())
     lists = pa.ListArray.from_arrays(offsets, pa.array(values.ravel()), mask=pa.array(~has_text))
     return pa.record_batch([pa.array(ids, type=schema.field("id").type), lists], schema=schema)
