@@ -76,8 +76,9 @@ FILES = {
 def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("files")
     save_encoder(folder / "enc", tiny_tokenizer())
-    for name in ("cut", "bare"):
+    for name in ("cut", "bare", "mixed"):
         shutil.copytree(folder / "enc", folder / name)
+    tiny_tokenizer([f"word{number}" for number in range(75)]).save_pretrained(folder / "mixed")
     weights = folder / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
     for path in folder.glob("bare/token*"):

@@ -80,6 +80,29 @@ def why_not_opened(name: str, error: Exception) -> str:
     return f"{one_line(error)}{hint}" if _may_be_hub_id(name) else f"there is no such folder{hint}"
 
 
+def require_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str, vocab_size: int | None = None) -> None:
+    """Checks that a tokenizer knows words, and that the encoder has an embedding for each of its tokens.
+
+    Args:
+        tokenizer: As it lies beside the weights.
+        where: The option and its value that the error begins with.
+        vocab_size: Tokens that the encoder knows; None: not checked.
+
+    Raises:
+        UserError: It knows none, or the encoder knows fewer.
+    """
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        # transformers generates a tokenizer without words where it finds none, and everything becomes [UNK].
+        raise UserError(
+            f"{where}: there is no usable tokenizer beside the weights: copy the encoder's tokenizer files there"
+        )
+    if vocab_size is not None and len(tokenizer) > vocab_size:
+        raise UserError(
+            f"{where}: its tokenizer has {len(tokenizer)} tokens, but the encoder knows only {vocab_size}; "
+            "they do not belong together: copy the encoder's tokenizer files beside the weights"
+        )
+
+
 def _may_be_hub_id(name: str) -> bool:
     try:
         validate_repo_id(name)

@@ -15,7 +15,7 @@ from ..cli.options import DTYPES
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
-from .loading import model_type, resolve_model_path, why_not_opened, without_loading_bar
+from .loading import model_type, require_tokenizer, resolve_model_path, why_not_opened, without_loading_bar
 from .onnx import OnnxEncoder, is_graph
 from .process_group import process_state
 
@@ -114,7 +114,7 @@ def load_encoder(
         max_seq_length: Tokens that a sentence is cut to; the model's own limit by default.
 
     Raises:
-        UserError: There is no such model, it has no tokenizer, or cannot be used with these options.
+        UserError: There is no such model, it has no tokenizer that fits, or cannot be used with these options.
     """
     if dtype not in DTYPES:
         raise UserError(f"--dtype {dtype}: choose from {', '.join(DTYPES)}")
@@ -123,11 +123,7 @@ def load_encoder(
         return _open_graph(name, path, pooling, dtype, max_seq_length)
     with without_loading_bar():
         model, how = _open(name, path, pooling)
-    if len(model.tokenizer.get_vocab()) <= len(model.tokenizer.all_special_tokens):
-        # transformers generates a tokenizer without words where it finds none, and everything becomes [UNK].
-        raise UserError(
-            f"MODEL {name}: there is no tokenizer beside the weights: copy the encoder's tokenizer files there"
-        )
+    require_tokenizer(model.tokenizer, f"MODEL {name}", _vocab_size(model))
     if max_seq_length is not None:
         positions = _positions(model)
         if not 3 <= max_seq_length <= positions:
@@ -208,6 +204,15 @@ def _pooled(name: str, model: SentenceTransformer, pooling: str) -> tuple[Senten
         )
     model[places[0]] = Pooling(model[places[0]].embedding_dimension, pooling)
     return model, f"{pooling} (asked for)"
+
+
+def _vocab_size(model: SentenceTransformer) -> int | None:
+    """Returns the tokens that the encoder knows; None where it is none of transformers'."""
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    if not isinstance(model[0], Transformer):
+        return None
+    return getattr(model[0].model.config.get_text_config(), "vocab_size", None)
 
 
 def _positions(model: SentenceTransformer) -> int:

@@ -10,7 +10,7 @@ from ..compat import without_zero3_init
 from ..data.collator import require_pad_token
 from ..errors import UserError, one_line
 from ..inference.base_modules import BaseModules, read_base_modules
-from ..inference.loading import resolve_model_path, silence_load_report, why_not_opened
+from ..inference.loading import require_tokenizer, resolve_model_path, silence_load_report, why_not_opened
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .model_arguments import ModelArguments
 
@@ -45,16 +45,9 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **loading)
         require_pad_token(tokenizer)
-        # Where its files are missing, some families of tokenizers come up without a single word.
-        if len(tokenizer) <= len(tokenizer.all_special_tokens):
-            raise ValueError("its vocabulary is empty; save the tokenizer beside the model")
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name}: no usable tokenizer there: {one_line(error)}") from error
-    if len(tokenizer) > model.config.vocab_size:
-        raise UserError(
-            f"{name}: its tokenizer has {len(tokenizer)} tokens, but the encoder knows only {model.config.vocab_size}; "
-            "they do not belong together"
-        )
+    require_tokenizer(tokenizer, name, model.config.vocab_size)
     return model, tokenizer
 
 

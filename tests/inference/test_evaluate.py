@@ -111,7 +111,7 @@ class TestEncoders:
 
     def test_a_folder_without_tokenizer_is_refused(self, plain, tmp_path):
         BertModel.from_pretrained(plain, add_pooling_layer=False).save_pretrained(tmp_path)
-        with pytest.raises(UserError, match="there is no tokenizer beside the weights"):
+        with pytest.raises(UserError, match="there is no usable tokenizer beside the weights"):
             load_encoder(str(tmp_path))
 
     def test_no_such_model_and_wrong_options_are_one_line(self, plain, tmp_path):
