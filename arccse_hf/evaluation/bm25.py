@@ -44,7 +44,8 @@ class BM25Index:
         self._num_documents = len(documents)
         tokens = self._words(documents)
         self._known = {word for words in tokens for word in words}
-        self._index.index(tokens, show_progress=False)
+        if self._known:  # bm25s cannot index documents without a word
+            self._index.index(tokens, show_progress=False)
 
     def scores(self, query: str) -> np.ndarray:
         """The score of each document `[documents]`, 0 where it has no word of the query."""

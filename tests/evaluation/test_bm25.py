@@ -51,6 +51,13 @@ def test_ranks_of_words_and_of_both_rankings():
     assert by_both.tolist() == [2, 2, 1]
 
 
+def test_documents_without_a_word_are_all_equally_bad():
+    assert BM25Index(["!!!", "?"]).scores("a cat").tolist() == [0, 0]
+    task = RetrievalTask("t", [("a cat", "!!!")], corpus=["!!!", "?"])
+    by_words, by_both = baseline_ranks(task, np.array([[0.6, 0.8], [1, 0], [0, 1]]))
+    assert by_words.tolist() == [2] and by_both.tolist() == [2]  # the encoder prefers the other
+
+
 def test_the_library_says_nothing_of_its_work(caplog):
     with caplog.at_level(logging.DEBUG):
         BM25Index(["a paper jam", "an empty cartridge"])
