@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -14,8 +13,8 @@ from sentence_transformers.util import mine_hard_negatives
 
 from ..data.columns import CANONICAL_COLUMNS
 from ..data.training_texts import load_training_texts
-from ..errors import UserError
-from ..run_folder import check_writable
+from ..errors import UserError, one_line
+from ..run_folder import check_writable, replacing
 from .embed import require_finite
 from .onnx import OnnxEncoder
 from .open import Encoder, load_encoder
@@ -116,7 +115,8 @@ def run(
         max_seq_length: Tokens that a text is cut to.
 
     Raises:
-        UserError: An argument is wrong, an embedding is not finite, or no pair has a negative.
+        UserError: An argument is wrong, an embedding is not finite, no pair has a negative, or the file cannot be
+            written.
     """
     _check_output(output, overwrite)
     pairs, counts = load_training_texts(train_file=patterns, text_columns=text_columns, min_chars=1)
@@ -143,9 +143,13 @@ def run(
         raise UserError(
             f"--relative_margin {relative_margin:g}: no pair has a negative; give more pairs, or a smaller margin"
         )
-    unfinished = output.with_name(f".{output.name}.unfinished")
-    triples.to_json(unfinished, force_ascii=False)
-    os.replace(unfinished, output)
+    try:
+        with replacing(output) as unfinished:
+            triples.to_json(unfinished, force_ascii=False)
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: cannot be written ({one_line(error)}); free some space, or choose another folder"
+        ) from error
     print(f"written: {output}")
     return 0
 

@@ -91,6 +91,17 @@ def test_an_output_is_replaced_only_when_asked(model, pairs):
     assert Path("triples.jsonl").read_text().startswith('{"anchor"')
 
 
+def test_a_full_disk_is_one_line_and_leaves_nothing(model, pairs, monkeypatch):
+    def to_json(triples, path, **options):
+        Path(path).write_text("half a")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.Dataset.to_json", to_json)
+    with pytest.raises(UserError, match="--output triples.jsonl: cannot be written .*No space left on device"):
+        mine(["--model", model, *FILES])
+    assert [path.name for path in Path().iterdir()] == ["pairs.csv"]
+
+
 def test_mistakes_are_named(model, pairs):
     with pytest.raises(UserError, match="--output t.csv: must end in .jsonl"):
         mine(["--model", model, "--train_file", "pairs.csv", "--output", "t.csv"])
