@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..evaluation import TaskSuite, load_tasks
 from .embed import embed
 from .export import share_weights
 from .loading import without_loading_bar
+from .new_folder import new_folder, require_unused
 from .onnx import GRAPH, QUANTIZED_GRAPH, GraphCheck, OnnxEncoder, export_onnx
 from .open import Encoder, load_encoder
 
@@ -43,10 +43,10 @@ def export_and_print(
         eval_data: See `load_tasks`.
 
     Raises:
-        UserError: There is no such model, the folder is in use, or the graph differs from the model.
+        UserError: There is no such model, the folder is in use or cannot be written, or the graph differs from the
+            model.
     """
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise UserError(f"--output_dir {output_dir}: is in use; choose another folder")
+    require_unused(output_dir, "--output_dir")
     if to != "onnx" and (quantize or eval_tasks):
         raise UserError("--quantize and --eval_tasks: go with --to onnx")
     suite = TaskSuite(load_tasks(list(eval_tasks), eval_data)) if eval_tasks else None
@@ -61,15 +61,10 @@ def export_and_print(
         checks = export_onnx(encoder.model, output_dir, sentences, quantize=quantize)
         console.print(_table(checks, _scores(encoder, output_dir, suite, quantize) if suite else []))
     else:
-        output_dir.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".export-") as temporary:
-            staging = Path(temporary, "model")
+        with new_folder(output_dir, "--output_dir") as staging:
             with without_loading_bar():
                 encoder.model.save(str(staging), create_model_card=False)
             share_weights(staging)
-            if output_dir.exists():
-                output_dir.rmdir()
-            staging.rename(output_dir)
     console.print(f"written: {output_dir}")
     return 0
 

@@ -7,7 +7,6 @@ takes a bounded amount of memory.
 from __future__ import annotations
 
 import itertools
-import shutil
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -18,8 +17,9 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..errors import UserError, one_line
-from ..run_folder import check_writable, read_json, write_json
+from ..run_folder import read_json, write_json
 from .corpus import Documents, EmbeddedCorpus
+from .new_folder import new_folder
 
 SETTINGS = "index.json"
 DOCUMENTS = "documents.arrow"
@@ -95,10 +95,7 @@ def build_index(corpus: EmbeddedCorpus, folder: Path, documents_per_graph: int |
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{_OPTION} {folder}: is no index, and not empty; choose another folder")
     limit = documents_per_graph or max(1_000, _GRAPH_BYTES // (2 * corpus.dimension + _BYTES_PER_NODE))
-    staging = folder.with_name(f".{folder.name}.unfinished")
-    shutil.rmtree(staging, ignore_errors=True)  # what a killed run has left
-    check_writable(staging, _OPTION)
-    try:
+    with new_folder(folder, _OPTION) as staging:
         graphs, documents = _write_parts(corpus, staging, limit, usearch.Index)
         write_json(
             staging / SETTINGS,
@@ -111,13 +108,6 @@ def build_index(corpus: EmbeddedCorpus, folder: Path, documents_per_graph: int |
                 "embedding": dict(corpus.settings),
             },
         )
-        if folder.exists():
-            folder.rmdir()
-        staging.rename(folder)
-    except OSError as error:
-        raise UserError(f"{_OPTION} {folder}: cannot be written ({one_line(error)})") from error
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def file_hashes(corpus: EmbeddedCorpus) -> dict[str, str]:

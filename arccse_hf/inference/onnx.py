@@ -9,8 +9,6 @@ import contextlib
 import json
 import logging
 import os
-import shutil
-import tempfile
 import time
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,6 +25,7 @@ from transformers import AutoTokenizer
 from ..errors import UserError, one_line
 from .embed import require_finite
 from .loading import silence_load_report
+from .new_folder import new_folder
 
 GRAPH = "model.onnx"
 QUANTIZED_GRAPH = "model_int8.onnx"
@@ -176,20 +175,15 @@ def export_onnx(
         The comparison: a row for PyTorch and one per graph.
 
     Raises:
-        UserError: The folder is in use, a package is missing, the exporter does not take the encoder, the graph's
-            embeddings differ from PyTorch's, or these are not finite.
+        UserError: The folder is in use or cannot be written, a package is missing, the exporter does not take the
+            encoder, the graph's embeddings differ from PyTorch's, or these are not finite.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     if any(not getattr(module, "include_prompt", True) for module in model):
         raise UserError("MODEL: its pooling leaves the prompt's tokens out, which a graph cannot; leave out --to onnx")
     output_dir = Path(output_dir)
-    if output_dir.exists() and (not output_dir.is_dir() or any(output_dir.iterdir())):
-        raise UserError(f"OUT {output_dir}: is in use; choose another folder")
-    output_dir.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent, prefix=".onnx-") as temporary:
-        staging = Path(temporary) / "model"
-        staging.mkdir()
+    with new_folder(output_dir, "--output_dir") as staging:
         _write_graph(model, staging / GRAPH)
         model.tokenizer.save_pretrained(staging)
         settings = {
@@ -206,15 +200,12 @@ def export_onnx(
         checks.append(_compare("onnx float32", staging / GRAPH, sentences, expected))
         if not checks[-1].min_cosine >= MIN_COSINE:  # NaN too
             raise UserError(
-                f"OUT {output_dir}: the graph's embeddings differ from PyTorch's (cosine {checks[-1].min_cosine:.6f}); "
-                "nothing was written; please report the encoder"
+                f"--output_dir {output_dir}: the graph's embeddings differ from PyTorch's (cosine "
+                f"{checks[-1].min_cosine:.6f}); nothing was written; please report the encoder"
             )
         if quantize:
             _quantize(staging / GRAPH, staging / QUANTIZED_GRAPH)
             checks.append(_compare("onnx int8", staging / QUANTIZED_GRAPH, sentences, expected))
-        if output_dir.exists():
-            output_dir.rmdir()
-        shutil.move(staging, output_dir)
     return checks
 
 
@@ -246,7 +237,6 @@ def _write_graph(model: SentenceTransformer, path: Path) -> None:
                 output_names=["sentence_embedding"],
                 verbose=False,
             )
-            program.save(str(path))
     except ImportError as error:
         raise UserError(
             f"--to onnx: onnxscript does not fit PyTorch {torch.__version__} ({error}): pip install -U onnxscript"
@@ -254,6 +244,8 @@ def _write_graph(model: SentenceTransformer, path: Path) -> None:
     except Exception as error:  # whatever the exporter meets in an encoder's code
         reason = f"{type(error).__name__}: {one_line(error)[:300]}"
         raise UserError(f"MODEL: PyTorch's ONNX exporter does not take this encoder ({reason})") from error
+    with _quiet_exporter():
+        program.save(str(path))
 
 
 def _quantize(graph: Path, quantized: Path) -> None:

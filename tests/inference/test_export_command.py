@@ -44,6 +44,7 @@ def test_a_graph_is_no_model_to_export(tmp_path, monkeypatch):
     ("more", "message"),
     [
         (["--output_dir", "checkpoint-2"], "--output_dir checkpoint-2: is in use"),
+        (["--output_dir", "checkpoint-2/config.json/x"], "--output_dir checkpoint-2/config.json/x: cannot be written"),
         (["--output_dir", "new", "--quantize", "int8"], "go with --to onnx"),
     ],
 )

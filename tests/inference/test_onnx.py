@@ -2,6 +2,7 @@
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -150,3 +151,13 @@ def test_an_onnxscript_that_does_not_fit_is_not_blamed_on_the_encoder(tmp_path, 
     monkeypatch.setattr(torch.onnx, "export", export)
     with pytest.raises(UserError, match="--to onnx: onnxscript does not fit PyTorch .*torch_9_9.*: pip install"):
         export_onnx(encoder(tmp_path / "encoder", tokenizer), tmp_path / "out", sentences)
+
+
+def test_a_full_disk_is_not_blamed_on_the_encoder(tmp_path, tokenizer, sentences, monkeypatch):
+    def save(path):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch.onnx, "export", lambda *_, **__: SimpleNamespace(save=save))
+    with pytest.raises(UserError, match="--output_dir .*out: cannot be written .*No space left on device"):
+        export_onnx(encoder(tmp_path / "encoder", tokenizer), tmp_path / "out", sentences)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
