@@ -39,7 +39,8 @@ Facts = dict[str, Any]
 
 SHOWN_PAIRS = 3
 _MAX_ROWS = 1_000_000
-_DESCRIBED = ("*.json", "*/*.json", "README.md")
+_DESCRIBED = ("*.json", "*/*.json", "README.md", "*vocab.txt", "*merges.txt", "*.model")
+"""Files of a hub's model: what describes it, and its tokenizer."""
 
 
 def run(
@@ -132,17 +133,17 @@ def pair_facts(pattern: str, kind: PairKind, show: int, text_column: str | None 
 def model_facts(folder: Path) -> Facts:
     """Returns what a model's folder says about itself; empty where there is no model."""
     config = read_json(folder / "config.json")
-    modules = _read(folder / MODULES)
+    modules = _modules(folder)
     if not config and not modules:
         return {}
     backbone = config.get("backbone_config", config)
     settings = read_json(folder / "config_sentence_transformers.json")
-    kinds = [module["type"].rpartition(".")[2] for module in modules or []]
+    kinds = [module["type"].rpartition(".")[2] for module in modules]
     own = config.get("model_type") == "arccse"
-    pooling = next((_pooling(folder / module["path"]) for module in modules or [] if "Pooling" in module["type"]), None)
+    pooling = next((_pooling(folder / module["path"]) for module in modules if "Pooling" in module["type"]), None)
     parameters, size = _weights(folder)
     dimension = config.get("hidden_size") or backbone.get("hidden_size") or backbone.get("dim")
-    dense = [module["path"] for module in modules or [] if module["type"].endswith("Dense")]
+    dense = [module["path"] for module in modules if module["type"].endswith("Dense")]
     for path in dense:
         dimension = read_json(folder / path / "config.json").get("out_features", dimension)
     prompts = {name: text for name, text in (settings.get("prompts") or config.get("prompts") or {}).items() if text}
@@ -242,11 +243,16 @@ def _weights(folder: Path) -> tuple[int, int]:
     for path in [*folder.glob("*.safetensors"), *folder.glob("[0-9]*_*/*.safetensors")]:
         try:
             with path.open("rb") as file:
-                header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        except (OSError, ValueError, struct.error, MemoryError) as error:
-            raise UserError(f"{path}: is no safetensors file ({one_line(error)}); copy it again") from error
-        parameters += sum(math.prod(part["shape"]) for name, part in header.items() if name != "__metadata__")
-        size += path.stat().st_size
+                length = struct.unpack("<Q", file.read(8))[0]
+                header = json.loads(file.read(length))
+            parts = [part for name, part in header.items() if name != "__metadata__"]
+            parameters += sum(math.prod(part["shape"]) for part in parts)
+            whole = 8 + length + max((part["data_offsets"][1] for part in parts), default=0)
+            if (found := path.stat().st_size) < whole:
+                raise ValueError(f"it has {found:,} of {whole:,} bytes")
+        except (OSError, ValueError, struct.error, MemoryError, OverflowError) as error:
+            raise UserError(f"{path}: is no whole safetensors file ({one_line(error)}); copy it again") from error
+        size += found
     return parameters, size
 
 
@@ -255,6 +261,7 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
     from transformers import AutoTokenizer
 
     from ..data.health import text_health
+    from .loading import require_tokenizer
 
     folder = Path(model).expanduser() if Path(model).expanduser().is_dir() else _find_model(model)
     length = length or max_length(folder)
@@ -272,10 +279,13 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
                 seen.setdefault(tuple(str(text) for text in texts))
     if not seen:
         raise UserError(f"{files[0].source.where()}: no row has text")
+    modules = _modules(folder)
+    encoder = folder / modules[0]["path"] if modules else folder
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(encoder)
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model}: there is no tokenizer in its folder ({one_line(error)[:200]})") from error
+    require_tokenizer(tokenizer, f"--model {model}", read_json(encoder / "config.json").get("vocab_size"))
     texts = Dataset.from_dict(dict(zip(columns, map(list, zip(*seen, strict=True)), strict=True)))
     health = text_health(texts, tokenizer, length, duplicates=rows - len(seen))
     return {"tokenizer": model, "health": str(health), "warnings": health.warnings(max_length(folder))}
@@ -299,8 +309,16 @@ def _find_model(name: str) -> Path:
         ) from error
 
 
-def _read(path: Path) -> list[dict[str, Any]] | None:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+def _modules(folder: Path) -> list[dict[str, str]]:
+    """Returns the type and the path of each module of sentence-transformers; empty where the folder has none."""
+    path = folder / MODULES
+    if not path.is_file():
+        return []
+    try:
+        modules = json.loads(path.read_text(encoding="utf-8"))
+        return [{name: str(module[name]) for name in ("type", "path")} for module in modules]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise UserError(f"{path}: holds no list of modules ({one_line(error)}); copy it again") from error
 
 
 def _lines(value: object) -> list[str]:

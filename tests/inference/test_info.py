@@ -85,6 +85,10 @@ def test_a_file_is_read_with_a_models_tokenizer(finished, tmp_path, capsys, monk
     )
     assert any("unknown to this tokenizer" in line for line in found["warnings"])
     assert "64" not in facts(capsys, "texts.jsonl", "--model", finished, "--max_seq_length", "9")["health"]
+    for path in finished.glob("tokenizer*"):
+        path.unlink()
+    with pytest.raises(UserError, match="--model .*out: there is no usable tokenizer beside the weights"):
+        info(["texts.jsonl", "--model", str(finished)])
 
 
 def test_the_example_of_the_help_runs(finished, tmp_path, capsys, monkeypatch):
@@ -111,6 +115,23 @@ def test_mistakes_are_one_line(argv, message, finished, tmp_path, monkeypatch):
     Path("a.jsonl").write_text('{"text": "x"}\n')
     with pytest.raises(UserError, match=message):
         info(argv.split())
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("modules.json", "modules.json: holds no list of modules .*; copy it again"),
+        (
+            "model.safetensors",
+            "model.safetensors: is no whole safetensors file .it has [0-9,]+ of [0-9,]+ bytes",
+        ),
+    ],
+)
+def test_a_file_that_was_cut_is_named(name, message, finished):
+    content = (finished / name).read_bytes()
+    (finished / name).write_bytes(content[: len(content) // 2])
+    with pytest.raises(UserError, match=f"^{finished}/{message}"):
+        info([str(finished)])
 
 
 def test_folders_are_read_without_torch(finished):
