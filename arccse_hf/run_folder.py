@@ -91,12 +91,13 @@ def check_output_dir(output_dir: str | os.PathLike, *, overwrite: bool, resume: 
 @contextlib.contextmanager
 def no_empty_folder(folder: str | os.PathLike) -> Iterator[None]:
     """Removes `folder`, and those above it that were missing before, where an error leaves them empty."""
-    missing = [path for path in (Path(folder), *Path(folder).parents) if not path.exists()]
+    # os.path.exists takes a name that is too long too.
+    missing = [path for path in (Path(folder), *Path(folder).parents) if not os.path.exists(path)]
     try:
         yield
     except BaseException:
         for path in missing:
-            if path.is_dir() and not any(path.iterdir()):
+            with contextlib.suppress(OSError):  # not empty, or another process has removed it
                 path.rmdir()
         raise
 

@@ -119,8 +119,10 @@ def read_settings(folder: Path) -> dict[str, Any]:
     """Returns what an index was made from; empty where there is none.
 
     Raises:
-        UserError: It was made by another version.
+        UserError: It is a file, or was made by another version.
     """
+    if folder.is_file():
+        raise UserError(f"{_OPTION} {folder}: is a file; name a folder")
     settings = read_json(folder / SETTINGS)
     if settings and settings.get("format") != 1:
         raise UserError(f"{_OPTION} {folder}: was built by another version; delete the folder and build it anew")

@@ -30,10 +30,14 @@ def model_type(path: str) -> str | None:
     return json.loads(config.read_text(encoding="utf-8")).get("model_type") if is_there else None
 
 
-def resolve_model_path(name_or_path: str) -> str:
+def resolve_model_path(name_or_path: str, option: str = "MODEL") -> str:
     """The folder behind `package:NAME/PATH[#sha256=HEX]`, its checksum verified; any other name as it is.
 
     The package is located, not imported. The checksum is that of the folder's `model.safetensors`.
+
+    Args:
+        name_or_path: As the user wrote it.
+        option: Where the user wrote it, for the errors.
 
     Raises:
         UserError: the package is not installed, has no such folder, or its weights are others.
@@ -42,7 +46,7 @@ def resolve_model_path(name_or_path: str) -> str:
         if not os.path.exists(name_or_path) and _may_be_hub_id(name_or_path):
             use_caches_where_hub_is_out_of_reach()
         return name_or_path
-    option = f"--model_name_or_path {name_or_path}"
+    option = f"{option} {name_or_path}"
     match = _PACKAGE.match(name_or_path)
     if match is None:
         raise UserError(f"{option}: must read package:NAME/PATH or package:NAME/PATH#sha256=(64 hexadecimal digits)")

@@ -24,7 +24,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
         UserError: There is no such encoder, it is none, its checkpoint lacks weights, or the tokenizer does not fit.
     """
     name = f"--model_name_or_path {arguments.model_name_or_path}"
-    path = resolve_model_path(arguments.model_name_or_path)
+    path = resolve_model_path(arguments.model_name_or_path, "--model_name_or_path")
     loading: dict[str, Any] = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
     with silence_load_report(), without_zero3_init():
         base = read_base_modules(path, **loading)

@@ -127,10 +127,11 @@ class TestWhatIsWritten:
         assert encode(model, "in/*.txt") == 0
         assert len(embedded) == 4  # they are known again
 
-    def test_an_empty_file_has_no_shard(self, model, folder):
+    def test_an_empty_file_has_no_shard_and_is_named(self, model, folder, capsys):
         for name in ("x.txt", "x.csv", "x.jsonl"):
             Path(name).touch()
             assert encode(model, name) == 0
+            assert f"1 of 1 files have no rows, the first is {folder / name}\n" in capsys.readouterr().out
         assert contents() == {}
 
 

@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ...data.files import UnreadableFile
 from ...errors import UserError
-from ...run_folder import check_writable
+from ...run_folder import check_writable, no_empty_folder
 from ..open import Encoder, load_encoder
 from ..process_group import process_group, process_state
 from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows
@@ -61,7 +61,7 @@ def open_and_encode(
     Raises:
         UserError: An argument is wrong; nothing has been embedded then.
     """
-    with process_group():
+    with process_group(), no_empty_folder(output):
         _on_all(lambda: check_writable(output))
         _on_main(lambda: find_files(inputs))  # before time is spent on the model
         # Seeded so that weights which a checkpoint lacks (an unused pooler) are initialised identically everywhere.
@@ -96,6 +96,8 @@ def encode_files(encoder: Encoder, inputs: Sequence[str], output: Path, options:
         _report(counts, time.perf_counter() - start, output)
         if done_before:
             print(f"{done_before:,} of {len(shards):,} shards were done before")
+        if empty := [file.path for file in files if not file.rows]:
+            print(f"{len(empty):,} of {len(files):,} files have no rows, the first is {empty[0]}")
         for failure in failures:
             print(f"error: {failure}", file=sys.stderr)
     return 1 if failures else 0
