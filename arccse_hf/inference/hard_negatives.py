@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import mine_hard_negatives
 
 from ..data.columns import CANONICAL_COLUMNS
+from ..data.files import expand_files
 from ..data.training_texts import load_training_texts
 from ..errors import UserError, one_line
 from ..run_folder import check_writable, replacing
@@ -118,7 +119,7 @@ def run(
         UserError: An argument is wrong, an embedding is not finite, no pair has a negative, or the file cannot be
             written.
     """
-    _check_output(output, overwrite)
+    _check_output(output, overwrite, patterns)
     pairs, counts = load_training_texts(train_file=patterns, text_columns=text_columns, min_chars=1)
     if pairs.column_names != list(CANONICAL_COLUMNS[:2]):
         raise UserError(
@@ -154,9 +155,13 @@ def run(
     return 0
 
 
-def _check_output(output: Path, overwrite: bool) -> None:
+def _check_output(output: Path, overwrite: bool, patterns: Sequence[str]) -> None:
     if output.suffix != ".jsonl":
         raise UserError(f"--output {output}: must end in .jsonl")
     if output.is_dir() or (output.exists() and not overwrite):
         raise UserError(f"--output {output}: is there already; choose another name, or --overwrite")
+    if output.exists() and any(output.samefile(file) for file in expand_files(patterns)):
+        raise UserError(
+            f"--output {output}: is a --train_file too, and pairs without a negative would be lost; choose another name"
+        )
     check_writable(output.parent, "--output")

@@ -89,6 +89,8 @@ def test_an_output_is_replaced_only_when_asked(model, pairs):
     assert Path("triples.jsonl").read_text() == "precious"
     assert mine(["--model", model, *FILES, "--overwrite"]) == 0
     assert Path("triples.jsonl").read_text().startswith('{"anchor"')
+    with pytest.raises(UserError, match="--output triples.jsonl: is a --train_file too"):
+        mine(["--model", model, "--train_file", "triples.jsonl", "--output", "triples.jsonl", "--overwrite"])
 
 
 def test_a_full_disk_is_one_line_and_leaves_nothing(model, pairs, monkeypatch):
