@@ -17,7 +17,7 @@ from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
 from ..evaluation import TaskSuite, load_tasks
-from ..evaluation.held_out import MIN_TEST_PAIRS
+from ..evaluation.held_out import MIN_TEST_DOCUMENTS, MIN_TEST_PAIRS
 from ..evaluation.suite import STS_AVERAGE, TRANSFER_AVERAGE
 from ..inference.loading import max_input_length
 from ..model.adapters import plain_state_dict
@@ -95,7 +95,7 @@ def prepare(
     if args.require_better and verdict_tasks is None:
         raise UserError(
             f"--require_better True: there is nothing to judge by; give --eval_pairs with at least {MIN_TEST_PAIRS} "
-            "pairs, or more documents"
+            f"test pairs of {MIN_TEST_DOCUMENTS} documents, or more documents"
         )
     log_health(looked_at, tokenizer, args, max_input_length(model, tokenizer), counts)
     trainer = ArcCSETrainer(

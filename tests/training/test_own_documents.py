@@ -13,6 +13,8 @@ from arccse_hf import evaluate
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import bootstrap
 from arccse_hf.training import script
+from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
+from arccse_hf.training.own_documents import prepare_documents, prepare_own_pairs
 
 
 def page(number):
@@ -87,6 +89,37 @@ def test_sentences_get_a_verdict_by_own_pairs(command, tmp_path, sentences):
     verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
     assert verdict["pairs"] == 107  # a third of them chose the mixture
     assert len(verdict["validation"]) == 5
+
+
+def prepared_tasks(way, pairs, folder, tmp_path, tokenizer):
+    """What a verdict on the user's own pairs is measured on, in a run on rows or on documents."""
+    file = tmp_path / "pairs.csv"
+    file.write_text("query,document\n" + "\n".join(f"{query},{document}" for query, document in pairs))
+    data_args = DataArguments(train_file=[str(folder)], eval_pairs=str(file), pairs="crops")
+    if way == "rows":
+        return prepare_own_pairs(data_args, seed=0)
+    return prepare_documents(data_args, ArcCSETrainingArguments(str(tmp_path / "out"), use_cpu=True), tokenizer).tasks
+
+
+def queries_about(documents, each):
+    return [(f"question {n} about {number}", f"the text {number}") for n in range(each) for number in range(documents)]
+
+
+@pytest.mark.parametrize(("way", "documents"), [("rows", 22), ("documents", 33)])  # a third of rows' choose a mixture
+def test_own_queries_that_share_a_document_are_drawn_together(way, documents, folder, tmp_path, tokenizer):
+    test = prepared_tasks(way, queries_about(33, each=6), folder, tmp_path, tokenizer).test
+    about = dict(zip(test.queries, test.groups.tolist(), strict=True))
+    assert len(about) == 6 * documents and len(set(about.values())) == documents
+    assert all(about[query] == about["question 0 " + query.split(" ", 2)[2]] for query in about)
+    alone = prepared_tasks(way, queries_about(165, each=1), folder, tmp_path, tokenizer).test
+    assert len(set(alone.groups.tolist())) == alone.num_queries == 5 * documents
+
+
+@pytest.mark.parametrize(("way", "number", "more"), [("rows", 8, "2.5"), ("documents", 12, "1.7")])
+def test_many_own_queries_about_few_documents_are_no_test(way, number, more, folder, tmp_path, tokenizer, caplog):
+    assert prepared_tasks(way, queries_about(12, each=40), folder, tmp_path, tokenizer) is None
+    line = f"NO VERDICT: {number} test documents are too few, it takes 20; bring {more} times as many documents in "
+    assert line + "--eval_pairs (queries of one document are no independent draws)" in caplog.text
 
 
 def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_path, folder, caplog):
