@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -51,7 +51,8 @@ class RowCleaner:
 
     Args:
         min_chars: rows with a shorter text are dropped.
-        exclude: rows that hold one of these texts are dropped. Whitespace makes no difference.
+        exclude: rows that hold one of these texts, also as a sentence among others, are dropped. Whitespace makes no
+            difference.
         duplicate_window: rows between two calls of `forget`, as the counts tell it; None where it is not called.
     """
 
@@ -100,7 +101,7 @@ class RowCleaner:
         if min(map(len, row)) < self.min_chars:
             return "too_short"
         texts = [one_line(text) for text in row]
-        if not self._held_out.isdisjoint(texts):
+        if any(is_held_out(text, self._held_out) for text in texts):
             return "held_out"
         # 16 bytes for a row of any length keep millions of rows in memory.
         key = blake2b("\n".join(texts).encode(), digest_size=16).digest()
@@ -160,3 +161,13 @@ def held_out_texts(texts: Iterable[str]) -> set[str]:
         held_out.update(pieces)
         held_out.update(f"{piece}." for piece in pieces if piece[-1:] not in ".!?")
     return held_out
+
+
+def is_held_out(text: str, held_out: Set[str]) -> bool:
+    """Returns whether a text to train on is one of `held_out`, or has a sentence that is.
+
+    Args:
+        text: On one line (`one_line`).
+        held_out: What `held_out_texts` gives, each on one line.
+    """
+    return bool(held_out) and (text in held_out or not held_out.isdisjoint(split_sentences(text)))

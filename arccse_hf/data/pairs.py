@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import UserError, one_line
+from .cleaning import is_held_out
 from .documents import Document, Section
-from .sentences import split_sentences
 
 PairKind = Literal["auto", "title", "adjacent", "crops", "dropout", "mixed"]
 CropUnit = Literal["sentences", "tokens"]
@@ -251,7 +251,7 @@ def _reason_against(
     texts = tuple(map(one_line, texts))
     if texts in seen or len(set(texts)) < len(texts):
         return _REPEATED
-    if excluded and any(not excluded.isdisjoint((text, *split_sentences(text))) for text in texts):
+    if any(is_held_out(text, excluded) for text in texts):
         return _HELD_OUT
     keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
     if any(owners.get(key, document) != document for key in keys):

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from arccse_hf.data.cleaning import RowCleaner
 from arccse_hf.data.documents import Document, Section
 from arccse_hf.data.pair_dataset import PairDataset
 from arccse_hf.data.pairs import QUERY_KINDS, SINGLE_KINDS, PairRow, make_pairs, parse_weights
@@ -94,6 +95,23 @@ def test_evaluations_texts_and_short_sentences_are_left_out_and_counted():
     assert "1 too short" in str(counts)
     # A text of several sentences must not hold an excluded one either.
     assert "Toner" not in [row.texts[0] for row in make_pairs(MANUAL, "title", exclude=["Shake the drum."])[0]]
+
+
+@pytest.mark.parametrize(
+    ("text", "stays"),
+    [
+        ("Shake the drum.", False),
+        ("Shake  the\ndrum.", False),
+        ("First of all. Shake the drum. That is all.", False),
+        ("Shake the drum twice.", True),
+        ("shake the drum.", True),
+    ],
+)
+def test_rows_and_documents_are_held_out_by_one_rule(text, stays):
+    assert RowCleaner(5, ["Shake the drum."]).keep([("Toner", text)]) == [0] * stays
+    documents = [document("Toner", (text,)), document("Paper", ("Pull it out.",))]
+    rows, _ = make_pairs(documents, "title", exclude=["Shake the drum."])
+    assert [row.document for row in rows] == [0] * stays + [1]
 
 
 def test_auto_takes_titles_where_half_of_the_documents_have_them():

@@ -134,18 +134,19 @@ def test_cleaning_counts_the_first_reason_for_each_row(tmp_path, caplog):
         ("abcde", "Five characters."),
         ("Held out,  spaced.", "A positive."),
         ("A fine anchor.", "Held out, spaced."),
+        ("A finer anchor.", "Look closely. Held out,\nspaced. That is all."),
     ]
     lines = [json.dumps({"anchor": anchor, "positive": positive}) for anchor, positive in rows]
     file = write(tmp_path / "pairs.jsonl", "\n".join(lines))
     with caplog.at_level(logging.INFO, logger="arccse_hf.data"):
         dataset, counts = load_training_texts(train_file=[file], exclude=["Held out, \n spaced."])
-    assert counts == CleaningCounts(read=10, empty=3, too_short=1, duplicate=1, held_out=2, kept=3, min_chars=5)
+    assert counts == CleaningCounts(read=11, empty=3, too_short=1, duplicate=1, held_out=3, kept=3, min_chars=5)
     assert [tuple(row.values()) for row in dataset] == [
         ("Good anchor.", "Good positive."),
         ("Good anchor.", "Another positive."),
         ("abcde", "Five characters."),
     ]
-    line = "3 of 10 rows kept: 3 empty, 1 shorter than 5 characters, 1 duplicates, 2 held out for evaluation"
+    line = "3 of 11 rows kept: 3 empty, 1 shorter than 5 characters, 1 duplicates, 3 held out for evaluation"
     assert line in caplog.messages
 
 
