@@ -28,9 +28,13 @@ class Shard(Protocol):
 
     Attributes:
         size: In bytes; 0 where it is not known.
+        name: Of the file, without its folder; empty where it is not known.
+        columns: What is read of it.
     """
 
     size: int
+    name: str
+    columns: list[str]
 
     def tables(self, most_rows: int, place: Any = None) -> Iterator[tuple[pa.Table, Any]]:
         """Yields tables of at most `most_rows` rows, from a place on, and the place behind each, as JSON holds it."""
@@ -49,6 +53,7 @@ class FileShard:
         self.file = file
         self.columns = list(columns)
         self.size = os.path.getsize(file.path)
+        self.name = os.path.basename(file.path)
 
     def tables(self, most_rows: int, place: Sequence | None = None) -> Iterator[tuple[pa.Table, Sequence]]:
         """As `Shard.tables`."""
@@ -66,7 +71,9 @@ class DatasetShard:
     def __init__(self, dataset: datasets.IterableDataset, index: int):
         self.dataset = dataset
         self.index = index
+        self.columns = list(dataset.column_names)
         self.size = 0
+        self.name = ""
 
     def tables(self, most_rows: int, place: dict | None = None) -> Iterator[tuple[pa.Table, dict]]:
         """As `Shard.tables`. What is before the place in the shard is read again, and thrown away by `datasets`."""

@@ -9,6 +9,7 @@ import json
 import logging
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import fields, replace
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import datasets
@@ -82,6 +83,10 @@ class TextStream(IterableDataset):
         process_index: which of the processes this is.
         num_processes: on all machines together.
 
+    Attributes:
+        fingerprint: of where the text comes from and what is left of it, not of its order: a resumed run must have the
+            same.
+
     Raises:
         UserError: for what is wrong at the beginning of the input; while rows are read, for what is wrong farther on.
     """
@@ -114,8 +119,11 @@ class TextStream(IterableDataset):
             tokenize_batch, tokenizer=copy.deepcopy(tokenizer), max_seq_length=max_seq_length
         )
         sizes = [shard.size for shard in shards]
-        deciding = json.dumps([sizes, columns, shuffle_buffer, seed, min_chars, sorted(exclude)])
-        self._fingerprint = hashlib.sha256(deciding.encode()).hexdigest()
+        # Without folders, which may be others where the run goes on.
+        named = Path(dataset_name).resolve().name if dataset_name and Path(dataset_name).exists() else dataset_name
+        names = [named, dataset_config, dataset_split, shards[0].columns, [shard.name for shard in shards]]
+        self.fingerprint = _hashed(names, sizes, min_chars, sorted(exclude))
+        self._order = _hashed(sizes, columns, shuffle_buffer, seed, min_chars, sorted(exclude))
         self.process_index = process_index
         self.num_processes = num_processes
         self._batch_size = 1
@@ -208,7 +216,8 @@ class TextStream(IterableDataset):
         if self._skips and len(self._places) < len(self._counts):
             return None
         return {
-            "text": self._fingerprint,
+            "text": self._order,
+            "source": self.fingerprint,
             "readers": [self.num_processes, len(self._counts)],
             "last_reader": self._last_reader,
             "places": list(self._places.values()),
@@ -223,7 +232,8 @@ class TextStream(IterableDataset):
         """
         if state is None:
             return "it does not say where the stream was (and before version 0.2.0 the rows had another order)"
-        if state["text"] != self._fingerprint:
+        # Checkpoints of earlier versions do not name the source.
+        if state["text"] != self._order or state.get("source", self.fingerprint) != self.fingerprint:
             return "the text, or what decides about its order, is another"
         if state["readers"] != [self.num_processes, max(workers, 1)]:
             before = " x ".join(map(str, state["readers"]))
@@ -304,6 +314,10 @@ class _PlacedRows(IterableDataset):
 def _collate_placed(collate: Callable[[list[Row]], dict], rows: Sequence[tuple[Row, Place]]) -> dict:
     # As text, which goes through all that is done with a batch as it is.
     return collate([row for row, _ in rows]) | {PLACE: json.dumps(rows[-1][1])}
+
+
+def _hashed(*values: object) -> str:
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()
 
 
 def _shared_counts(workers: int) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -187,10 +188,33 @@ def test_a_stream_of_something_else_is_not_entered(tmp_path, tokenizer):
     other = files_of(tmp_path, "csv", 1)
     for given in ({"seed": 1}, {"shuffle_buffer": 9}, {"min_chars": 1}, {"exclude": ["a"]}, {"train_file": other}):
         assert obstacle(**given) == "the text, or what decides about its order, is another"
+    moved = str(shutil.copy(paths[0], tmp_path / "renamed.txt"))
+    assert obstacle(train_file=[moved]) == "the text, or what decides about its order, is another"
+    del state["source"]  # as earlier versions have it
+    assert obstacle(train_file=[moved]) is None
     shared = "1 x 1 readers (processes x dataloader workers) shared the stream"
     assert obstacle(num_processes=2) == obstacle(workers=2) == shared
     state = None
     assert obstacle() == "it does not say where the stream was (and before version 0.2.0 the rows had another order)"
+
+
+def test_a_stream_of_another_column_or_dataset_is_not_entered_but_a_moved_one_is(tmp_path, tokenizer):
+    """Although sizes and numbers are the same."""
+    for name in ("here/docs", "here/mails", "there/docs"):
+        (tmp_path / name).mkdir(parents=True)
+        pairs = [(f"the {name[-4:]} {number}", f"a house {number}") for number in range(20)]
+        write_rows(tmp_path / name / "0.csv", ("text", "other"), pairs)
+
+    def stream(kind: str, name: str, column: str) -> TextStream:
+        path = str(tmp_path / name)
+        given = {"dataset_name": path} if kind == "dataset" else {"train_file": [f"{path}/0.csv"]}
+        return TextStream(tokenizer, 24, text_columns=[column], **given)
+
+    for kind in ("file", "dataset"):
+        state = json.loads(json.dumps(stream(kind, "here/docs", "text").state()))
+        assert stream(kind, "there/docs", "text").obstacle(state, 0) is None
+        assert "is another" in stream(kind, "here/docs", "other").obstacle(state, 0)
+    assert "is another" in stream("dataset", "here/mails", "text").obstacle(state, 0)
 
 
 def test_a_stream_whose_batches_were_skipped_has_no_state_until_all_readers_are_known(tmp_path, tokenizer):
