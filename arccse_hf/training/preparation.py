@@ -169,7 +169,7 @@ def load_rows(
         args.max_seq_length,
         **given,
         shuffle_buffer=data_args.streaming_shuffle_buffer,
-        seed=args.seed,
+        seed=args.seed if args.data_seed is None else args.data_seed,
         process_index=args.process_index,
         num_processes=args.world_size,
     )
