@@ -105,12 +105,14 @@ def test_evaluations_texts_and_short_sentences_are_left_out_and_counted():
         ("First of all. Shake the drum. That is all.", False),
         ("Shake the drum twice.", True),
         ("shake the drum.", True),
+        ("2. Pull the sheet.", True),
     ],
 )
 def test_rows_and_documents_are_held_out_by_one_rule(text, stays):
-    assert RowCleaner(5, ["Shake the drum."]).keep([("Toner", text)]) == [0] * stays
+    exclude = ["Shake the drum.", "2."]
+    assert RowCleaner(5, exclude).keep([("Toner", text)]) == [0] * stays
     documents = [document("Toner", (text,)), document("Paper", ("Pull it out.",))]
-    rows, _ = make_pairs(documents, "title", exclude=["Shake the drum."])
+    rows, _ = make_pairs(documents, "title", exclude=exclude)
     assert [row.document for row in rows] == [0] * stays + [1]
 
 
