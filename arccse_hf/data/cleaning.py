@@ -170,7 +170,9 @@ def is_held_out(text: str, held_out: Set[str]) -> bool:
         text: On one line (`one_line`).
         held_out: What `held_out_texts` gives, each on one line.
     """
-    if not held_out or text in held_out:
-        return bool(held_out)
+    if not held_out:
+        return False
+    if text in held_out:
+        return True
     # The number of a list item is cut off as a sentence, and tells nothing of the text that it stands in.
     return any(sentence in held_out and any(map(str.isalpha, sentence)) for sentence in split_sentences(text))

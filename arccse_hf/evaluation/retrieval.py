@@ -45,7 +45,8 @@ class RetrievalTask:
         pairs: (query, document) texts. A repeated pair counts once. A text that is the document of several queries is
             one document.
         corpus: More documents to search.
-        groups: A number per pair, the same for pairs that are redrawn together in a bootstrap (`PerItemScores`).
+        groups: A number per pair, the same for pairs that are redrawn together in a bootstrap (`PerItemScores`); None:
+            one for each document.
 
     Raises:
         UserError: There are fewer than two different documents.
@@ -63,12 +64,12 @@ class RetrievalTask:
     ):
         self.name = name
         group_of: dict[tuple[str, str], int] = {}
-        for (query, document), group in zip(pairs, groups or range(len(pairs)), strict=True):
-            group_of.setdefault((query, document), group)
+        for pair, group in zip(pairs, groups or range(len(pairs)), strict=True):
+            group_of.setdefault(pair, group)
         pairs = list(group_of)
-        self.groups = np.array(list(group_of.values()))
         position: dict[str, int] = {}
         self.own = np.array([position.setdefault(document, len(position)) for _, document in pairs], dtype=np.int64)
+        self.groups = np.array(list(group_of.values())) if groups else self.own
         if len({*position, *corpus}) < 2:
             raise UserError(f"{name}: retrieval needs pairs with at least 2 different documents, got {len(position)}")
         self.num_queries = len(pairs)

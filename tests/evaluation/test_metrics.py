@@ -207,6 +207,7 @@ class TestRetrieval:
 
     def test_equal_documents_are_one_and_repeated_pairs_count_once(self):
         task = RetrievalTask("own", [("q0", "same"), ("q1", "same"), ("q2", "other"), ("q0", "same")])
+        assert task.score_with_samples(np.eye(5))[1].groups.tolist() == [0, 0, 1]  # of one document, drawn together
         assert task.sentences == ["q0", "q1", "q2", "same", "other"]
         assert task.score(on_circle(0, 1, 89, 0, 90))["recall_at_1"] == 1
 
