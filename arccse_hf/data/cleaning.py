@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 
@@ -13,7 +13,7 @@ from datasets import Dataset
 
 from ..errors import one_line
 from .files.dataset import text_features
-from .sentences import split_sentences
+from .sentences import is_held_out, split_sentences
 
 _ROWS_PER_BATCH = 50_000
 
@@ -161,18 +161,3 @@ def held_out_texts(texts: Iterable[str]) -> set[str]:
         held_out.update(pieces)
         held_out.update(f"{piece}." for piece in pieces if piece[-1:] not in ".!?")
     return held_out
-
-
-def is_held_out(text: str, held_out: Set[str]) -> bool:
-    """Returns whether a text to train on is one of `held_out`, or has a sentence that is.
-
-    Args:
-        text: On one line (`one_line`).
-        held_out: What `held_out_texts` gives, each on one line.
-    """
-    if not held_out:
-        return False
-    if text in held_out:
-        return True
-    # The number of a list item is cut off as a sentence, and tells nothing of the text that it stands in.
-    return any(sentence in held_out and any(map(str.isalpha, sentence)) for sentence in split_sentences(text))

@@ -12,8 +12,8 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from ..errors import UserError, one_line
-from .cleaning import is_held_out
 from .documents import Document, Section
+from .sentences import is_held_out
 
 PairKind = Literal["auto", "title", "adjacent", "crops", "dropout", "mixed"]
 CropUnit = Literal["sentences", "tokens"]

@@ -1,6 +1,7 @@
 """Where the sentences of a paragraph end."""
 
 import re
+from collections.abc import Set
 
 _END_MARK = re.compile(r"[.!?。！？]")  # noqa: RUF001
 _SENTENCE_BREAK = re.compile(r"[.!?][\"')]*(\s+)(?=[\"'(]?(\w))|[。！？](\s*)(?=(.))")  # noqa: RUF001
@@ -30,3 +31,18 @@ def split_sentences(text: str) -> list[str]:
         sentences.append(text[start : match.start(gap)])
         start = match.end()
     return [*sentences, text[start:]] if text[start:] else sentences
+
+
+def is_held_out(text: str, held_out: Set[str]) -> bool:
+    """Returns whether a text to train on is one of `held_out`, or has a sentence that is.
+
+    Args:
+        text: On one line (`one_line`).
+        held_out: What `held_out_texts` gives, each on one line.
+    """
+    if not held_out:
+        return False
+    if text in held_out:
+        return True
+    # The number of a list item is cut off as a sentence, and tells nothing of the text that it stands in.
+    return any(sentence in held_out and any(map(str.isalpha, sentence)) for sentence in split_sentences(text))
