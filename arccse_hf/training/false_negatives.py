@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-_FACTOR = 0x5851F42D4C957F2D
+_FACTOR = 6364136223846793005
+"""Odd, so that all 64 bits of a product count: the multiplier of Knuth's generator MMIX."""
 _PIECES = (0, 16, 32, 48)
 _NOBODY = 0
 

@@ -107,8 +107,8 @@ def prepare_documents(
     queried = query_pairs(parts.test, query_kind)
     test = own or queried.pairs
     validation = query_pairs(parts.validation, query_kind).pairs
-    groups = _document_numbers(own) if own else queried.documents
-    if _too_small(test, groups, own=bool(own)):
+    groups = None if own else queried.documents
+    if _too_small(test, groups):
         rows, counts = pairs_of(documents, held_out)
         tasks = None
     else:
@@ -151,10 +151,9 @@ def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | Non
     if not own:
         return None
     validation, test = divide_pairs(own, seed)
-    groups = _document_numbers(test)
-    if _too_small(test, groups, own=True):
+    if _too_small(test):
         return None
-    return _verdict_tasks(data_args, test, validation, [], "own queries", groups)
+    return _verdict_tasks(data_args, test, validation, [], "own queries")
 
 
 def _own_pairs(data_args: DataArguments) -> Pairs:
@@ -171,12 +170,6 @@ def _own_pairs(data_args: DataArguments) -> Pairs:
     if isinstance(pairs, ScoredPairs):
         raise UserError(f"--eval_pairs {data_args.eval_pairs}: has scores; a verdict takes columns query and document")
     return pairs
-
-
-def _document_numbers(pairs: Pairs) -> list[int]:
-    """Returns for each (query, document) pair the number of its document."""
-    index: dict[str, int] = {}
-    return [index.setdefault(document, len(index)) for _, document in pairs]
 
 
 def load_documents(data_args: DataArguments, exclude: Collection[str] = ()) -> list[Document]:
@@ -218,7 +211,7 @@ def _verdict_tasks(
     validation: Pairs,
     control: Pairs,
     queries: str,
-    groups: Sequence[int],
+    groups: Sequence[int] | None = None,
 ) -> VerdictTasks:
     corpus = passages(read_documents(data_args.eval_corpus, option="--eval_corpus")[0]) if data_args.eval_corpus else []
     other: Task | None = None
@@ -234,20 +227,20 @@ def _verdict_tasks(
     )
 
 
-def _too_small(test: Pairs, groups: Sequence[int], own: bool) -> bool:
+def _too_small(test: Pairs, groups: Sequence[int] | None = None) -> bool:
     """Returns whether a test is too small for a verdict, and logs what it takes.
 
     Args:
         test: Its pairs.
-        groups: The number of the document that each comes from.
-        own: Whether they are the user's own.
+        groups: The number of the document that each comes from; None: they are the user's own, (query, document).
     """
+    documents = len(set(groups or (document for _, document in test)))
     dependent = " (queries of one document are no independent draws)"
-    sizes = [(len(test), MIN_TEST_PAIRS, "pairs", ""), (len(set(groups)), MIN_TEST_DOCUMENTS, "documents", dependent)]
+    sizes = [(len(test), MIN_TEST_PAIRS, "pairs", ""), (documents, MIN_TEST_DOCUMENTS, "documents", dependent)]
     for number, least, what, why in sizes:
         if number < least:
             more = f"{least / number:.1f} times as many" if number else "more"
-            way_out = f"{what} in --eval_pairs" if own else "documents, or pairs of your own (--eval_pairs)"
+            way_out = f"{what} in --eval_pairs" if groups is None else "documents, or pairs of your own (--eval_pairs)"
             message = f"{number} test {what} are too few, it takes {least}; bring {more} {way_out}{why}"
             logger.warning("NO VERDICT: %s", message)
             return True
