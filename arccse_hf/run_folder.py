@@ -41,7 +41,7 @@ TRAINING = "training"
 FINAL_CHECKPOINT = "final-checkpoint"
 """The trained weights on their way into the exported folder."""
 STAGING_PREFIX = ".export-"
-_REPLACED = (CARD, "config.json", "*.safetensors", "tokenizer*", "vocab.*")
+_REPLACED = (CARD, "config.json", "*.safetensors", "tokenizer.*", "tokenizer_config.json", "vocab.*")
 """What the model's files replace where another model or a project has them."""
 _OLD_COSINES = {"before": "snapshot_before.json", "after": "snapshot_after.json"}
 _TIMINGS = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
