@@ -7,11 +7,12 @@
 # make reproduce CONFIG=configs/arccse-bert-base.yaml ARGS='--train_file sentences.txt'
 #                   train a recipe, score it on the seven STS sets, print the published row above ours
 # make fields       write the table of all fields of a run anew, after a change of the arguments
-# make clean        remove the environment and the quickstart's output
+# make clean        remove the environment and the quickstart's output; other runs stay
 
 PYTHON ?= python3
 REQUIREMENTS ?= requirements.txt
 BIN := .venv/bin
+DONE := .venv/$(REQUIREMENTS).done
 CONFIG ?= configs/quickstart.yaml
 
 # A folder in SentEval's layout; where it is given, the quickstart's control is STS-B dev.
@@ -52,26 +53,28 @@ soak: .venv/quickstart
 reproduce: .venv/quickstart
 	$(BIN)/python -m arccse_hf reproduce $(CONFIG) $(ARGS)
 
-fields: .venv/done
+fields: $(DONE)
 	$(BIN)/python -m arccse_hf.training.fields
 
-.venv/done: $(REQUIREMENTS) pyproject.toml
+# The mark bears the name of the requirements, so that others are installed in place of these.
+$(DONE): $(REQUIREMENTS) pyproject.toml
 	$(PYTHON) -m venv .venv
+	rm -f .venv/*.done
 	$(BIN)/pip install --quiet --requirement $(REQUIREMENTS)
 	$(BIN)/pip install --quiet --no-deps --editable .
 	touch $@
 
-# The lowest versions that pyproject.toml allows: make clean test REQUIREMENTS=requirements-lowest.txt
+# The lowest versions that pyproject.toml allows: make test REQUIREMENTS=requirements-lowest.txt
 requirements-lowest.txt: pyproject.toml requirements.txt
 	$(PYTHON) tests/lowest_versions.py > $@
 
-.venv/quickstart: .venv/done requirements-quickstart.txt
+.venv/quickstart: $(DONE) requirements-quickstart.txt
 	$(BIN)/pip install --quiet --requirement requirements-quickstart.txt
 	touch $@
 
-.venv/extras: .venv/done requirements-extras.txt
+.venv/extras: $(DONE) requirements-extras.txt
 	$(BIN)/pip install --quiet --requirement requirements-extras.txt
 	touch $@
 
 clean:
-	rm -rf .venv runs
+	rm -rf .venv runs/quickstart

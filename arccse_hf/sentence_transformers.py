@@ -1,6 +1,7 @@
 """ArcCSE's two losses, the first also with a gradient cache, for sentence-transformers' own trainer.
 
 Example:
+    >>> from datasets import Dataset
     >>> from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
     >>> from arccse_hf.sentence_transformers import ArcConLoss
     >>> model = SentenceTransformer("bert-base-uncased")

@@ -94,7 +94,7 @@ def attempt(measure: Callable[[], dict]) -> dict:
     """Returns what `measure` does, or the error that it ended with, so that the next part can go on."""
     try:
         result = measure()
-    except Exception as error:
+    except Exception as error:  # whatever a size or a mode ends with (too little memory, a compiler) is its result
         result = {"error": f"{type(error).__name__}: {error}"[:1000]}
     print(result, flush=True)
     gc.collect()

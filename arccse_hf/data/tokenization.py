@@ -24,14 +24,18 @@ def tokenize_texts(
     The result is kept in the datasets cache: a second call with the same rows, tokenizer and length reads it there.
 
     Args:
-        dataset: columns of text.
-        tokenizer: left as it is; truncation is set on a copy.
-        max_seq_length: in tokens, special tokens included.
-        num_proc: how many processes at most; small datasets use fewer. None: this process, in which a fast tokenizer
+        dataset: Columns of text.
+        tokenizer: Left as it is; truncation is set on a copy.
+        max_seq_length: In tokens, special tokens included.
+        num_proc: How many processes at most; small datasets use fewer. None: this process, in which a fast tokenizer
             uses all cores anyway.
 
     Raises:
-        UserError: if `max_seq_length` leaves no room for a word.
+        UserError: `max_seq_length` leaves no room for a word.
+
+    Example:
+        >>> tokenize_texts(Dataset.from_dict({"anchor": ["The printer jams."]}), tokenizer, max_seq_length=32)[0]
+        {'anchor': [101, 1996, 15041, 9389, 2015, 1012, 102]}
     """
     check_length(tokenizer, max_seq_length)
     tokenizer = copy.deepcopy(tokenizer)

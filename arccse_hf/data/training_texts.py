@@ -50,23 +50,28 @@ def load_training_texts(
     """Rows of text, cleaned, under the columns `anchor` [, `positive` [, `negative`]].
 
     Args:
-        train_file: paths or globs of .txt, .csv, .tsv, .json, .jsonl (each also with .gz) or .parquet files with the
+        train_file: Paths or globs of .txt, .csv, .tsv, .json, .jsonl (each also with .gz) or .parquet files with the
             same columns. Either this, `dataset_name` or `texts`.
-        dataset_name: a dataset of the hub, a local dataset folder, or "installed-docs".
-        dataset_config: the configuration of `dataset_name`.
-        dataset_split: the split of `dataset_name`, slices ("train[:10%]") included.
-        text_columns: one to three columns, in the order anchor, positive, negative; empty: found by name.
-        min_chars: rows with a shorter text, in characters without surrounding whitespace, are dropped.
-        max_samples: at most this many rows, a random choice after cleaning; None for all.
-        exclude: texts held out for evaluation; rows that hold one are dropped. Whitespace makes no difference.
-        seed: of the random choice.
-        texts: rows of text that are in memory already.
+        dataset_name: A dataset of the hub, a local dataset folder, or "installed-docs".
+        dataset_config: The configuration of `dataset_name`.
+        dataset_split: The split of `dataset_name`, slices ("train[:10%]") included.
+        text_columns: One to three columns, in the order anchor, positive, negative; empty: found by name.
+        min_chars: Rows with a shorter text, in characters without surrounding whitespace, are dropped.
+        max_samples: At most this many rows, a random choice after cleaning; None for all.
+        exclude: Texts held out for evaluation; rows that hold one are dropped. Whitespace makes no difference.
+        seed: Of the random choice.
+        texts: Rows of text that are in memory already.
 
     Returns:
         The dataset, memory-mapped from the datasets cache, and the counts of the cleaning.
 
     Raises:
-        UserError: for every input that cannot be read as text, or of which nothing is left.
+        UserError: For every input that cannot be read as text, or of which nothing is left.
+
+    Example:
+        >>> dataset, counts = load_training_texts(train_file=["tickets.txt"], exclude=["A sentence of the test set."])
+        >>> dataset[0]
+        {'anchor': 'The printer jams.'}
     """
     if max_samples is not None and max_samples <= 0:
         raise UserError(f"--max_train_samples {max_samples}: give a positive number, or leave it out to use every row")

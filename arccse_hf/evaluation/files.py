@@ -17,7 +17,7 @@ OPTION = "evaluation data"
 
 
 def find_senteval_file(data: str | Path | None, relative: str) -> Path:
-    """Return the file `relative` (such as `SICK/SICK_trial.txt`) of the SentEval folder `data`.
+    """Returns the file `relative` (such as `SICK/SICK_trial.txt`) of the SentEval folder `data`.
 
     `data` holds STS/, SICK/ and the others itself, in one of its subfolders, or in data/downstream.
 
@@ -52,7 +52,7 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
-        raise UserError(f"{path} isn't {encoding} text (byte {error.start}): save it as {encoding}") from None
+        raise UserError(f"{path} is not {encoding} text (byte {error.start}): save it as {encoding}") from None
     lines = text.replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
@@ -69,7 +69,7 @@ def parse_score(text: object, where: str, low: float = float("-inf"), high: floa
     except OverflowError:
         value = float("inf")  # an integer of hundreds of digits
     except (TypeError, ValueError):
-        raise UserError(f"{where}: the score {str(text)[:40]!r} isn't a number") from None
+        raise UserError(f"{where}: the score {str(text)[:40]!r} is not a number") from None
     if not (low <= value <= high and abs(value) != float("inf")):
         wanted = f"between {low:g} and {high:g}" if abs(low) != float("inf") else "a finite number"
         raise UserError(f"{where}: the score {str(text)[:40]!r} must be {wanted}")

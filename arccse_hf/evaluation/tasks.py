@@ -28,7 +28,7 @@ def load_tasks(
     pairs: Sequence[tuple[str, str]] | None = None,
     seed: int | None = None,
 ) -> list[Task]:
-    """Load the tasks called `names`, each once, in that order.
+    """Loads the tasks called `names`, each once, in that order.
 
     Args:
         names: `TASK_NAMES` in any case, hyphens for underscores allowed: `sts` is the seven test sets, `transfer` the

@@ -217,7 +217,7 @@ def _print(evaluation: Evaluation) -> None:
 
 def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
     if importlib.util.find_spec("mteb") is None:
-        raise UserError("--eval_tasks mteb:...: mteb isn't installed: pip install 'arccse_hf[mteb]'")
+        raise UserError("--eval_tasks mteb:...: mteb is not installed: pip install 'arccse-hf[mteb]'")
     if num_processes > 1:
         raise UserError("--eval_tasks mteb:...: run these in one process: arccse evaluate")
     import mteb
@@ -233,7 +233,7 @@ def _find_mteb_tasks(names: Sequence[str], num_processes: int) -> list[AbsTask]:
 
 
 def _run_mteb(encoder: Encoder, task: AbsTask, result: ModelResult, batch_size: int) -> None:
-    """Let mteb evaluate `task` in its own way; its main score goes beside ours."""
+    """Has mteb evaluate `task` in its own way; its main score goes beside ours."""
     import mteb
 
     name = f"{MTEB}{task.metadata.name}"
@@ -263,7 +263,7 @@ def _mteb_scores(result: ModelResult) -> dict[str, float]:
 def embed_suite(
     encoder: Encoder, suite: TaskSuite, *, batch_size: int = 64, show_progress: bool = True
 ) -> tuple[ModelResult, np.ndarray]:
-    """Embed the suite's distinct sentences once: a result without scores, and embeddings `[sentences, dim]`.
+    """Embeds the suite's distinct sentences once: a result without scores, and embeddings `[sentences, dim]`.
 
     Under `accelerate launch` every process must call it; each gets all embeddings.
     """

@@ -36,10 +36,15 @@ def export(
     one is complete.
 
     Args:
-        model: what was trained.
-        tokenizer: its tokenizer.
-        output_dir: the folder; other files in it stay.
-        model_card: text of the README.md.
+        model: What was trained.
+        tokenizer: Its tokenizer.
+        output_dir: The folder; other files in it stay.
+        model_card: Text of the README.md.
+
+    Example:
+        >>> export(trainer.model, trainer.processing_class, "out")
+        >>> SentenceTransformer("out").encode("The printer jams.").shape
+        (384,)
     """
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)

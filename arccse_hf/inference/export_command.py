@@ -43,8 +43,8 @@ def export_and_print(
         eval_data: See `load_tasks`.
 
     Raises:
-        UserError: There is no such model, the folder is in use or cannot be written, or the graph differs from the
-            model.
+        UserError: There is no such model, it has weights that are not finite, the folder is in use or cannot be
+            written, or the graph differs from the model.
     """
     require_unused(output_dir, "--output_dir")
     if to != "onnx" and (quantize or eval_tasks):
@@ -53,6 +53,9 @@ def export_and_print(
     encoder = load_encoder(name, pooling=pooling)
     if isinstance(encoder.model, OnnxEncoder):
         raise UserError(f"MODEL {name}: is an ONNX graph already; give the folder that it was made from")
+    broken = next((weight for weight, values in encoder.model.named_parameters() if not values.isfinite().all()), None)
+    if broken:
+        raise UserError(f"MODEL {name}: the weight {broken} has values that are not finite; give another checkpoint")
     encoder.model.to("cpu")
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if to == "onnx":

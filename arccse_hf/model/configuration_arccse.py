@@ -18,30 +18,35 @@ class ArcCSEConfig(PreTrainedConfig):
     """Configuration of `ArcCSEModel` and `ArcCSEForContrastiveLearning`.
 
     Args:
-        backbone_config: configuration (or its dict, with `model_type`) of any encoder of transformers; BERT if absent.
-        pooling: how token states become a sentence embedding: `cls` (the first token), `mean` (of all tokens),
+        backbone_config: Configuration (or its dict, with `model_type`) of any encoder of transformers; BERT if absent.
+        pooling: How token states become a sentence embedding: `cls` (the first token), `mean` (of all tokens),
             `mean_first_last` (of the first and the last layer, averaged), `mean_top2` (of the last two, averaged).
         projection: `none`; `mlp`, a Linear and a Tanh on the pooled vector, part of the embedding for good; or
             `mlp_train_only`, the same while training, dropped at inference as unsupervised SimCSE does. By default
             `mlp_train_only` for `cls` and `none` otherwise.
-        temperature: divides the cosines in ArcCon. 0.05 is read in other people's code, not in the paper.
+        temperature: Divides the cosines in ArcCon. 0.05 is read in other people's code, not in the paper.
         angular_margin: ArcCon's margin in degrees, added to the angle of a positive pair. 0 makes the loss NT-Xent.
             10 is read in other people's code, not in the paper.
-        triplet_margin: cosine by which the less masked version must be the closer one. 0 is read in other people's
+        triplet_margin: Cosine by which the less masked version must be the closer one. 0 is read in other people's
             code, not in the paper.
-        matryoshka_dims: numbers of dimensions. Both losses are taken of the first so many of each embedding, scaled to
+        matryoshka_dims: Numbers of dimensions. Both losses are taken of the first so many of each embedding, scaled to
             length 1 again, as in Matryoshka representation learning (Kusupati et al., NeurIPS 2022). By default all
             dimensions alone.
-        matryoshka_weights: weight of the losses at each of `matryoshka_dims`, which are averaged; equal by default.
-        normalize: whether the exported folder scales embeddings to length 1, as the encoder that it started from did.
-        max_seq_length: tokens that the exported folder cuts a text to, special tokens included; by default as many as
+        matryoshka_weights: Weight of the losses at each of `matryoshka_dims`, which are averaged; equal by default.
+        normalize: Whether the exported folder scales embeddings to length 1, as the encoder that it started from did.
+        max_seq_length: Tokens that the exported folder cuts a text to, special tokens included; by default as many as
             the encoder reads.
-        prompts: texts by name that sentence-transformers can put before a text.
-        default_prompt_name: which of them it puts there by default.
-        similarity: sentence-transformers' name of the similarity function: "cosine", "dot" ...
+        prompts: Texts by name that sentence-transformers can put before a text.
+        default_prompt_name: Which of them it puts there by default.
+        similarity: Sentence-transformers' name of the similarity function: "cosine", "dot" ...
 
     Raises:
-        ValueError: a value is not allowed; the message names the field and what is.
+        ValueError: A value is not allowed; the message names the field and what is.
+
+    Example:
+        >>> config = ArcCSEConfig(AutoConfig.from_pretrained("bert-base-uncased"), pooling="mean", angular_margin=20)
+        >>> config.projection
+        'none'
     """
 
     model_type = "arccse"

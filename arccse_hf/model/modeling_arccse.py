@@ -146,7 +146,15 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
 
 
 class ArcCSEModel(ArcCSEPreTrainedModel):
-    """Any encoder of transformers with a pooling: `pooler_output` is the sentence embedding, as inference uses it."""
+    """Any encoder of transformers with a pooling: `pooler_output` is the sentence embedding, as inference uses it.
+
+    Example:
+        >>> import arccse_hf  # so that AutoModel knows it
+        >>> folder = "out/training/checkpoint-125"
+        >>> model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+        >>> model(**tokenizer(["The printer jams."], return_tensors="pt")).pooler_output.shape
+        torch.Size([1, 768])
+    """
 
     _keys_to_ignore_on_load_unexpected = [r"^projection\."]  # noqa: RUF012  (trained, and dropped at inference)
 
@@ -223,7 +231,14 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
 
 
 class ArcCSEForContrastiveLearning(ArcCSEPreTrainedModel):
-    """An `ArcCSEModel` with the projection and the two heads that train it."""
+    """An `ArcCSEModel` with the projection and the two heads that train it.
+
+    Example:
+        >>> model = ArcCSEForContrastiveLearning.from_backbone("bert-base-uncased", pooling="cls").train()
+        >>> outputs = model(**ArcCSECollator(tokenizer)(rows))  # of token ids, as `tokenize_texts` makes them
+        >>> loss = outputs.arccon_loss
+        >>> loss = loss if outputs.triplet_loss is None else loss + 0.1 * outputs.triplet_loss
+    """
 
     def __init__(self, config: ArcCSEConfig):
         super().__init__(config)

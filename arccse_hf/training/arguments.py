@@ -150,6 +150,9 @@ class ArcCSETrainingArguments(TrainingArguments):
 
     Raises:
         UserError: Settings that do not go together.
+
+    Example:
+        >>> args = ArcCSETrainingArguments("out", learning_rate=1e-4, triplet_weight=0, bf16=True)
     """
 
     max_seq_length: int = field(

@@ -1,4 +1,4 @@
-"""`ArcCSETrainer`: one call of the model a step, the two heads' losses merged, each of them logged."""
+"""`ArcCSETrainer`: one call of the model per step, the two heads' losses merged, each of them logged."""
 
 import copy
 import math
@@ -63,7 +63,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         UserError: Arguments or settings that do not go together, or several GPUs for one process.
 
     Example:
-        >>> trainer = ArcCSETrainer("bert-base-uncased", train_dataset=["one sentence", "another one"])
+        >>> trainer = ArcCSETrainer("bert-base-uncased", train_dataset=sentences)  # 64 of them at least
         >>> trainer.train()
     """
 

@@ -14,7 +14,7 @@ from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import evaluate_and_print as run
 from arccse_hf.inference.open import load_encoder
 
-mteb = pytest.importorskip("mteb", reason="mteb isn't installed: pip install 'arccse_hf[mteb]'")
+mteb = pytest.importorskip("mteb", reason="mteb is not installed: pip install 'arccse-hf[mteb]'")
 
 
 def tiny_encoder(folder, pairs):

@@ -173,7 +173,7 @@ class TestSentEvalFolder:
         lines = path.read_text().splitlines()
         for broken, message in (
             ("only\ttwo", "2 tab-separated fields"),
-            ("g\tf\ty\t3\tmuch\ta\tb", "'much' isn't a number"),
+            ("g\tf\ty\t3\tmuch\ta\tb", "'much' is not a number"),
             ("g\tf\ty\t3\t5.5\ta\tb", "'5.5' must be between 0 and 5"),
             ("g\tf\ty\t3\tnan\ta\tb", "'nan' must be between 0 and 5"),
             ("g\tf\ty\t3\t5\ta\t ", "a sentence is empty"),
@@ -190,7 +190,7 @@ class TestSentEvalFolder:
 
     def test_binary_files_are_refused(self, tmp_path):
         write_stsb(tmp_path).write_bytes(b"\xff\xfe\x00")
-        with pytest.raises(UserError, match="isn't utf-8 text"):
+        with pytest.raises(UserError, match="is not utf-8 text"):
             read_sts("stsb_dev", tmp_path)
 
 
@@ -251,7 +251,7 @@ class TestOwnPairs:
             ("a.csv", "sentence1,sentence2,score\n", "a.csv: has a header but no rows"),
             ("a.csv", "sentence1,sentence2,grade\na,b,1\n", "a.csv: has no column score; it has .*, grade; name"),
             ("a.csv", "sentence1,sentence2,score\na,b,1\na,b\n", "a.csv: line 3: 2 cells where the first row has 3"),
-            ("a.csv", "sentence1,sentence2,score\na,b,one\n", "a.csv: line 2: the score 'one' isn't a number"),
+            ("a.csv", "sentence1,sentence2,score\na,b,one\n", "a.csv: line 2: the score 'one' is not a number"),
             ("a.csv", "sentence1,sentence2,score\na,b,inf\n", "a.csv: line 2: the score 'inf' must be a finite number"),
             ("a.csv", f"sentence1,sentence2,score\na,b,{DIGITS}\n", "line 2: the score '9{40}' must be a finite"),
             ("a.csv", "sentence1,sentence2,score\na,,1\n", "a.csv: line 2: column sentence2 must hold text"),

@@ -40,6 +40,16 @@ def test_a_graph_is_no_model_to_export(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_model_with_weights_that_are_not_finite_is_not_exported(tmp_path, tokenizer):
+    model = tiny_model()
+    model.base_model.encoder.embeddings.word_embeddings.weight.data[7, 3] = float("nan")
+    model.save_pretrained(tmp_path / "checkpoint-2")
+    tokenizer.save_pretrained(tmp_path / "checkpoint-2")
+    with pytest.raises(UserError, match="checkpoint-2: the weight .*word_embeddings.weight has values that are not"):
+        export([str(tmp_path / "checkpoint-2"), "--output_dir", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
