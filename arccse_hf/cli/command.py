@@ -84,11 +84,15 @@ class Command:
             UserError: There is no such option, a value is missing, or one stands where none belongs.
         """
         parser = self.parser()
-        tokens = _canonical(argv, self)
-        namespace, extra = parser.parse_known_intermixed_args(tokens)
+        # Behind -- nothing is an option.
+        end = argv.index("--") if "--" in argv else len(argv)
+        namespace, extra = parser.parse_known_intermixed_args(_canonical(argv[:end], self))
         given: Settings = dict(vars(namespace))
         positional = [*given.pop("_positional", []), *extra]
-        return given | self._place(positional, given)
+        dashed = next((value for value in positional if value.startswith("-") and len(value) > 1), None)
+        if dashed:
+            raise UserError(f"{dashed}: there is no such {self.noun}; names begin with -- (see --help)")
+        return given | self._place([*positional, *argv[end + 1 :]], given)
 
     def unknown(self, name: str) -> UserError:
         """Returns the error for an option that does not exist."""
@@ -102,9 +106,6 @@ class Command:
 
     def _place(self, values: list[str], given: Settings) -> Settings:
         """Returns what stands without a name, under the positionals' names."""
-        dashed = next((value for value in values if value.startswith("-") and len(value) > 1), None)
-        if dashed:
-            raise UserError(f"{dashed}: there is no such {self.noun}; names begin with -- (see --help)")
         if not values:
             return {}
         many = any(option.many for option in self.positionals)
@@ -158,9 +159,7 @@ def _canonical(argv: Sequence[str], command: Command) -> list[str]:
     aliases = {alias: option.name for option in command.options for alias in option.aliases}
     old_names = {old: option.name for option in command.options for old in option.old_names}
     tokens: list[str] = []
-    for position, token in enumerate(argv):
-        if token == "--":
-            return [*tokens, *argv[position:]]
+    for token in argv:
         if not token.startswith("--"):
             if tokens and tokens[-1].startswith("--") and "=" not in tokens[-1] and _is_negative(token):
                 tokens[-1] += f"={token}"  # argparse takes -1e-5 and -inf for options

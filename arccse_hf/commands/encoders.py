@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from ..cli.command import Command
 from ..cli.options import Option
@@ -16,6 +15,7 @@ from .shared_options import (
     MODEL,
     POOLING,
     TEXT_COLUMN,
+    as_path,
     output_dir_option,
 )
 
@@ -128,7 +128,7 @@ def evaluate(argv: Sequence[str]) -> int:
         values["model"],
         values["eval_tasks"],
         data=values["eval_data"],
-        output=None if values["output_dir"] is None else Path(values["output_dir"]),
+        output=as_path(values["output_dir"]),
         **{
             name: values[name] for name in ("pooling", "batch_size", "dtype", "max_seq_length", "truncate_dims", "seed")
         },
@@ -152,7 +152,7 @@ def encode(argv: Sequence[str]) -> int:
     return open_and_encode(
         values["model"],
         values["input"],
-        Path(values["output_dir"]),
+        as_path(values["output_dir"]),
         options,
         **{name: values[name] for name in _ENCODER},
     )
@@ -165,7 +165,7 @@ def export(argv: Sequence[str]) -> int:
 
     return export_and_print(
         values["model"],
-        Path(values["output_dir"]),
+        as_path(values["output_dir"]),
         to=values["to"],
         quantize=values["quantize"] is not None,
         pooling=values["pooling"],

@@ -14,7 +14,7 @@ from ..training.config import canonical_names, merge_settings, read_values
 from ..training.config_file import read_config
 from ..training.field_rules import SUGGESTIONS
 from ..training.fields import load_fields
-from .shared_options import output_dir_option
+from .shared_options import as_path, output_dir_option
 
 _SET_BY_STUDY = ("output_dir", "overwrite_output_dir", "resume_from_checkpoint")
 _RECIPE = Option(
@@ -136,7 +136,7 @@ def report(argv: Sequence[str]) -> int:
     values = REPORT.read(REPORT.parse(argv))
     from ..report import write_report
 
-    print(write_report([Path(run) for run in values["runs"]], Path(values["output_dir"])))
+    print(write_report([as_path(run) for run in values["runs"]], as_path(values["output_dir"])))
     return 0
 
 
@@ -145,7 +145,7 @@ def study(argv: Sequence[str]) -> int:
     from ..study.plan import read_study
 
     values, overrides = _own_and_fields(study_command(), argv)
-    path, output = find_recipe(values["config"], "studies"), _path(values["output_dir"])
+    path, output = find_recipe(values["config"], "studies"), as_path(values["output_dir"])
     read_study(path, output, overrides, values["seeds"]).check_fields()  # before anything is imported
     from ..study.command import run_study
 
@@ -167,7 +167,7 @@ def reproduce(argv: Sequence[str]) -> int:
     read_values(merge_settings(read_config(path), overrides))  # before anything is imported
     from ..study.command import reproduce as run
 
-    return run(path, overrides=overrides, output=_path(values["output_dir"]), resume=bool(values["resume"]))
+    return run(path, overrides=overrides, output=as_path(values["output_dir"]), resume=bool(values["resume"]))
 
 
 def tune(argv: Sequence[str]) -> int:
@@ -179,11 +179,11 @@ def tune(argv: Sequence[str]) -> int:
     settings = merge_settings(canonical_names(read_config(path)), overrides)
     settings.pop("output_dir", None)
     read_values(settings)  # before anything is imported
-    space = read_space(Path(values["space"]))
+    space = read_space(as_path(values["space"]))
     from ..study.tune import Search
     from ..study.tune import tune as run
 
-    output = _path(values["output_dir"]) or Path("runs", "tune", path.stem)
+    output = as_path(values["output_dir"]) or Path("runs", "tune", path.stem)
     search = Search(
         path.stem,
         settings,
@@ -201,7 +201,3 @@ def _own_and_fields(command: Command, argv: Sequence[str]) -> tuple[dict[str, An
     values = command.read(given)
     fields = {option.name for option in command.options if option.group is None}
     return values, {name: value for name, value in given.items() if name in fields}
-
-
-def _path(folder: str | None) -> Path | None:
-    return None if folder is None else Path(folder)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 from ..cli.options import DTYPES, Option
 
@@ -29,6 +30,15 @@ ID_COLUMN = Option("id_column", metavar="NAME", help="Column of ids; without it,
 CACHE_DIR = Option(
     "cache_dir", metavar="FOLDER", help="Where embeddings are kept; a folder under Hugging Face's (HF_HOME) by default."
 )
+
+
+@overload
+def as_path(given: str) -> Path: ...
+@overload
+def as_path(given: None) -> None: ...
+def as_path(given: str | None) -> Path | None:
+    """Returns a path that was given, with ~ for the home folder: shells leave it alone behind `--output_dir=`."""
+    return None if given is None else Path(given).expanduser()
 
 
 def output_dir_option(help: str, **settings: Any) -> Option:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..cli.command import Command
@@ -23,6 +22,7 @@ from .shared_options import (
     MODEL,
     POOLING,
     TEXT_COLUMN,
+    as_path,
     output_dir_option,
 )
 
@@ -178,12 +178,13 @@ INFO = Command(
 def search(argv: Sequence[str]) -> int:
     """Finds the texts that are nearest to queries."""
     values = SEARCH.read(SEARCH.parse(argv))
-    index = None if values["index"] is None else Path(values["index"])
+    index = as_path(values["index"])
     if not values["corpus"] and not (index and (index / "index.json").is_file()):
         raise UserError("--corpus: is missing, and needed unless --index names an index that is there (see --help)")
     queries = [] if values["query"] is None else [values["query"]]
     if any(not query.strip() for query in queries):
         raise UserError("--query: is empty; give some words")
+    _require_unicode(queries, "--query")
     if not queries and not values["query_file"] and not sys.stdin.isatty():
         raise UserError("--query: is missing, and there is no terminal to ask on; give it, or --query_file")
     from ..inference.search import run
@@ -217,6 +218,7 @@ def similarity(argv: Sequence[str]) -> int:
     values = SIMILARITY.read(SIMILARITY.parse(argv))
     if len(values["texts"]) < 2:
         raise UserError("TEXT TEXT ...: give two texts or more, each in quotes")
+    _require_unicode(values["texts"], "TEXT")
     from ..inference.similarity import run
 
     return run(
@@ -243,7 +245,7 @@ def mine(argv: Sequence[str]) -> int:
     return run(
         values["model"],
         values["train_file"],
-        Path(values["output"]),
+        as_path(values["output"]),
         overwrite=bool(values["overwrite"]),
         **{name: values[name] for name in settings},
     )
@@ -258,6 +260,12 @@ def info(argv: Sequence[str]) -> int:
     return run(values["what"], as_json=bool(values["json"]), **given)
 
 
+def _require_unicode(texts: Sequence[str], option: str) -> None:
+    for text in texts:
+        if not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text):
+            raise UserError(f"{option} {text!a}: is not text in the terminal's encoding; type it anew, or give a file")
+
+
 def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
     values = command.read(command.parse(argv))
     from ..inference.mining import run
@@ -268,7 +276,7 @@ def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
         values["input"],
         _corpus_options(values, "--input"),
         threshold=values["threshold"],
-        output_dir=None if values["output_dir"] is None else Path(values["output_dir"]),
+        output_dir=as_path(values["output_dir"]),
         **{name: values[name] for name in (*more, *_ENCODER)},
     )
 
@@ -282,5 +290,5 @@ def _corpus_options(values: dict[str, Any], option: str) -> CorpusOptions:
         values["id_column"],
         values["batch_size"],
         values.get("output_dtype", "float32"),
-        None if values["cache_dir"] is None else Path(values["cache_dir"]),
+        as_path(values["cache_dir"]),
     )

@@ -86,9 +86,10 @@ class _Column:
     title: str
     task: str
     metric: str
+    average: bool = False
 
     def value(self, result: ModelResult) -> float | None:
-        if self.title == "avg":
+        if self.average:
             return result.averages.get(self.task)
         return result.scores.get(self.task, {}).get(self.metric)
 
@@ -107,7 +108,7 @@ def _columns(results: Sequence[ModelResult], suite: TaskSuite) -> dict[str, list
         for key, tasks, metric in AVERAGES:
             if set(tasks) <= set(shown):
                 last = max(index for index, task in enumerate(shown) if task in tasks)
-                group.insert(last + 1, _Column("avg", key, metric))
+                group.insert(last + 1, _Column("avg", key, metric, average=True))
     from_mteb = dict.fromkeys(task for result in results for task in result.scores if task.startswith("mteb:"))
     if from_mteb:
         columns["mteb"] = [_Column(task.removeprefix("mteb:"), task, "main_score") for task in from_mteb]

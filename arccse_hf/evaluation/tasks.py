@@ -91,8 +91,12 @@ def _load(
         return RetrievalTask(task_name(path), named)
     if name == "retrieval":
         if pairs is None:
-            held = read_own_pairs(own_file) if own_file else None
-            pairs = docstring_pairs(seed or 0) if held is None or isinstance(held, ScoredPairs) else held
+            own_pairs = read_own_pairs(own_file) if own_file else docstring_pairs(seed or 0)
+            if isinstance(own_pairs, ScoredPairs):
+                raise UserError(
+                    f"evaluation task retrieval: {own_file} has scores, and retrieval takes columns query and document"
+                )
+            pairs = own_pairs
         return RetrievalTask(name, pairs)
     if own_file:
         if name not in ("sts", "geometry"):

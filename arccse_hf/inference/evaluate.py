@@ -135,7 +135,8 @@ def evaluate(
             continue
         widest = encoder.model.get_embedding_dimension()
         if max(truncate_dims, default=0) > widest:
-            raise UserError(f"--truncate_dims {max(truncate_dims)}: {name} has {widest} dimensions")
+            failed_models[name] = f"--truncate_dims {max(truncate_dims)}: {name} has {widest} dimensions"
+            continue
         result, embeddings = embed_suite(encoder, suite, batch_size=batch_size)
         cuts = _cuts(result, embeddings, truncate_dims)
         if state.num_processes > 1:
@@ -268,6 +269,9 @@ def embed_suite(
     Under `accelerate launch` every process must call it; each gets all embeddings.
     """
     result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
+    if not suite.sentences:
+        result.dimension = encoder.model.get_embedding_dimension()
+        return result, np.zeros((0, result.dimension), dtype=np.float32)
     result.truncated = encoder.count_truncated(suite.sentences)
     start = time.perf_counter()
     label = f"{without_checksum(encoder.name)}: embedding"

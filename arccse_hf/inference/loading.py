@@ -31,7 +31,7 @@ def model_type(path: str) -> str | None:
 
 
 def resolve_model_path(name_or_path: str, option: str = "MODEL") -> str:
-    """The folder behind `package:NAME/PATH[#sha256=HEX]`, its checksum verified; any other name as it is.
+    """The folder behind `package:NAME/PATH[#sha256=HEX]`, its checksum verified; any other name as it is, but for ~.
 
     The package is located, not imported. The checksum is that of the folder's `model.safetensors`.
 
@@ -45,7 +45,7 @@ def resolve_model_path(name_or_path: str, option: str = "MODEL") -> str:
     if not name_or_path.startswith("package:"):
         if not os.path.exists(name_or_path) and _may_be_hub_id(name_or_path):
             use_caches_where_hub_is_out_of_reach()
-        return name_or_path
+        return os.path.expanduser(name_or_path)
     option = f"{option} {name_or_path}"
     match = _PACKAGE.match(name_or_path)
     if match is None:

@@ -1,4 +1,4 @@
-"""`arccse duplicates` and `arccse cluster`: groups of like texts, as sentence-transformers finds them."""
+"""`arccse duplicates` and `arccse cluster`: groups of like texts."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import numpy as np
 import torch
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
-from sentence_transformers.util import community_detection, paraphrase_mining_embeddings
+from sentence_transformers.util import community_detection
+from tqdm.auto import tqdm
 
 from ..data.files import expand_files
 from ..errors import UserError, one_line
+from ..evaluation.retrieval import BLOCK_CELLS, normalize
 from ..run_folder import check_writable, replacing
 from .corpus import CorpusOptions, Documents, embed_corpus
 from .open import load_encoder
@@ -23,7 +25,8 @@ from .search import printable
 DUPLICATES, CLUSTERS = "duplicates.csv", "clusters.csv"
 COLUMNS = ("group", "size", "cosine", "file", "id", "text")
 
-_MAX_PAIRS = 5_000_000
+_ROUNDING = 1e-6
+"""The cosine of a text with a copy of itself may come out below 1 by as much."""
 _SHOWN_GROUPS = 20
 _SHOWN_TEXTS = 5
 
@@ -41,35 +44,38 @@ class Group:
     cosines: np.ndarray
 
 
-def find_duplicates(documents: Documents, threshold: float) -> tuple[list[Group], bool]:
+def find_duplicates(documents: Documents, threshold: float) -> list[Group]:
     """Returns groups of texts that are linked by pairs with a cosine of at least `threshold`, the largest first.
 
-    The first text of a group is the one that stands first in the corpus. Two texts of a group may be less alike than
-    `threshold`, where others stand between them.
+    All pairs are looked at. The first text of a group is the one that stands first in the corpus. Two texts of a group
+    may be less alike than `threshold`, where others stand between them.
 
     Args:
         documents: Texts and their embeddings.
         threshold: In (0, 1].
-
-    Returns:
-        The groups, and whether all pairs were looked at: of very many, those with the highest cosines are.
     """
     first: dict[str, int] = {}
     texts = documents.table["text"].to_pylist()
     codes = np.array([first.setdefault(text, len(first)) for text in texts])
-    _, places = np.unique(codes, return_index=True)  # copies are one text: they would use up each other's neighbours
-    # The cosine of a text with itself may come out below 1 by rounding: so do pairs at the threshold.
-    least = threshold - 1e-6
-    mined = paraphrase_mining_embeddings(torch.from_numpy(documents.embeddings[places]), max_pairs=_MAX_PAIRS)
-    pairs = [(left, right) for score, left, right in mined if score >= least]
-    complete = len(mined) < _MAX_PAIRS or len(pairs) < len(mined)
-    left, right = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
-    links = coo_array((np.ones(len(pairs)), (left, right)), shape=(len(places), len(places)))
-    labels = connected_components(links, directed=False)[1][codes]
+    _, places = np.unique(codes, return_index=True)  # copies are one text
+    labels = _linked(normalize(documents.embeddings[places].astype(np.float32)), threshold - _ROUNDING)[codes]
     order = np.argsort(labels, kind="stable")
     members = np.split(order, np.flatnonzero(np.diff(labels[order])) + 1)
     groups = [_group(documents, numbers) for numbers in members if len(numbers) > 1]
-    return sorted(groups, key=lambda group: (-len(group.numbers), group.numbers[0])), complete
+    return sorted(groups, key=lambda group: (-len(group.numbers), group.numbers[0]))
+
+
+def _linked(unit: np.ndarray, least: float) -> np.ndarray:
+    """Returns a number per row of `unit` `[n, dim]`: equal where a chain of cosines of at least `least` leads."""
+    count = len(unit)
+    labels = np.arange(count)
+    block = max(1, BLOCK_CELLS // count)
+    for start in tqdm(range(0, count, block), desc="comparing", leave=False, disable=None):
+        rows, columns = np.nonzero(unit[start : start + block] @ unit[start:].T >= least)
+        ends = labels[start + rows], labels[start + columns]
+        links = coo_array((np.ones(len(rows), dtype=bool), ends), shape=(count, count))
+        labels = connected_components(links, directed=False)[1][labels]
+    return labels
 
 
 def find_clusters(documents: Documents, threshold: float, min_community_size: int) -> list[Group]:
@@ -81,7 +87,7 @@ def find_clusters(documents: Documents, threshold: float, min_community_size: in
         min_community_size: Least number of texts.
     """
     communities = community_detection(
-        torch.from_numpy(documents.embeddings), threshold=threshold, min_community_size=min_community_size
+        torch.from_numpy(documents.embeddings), threshold=threshold - _ROUNDING, min_community_size=min_community_size
     )
     return [_group(documents, np.array(numbers)) for numbers in communities]
 
@@ -122,17 +128,15 @@ def run(
     encoder = load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
     documents = embed_corpus(encoder, patterns, options).read()
     if verb == "duplicates":
-        groups, complete = find_duplicates(documents, threshold)
+        groups = find_duplicates(documents, threshold)
     else:
-        groups, complete = find_clusters(documents, threshold, min_community_size), True
+        groups = find_clusters(documents, threshold, min_community_size)
     _show(documents, groups, all_in_file=output_dir is not None)
     grouped, rows = sum(len(group.numbers) for group in groups), len(documents.table)
     counts = f"groups: {len(groups):,}; texts in them: {grouped:,} of {rows:,}"
     if verb == "duplicates":
         counts += f"; repetitions: {grouped - len(groups):,} ({(grouped - len(groups)) / rows:.1%})"
     print(counts)
-    if not complete:
-        print(f"only the {_MAX_PAIRS:,} nearest pairs were looked at; raise --threshold")
     if output_dir is not None:
         path = output_dir / (DUPLICATES if verb == "duplicates" else CLUSTERS)
         write_groups(path, documents, groups)

@@ -152,6 +152,12 @@ def open_index(folder: Path, encoder: Encoder, patterns: Sequence[str], options:
             f"--index {folder}: was built with another model, or other weights of it ({settings['embedding']['model']}"
             "); give that one, or another --index"
         )
+    length, now = settings["embedding"]["max_seq_length"], encoder.model.max_seq_length
+    if length != now:
+        raise UserError(
+            f"--index {folder}: its texts were cut to {length} tokens, and --model {encoder.name} reads {now}; give "
+            f"--max_seq_length {length}, or another --index"
+        )
     if patterns:
         files = corpus_files(patterns, options)
         same_columns = all(
@@ -174,8 +180,10 @@ def read_queries(path: str) -> list[str]:
         UserError: The file cannot be read, has no column of queries, or no query.
     """
     option = "--query_file"
-    (file,) = expand_files([path], option)
-    content = open_file(file, option)
+    files = expand_files([path], option)
+    if len(files) > 1:
+        raise UserError(f"{option} {path}: is {len(files)} files; give one")
+    content = open_file(files[0], option)
     content.require_rows()
     texts = [name for name, kind in content.columns.items() if kind == "text"]
     column = find_column(content.columns, (*QUERY_COLUMNS, "text")) or (texts[0] if len(texts) == 1 else None)

@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from hashlib import sha256
 
 from . import figures
 from .figures import Figure, Style
@@ -169,4 +170,6 @@ def _cosines(styled: Sequence[tuple[Run, Style]]) -> Section:
 
 
 def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]+", "-", name)[:_NAME]
+    """Returns a name that a file can have; where it is too long, a hash tells it from others that begin alike."""
+    plain = re.sub(r"[^\w.-]+", "-", name)
+    return plain if len(plain) <= _NAME else f"{plain[: _NAME - 9]}-{sha256(name.encode()).hexdigest()[:8]}"

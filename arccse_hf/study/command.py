@@ -115,7 +115,8 @@ def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None
     runs = study.runs()
     if only is not None and not 0 <= only < len(runs):
         raise UserError(f"--run {only}: the study has runs 0 to {len(runs) - 1}; --list shows them")
-    _, data, _ = parse_arguments(study.run_settings(runs[0]))
+    # Of the study, whatever a trial or a variant measures on while it trains.
+    _, data, _ = parse_arguments(merge_settings(study.base, study.settings))
     suite = _test_suite(study, data.eval_data)
     check_writable(study.output_dir)
     begun = any(study.output_dir.iterdir())

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import yaml
 
 from ..cli.options import Settings
@@ -25,6 +26,7 @@ from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
+from ..inference.process_group import process_state
 from ..run_folder import (
     RECORDS,
     RESULTS,
@@ -38,6 +40,7 @@ from ..run_folder import (
     write_json,
 )
 from ..training.config import parse_arguments
+from ..training.model_arguments import ModelArguments
 from .plan import PlannedRun, StudyConfig, format_choice
 
 CONFIG = "config.yaml"
@@ -105,7 +108,8 @@ def tests_of(study: StudyConfig, suite: TaskSuite) -> dict[str, str]:
     hashes = {}
     for task in suite.tasks:
         data = hashlib.sha256("\0".join(task.sentences).encode("utf-8", "replace"))
-        data.update(np.asarray(getattr(task, "references", ()), dtype=np.float64).tobytes())
+        for numbers in ("references", "groups"):
+            data.update(np.asarray(getattr(task, numbers, ()), dtype=np.float64).tobytes())
         hashes[task.name] = data.hexdigest()
     return {"test_dtype": study.test_dtype, **hashes}
 
@@ -139,7 +143,10 @@ def read_samples(study: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores
         tasks = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays)
         return {
             task: PerItemScores(
-                str(arrays[f"{task}/metric"]), arrays[f"{task}/values"], arrays.get(f"{task}/references")
+                str(arrays[f"{task}/metric"]),
+                arrays[f"{task}/values"],
+                arrays.get(f"{task}/references"),
+                arrays.get(f"{task}/groups"),
             )
             for task in tasks
         }
@@ -205,9 +212,7 @@ def _train_and_score(
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
         result.value = read_json(record_path(folder, RESULTS))[f"eval_{result.metric.removeprefix('eval_')}"]
     if run.kind == "untrained":
-        model = parse_arguments(fields)[0]
-        encoder = load_encoder(model.model_name_or_path, pooling=model.pooling, dtype=study.test_dtype)
-        result.scores, samples = _score(encoder, suite)
+        result.scores, samples = _score(_start_encoder(parse_arguments(fields)[0], study.test_dtype), suite)
     elif run.kind == "run":
         result.scores, samples = _score(load_encoder(str(folder), dtype=study.test_dtype), suite)
     _write(folder, result, samples)
@@ -268,6 +273,16 @@ def _search_path() -> str:
     return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
 
 
+def _start_encoder(arguments: ModelArguments, dtype: str) -> Encoder:
+    """Opens the encoder as training does: with the same pooling, modules and revision."""
+    from ..inference.export import to_sentence_transformer
+    from ..training.backbone import load_backbone
+
+    model, tokenizer = load_backbone(arguments)
+    start = to_sentence_transformer(model, tokenizer).to(process_state().device, getattr(torch, dtype)).eval()
+    return Encoder(arguments.model_name_or_path, start, model.config.pooling)
+
+
 def _score(encoder: Encoder, suite: TaskSuite) -> tuple[dict[str, dict[str, float]], dict[str, PerItemScores]]:
     result = score_suite(*embed_suite(encoder, suite), suite)
     if result.errors:
@@ -280,8 +295,9 @@ def _write(folder: Path, result: RunResult, samples: Mapping[str, PerItemScores]
     arrays: dict[str, Any] = {}  # arrays; numpy's types take every name for an option of savez too
     for task, sample in samples.items():
         arrays |= {f"{task}/metric": np.array(sample.metric), f"{task}/values": sample.values}
-        if sample.references is not None:
-            arrays[f"{task}/references"] = sample.references
+        for name in ("references", "groups"):
+            if (numbers := getattr(sample, name)) is not None:
+                arrays[f"{task}/{name}"] = numbers
     if arrays:
         np.savez_compressed(folder / SAMPLES, **arrays)
     write_json(folder / SCORES, asdict(result))

@@ -47,7 +47,7 @@ def _scores(
     for row in rows:
         cells = [_spread(row.scores[name], metrics.get(name, "")) for name in columns]
         table.rows.append([row.variant, str(len(row.seeds)), *cells, *[_difference(row)] * compared])
-        if row.interval and not row.interval[0] <= 0 <= row.interval[1]:
+        if row.interval and (row.interval[0] > 0 or row.interval[1] < 0):
             table.bold.add((len(table.rows) - 1, len(header)))
     return table
 

@@ -97,4 +97,6 @@ def _interval(field: Option, given: Mapping[str, str]) -> Dimension:
             f"--{field.name}: low must be below high, and with log above 0 and without a step; not {low:g} to {high:g}"
         )
     assert step is None or isinstance(step, int | float)
+    if step is not None and step <= 0:
+        raise UserError(f"--{field.name}: step must be above 0, not {step:g}")
     return Dimension(field.name, field.type == "int", (), low, high, log, step)

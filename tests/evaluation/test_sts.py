@@ -327,6 +327,12 @@ class TestLoadTasks:
         (own,) = load_tasks(["retrieval"], str(path))
         assert (own.name, own.sentences) == ("retrieval", given.sentences)
         assert load_tasks([str(path)], None)[0].name == "faq"
+        scored = tmp_path / "scored.csv"
+        scored.write_text("sentence1,sentence2,score\na,b,1\nc,d,5\n")
+        with pytest.raises(
+            UserError, match="task retrieval: .*scored.csv has scores, and retrieval takes columns"
+        ):
+            load_tasks(["sts", "retrieval"], str(scored))
 
     def test_any_name_of_a_file_makes_a_name_of_metrics(self, tmp_path):
         """None begins with eval, which Trainer would take for its prefix; two files of one name are refused."""

@@ -11,6 +11,9 @@ from transformers import BertModel
 
 from arccse_hf.commands import VERBS
 from arccse_hf.errors import UserError
+from arccse_hf.evaluation import TaskSuite
+from arccse_hf.inference.evaluate import embed_suite
+from arccse_hf.inference.open import load_encoder
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +47,17 @@ def test_an_embedding_that_is_not_finite_is_refused(argv, text, model, tmp_path,
     with pytest.raises(UserError, match=f"^MODEL .*plain: the embedding of text '{text}' is not finite; check the mod"):
         VERBS[command][1]([*options, "--model", model])
     assert "nan" not in capsys.readouterr().out.lower() and not Path("triples.jsonl").exists()
+
+
+def test_nothing_to_embed_is_no_error(model):
+    """Where all tasks are mteb's, which embeds for itself."""
+    result, embeddings = embed_suite(load_encoder(model), TaskSuite([]))
+    assert embeddings.shape == (0, 16) and (result.dimension, result.sentences) == (16, 0)
+
+
+@pytest.mark.parametrize(
+    "argv", [["similarity", "a cat", "caf\udce9"], ["search", "--corpus", "x.txt", "--query", "caf\udce9"]]
+)
+def test_a_text_in_another_encoding_is_named(argv, model):
+    with pytest.raises(UserError, match="'caf.udce9': is not text in the terminal's encoding"):
+        VERBS[argv[0]][1]([*argv[1:], "--model", model])

@@ -64,18 +64,32 @@ def linked(vectors: np.ndarray, threshold: float) -> list[list[int]]:
 @pytest.mark.parametrize("threshold", [0.8, 0.95, 0.99])
 def test_duplicates_are_what_links_reach(threshold):
     vectors = points()
-    groups, complete = find_duplicates(documents(vectors), threshold)
-    assert complete and [group.numbers.tolist() for group in groups] == linked(vectors, threshold)
+    groups = find_duplicates(documents(vectors), threshold)
+    assert [group.numbers.tolist() for group in groups] == linked(vectors, threshold)
     for group in groups:
         first = vectors[group.numbers[0]]
         expected = [vectors[n] @ first / np.linalg.norm(vectors[n]) / np.linalg.norm(first) for n in group.numbers]
         np.testing.assert_allclose(group.cosines, expected, atol=1e-6)
 
 
-def test_too_many_pairs_are_said(monkeypatch):
-    monkeypatch.setattr(mining, "_MAX_PAIRS", 10)
-    assert find_duplicates(documents(points()), 0.8)[1] is False
-    assert find_duplicates(documents(points()), 1.0)[1] is True
+def test_a_text_may_have_any_number_of_like_ones(monkeypatch):
+    """Two dense groups, linked by a few texts alone; compared seven texts at a time."""
+    generator = np.random.default_rng(0)
+    vectors = np.concatenate(
+        [centre + generator.normal(size=(150, 8)) / 50 for centre in generator.normal(size=(2, 8))]
+    )
+    bridge = np.linspace(vectors[0], vectors[150], 12)
+    vectors = np.concatenate([vectors, bridge])
+    monkeypatch.setattr(mining, "BLOCK_CELLS", 7 * len(vectors))
+    assert len(linked(vectors[:-12], 0.95)) == 2
+    (group,) = find_duplicates(documents(vectors), 0.95)
+    assert group.numbers.tolist() == list(range(len(vectors)))
+
+
+def test_copies_are_a_cluster_at_a_cosine_of_one():
+    """Their cosine may be below 1 by rounding."""
+    triples = [np.tile(vector, (3, 1)) for vector in np.random.default_rng(0).normal(size=(50, 33))]
+    assert all(len(find_clusters(documents(triple), 1.0, 3)) == 1 for triple in triples)
 
 
 def test_clusters_lie_around_their_first_text():

@@ -222,6 +222,8 @@ def test_an_index_of_another_model_dimension_or_corpus_is_refused(model, tokeniz
     with pytest.raises(UserError, match="--index index: holds embeddings of 16 dimensions, and --model .* gives 32"):
         search([*argv, "--model", wide])
     write_docs("docs.jsonl", texts(6))
+    with pytest.raises(UserError, match="cut to 64 tokens, and --model .* reads 4; give --max_seq_length 64, or"):
+        search([*argv, "--model", model, "--max_seq_length", "4"])
     with pytest.raises(UserError, match="--index index: was built from other files or columns"):
         search([*argv, "--model", model, "--corpus", "docs.jsonl"])
     (folder / "index" / "graph-00000.usearch").write_bytes(b"")

@@ -122,14 +122,6 @@ def test_a_run_has_one_line_on_the_terminal_and_a_log_of_its_own(study_file, bas
     assert "ArcCon 10 degrees" not in done.stdout
 
 
-def test_encoders_are_tested_in_the_type_that_the_study_names(study_file, monkeypatch):
-    opened, load = [], execute.load_encoder
-    monkeypatch.setattr(execute, "load_encoder", lambda *a, **k: opened.append(load(*a, **k)) or opened[-1])
-    path = study_file(variants={"x": {"max_steps": 1}}, untrained=True, test_dtype="bfloat16")
-    assert command.run_study(path) == 0
-    assert [encoder.dtype for encoder in opened] == ["bfloat16"] * 2
-
-
 def test_what_is_done_is_not_done_again_and_a_failure_loses_nothing(study_file, base, capsys, monkeypatch):
     path = study_file(variants=OBJECTIVES, seeds=[1])
     out = base.parent / "out"

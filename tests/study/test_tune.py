@@ -131,6 +131,7 @@ def test_a_space_has_intervals_and_lists(argv):
         ("temperature: [0.05, 0]", "--temperature 0: must be a number from 0.001 to 100"),
         ("temperature: 0.05", "--temperature: a space has a list of values, or low and high"),
         ("temperature: {low: 0.1, high: 0.05}", "--temperature: low must be below high"),
+        ("temperature: {low: 0.1, high: 0.2, step: 0}", "--temperature: step must be above 0, not 0"),
         ("temperature: {low: 0.1, high: 0.2, hi: 1}", "--temperature: a space has a list of values"),
         (
             "triplet_weight: {low: 0, high: 1, log: true}",

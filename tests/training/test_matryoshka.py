@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from backbones import save_encoder
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny import batch, tiny_model
@@ -127,7 +128,9 @@ def test_more_dimensions_than_there_are_is_an_error():
     assert ArcCSEConfig(matryoshka_dims=[9]).prefixes == [(9, 1.0)]
 
 
-def test_evaluate_scores_the_first_dimensions_as_models_of_their_own(encoder, sentences, tmp_path, monkeypatch):
+def test_evaluate_scores_the_first_dimensions_as_models_of_their_own(
+    encoder, sentences, tokenizer, tmp_path, monkeypatch
+):
     monkeypatch.chdir(tmp_path)
     rows = [f"{a},{b},{number}\n" for number, (a, b) in enumerate(pairwise(sentences[:9]))]
     (tmp_path / "pairs.csv").write_text("sentence1,sentence2,score\n" + "".join(rows))
@@ -139,3 +142,6 @@ def test_evaluate_scores_the_first_dimensions_as_models_of_their_own(encoder, se
     assert scores[f"{encoder} [:4]"]["pairs_spearman"] == pytest.approx(expected) != scores[encoder]["pairs_spearman"]
     with pytest.raises(UserError, match="--truncate_dims 17: .*encoder.* has 16 dimensions"):
         evaluate(encoder, "sts", data="pairs.csv", truncate_dims=[4, 17])
+    wide = save_encoder(tmp_path / "wide", tokenizer, hidden_size=32)
+    found = evaluate([wide, encoder], "sts", data="pairs.csv", truncate_dims=[17])
+    assert list(found.scores) == [wide, f"{wide} [:17]"] and list(found.failed_models) == [encoder]
