@@ -92,7 +92,6 @@ class ArcCSECollator:
         self.pad_to_multiple_of = pad_to_multiple_of
         # Shared memory: worker processes hold copies of the collator and must see the epoch change too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
-        self._generator = torch.Generator()
 
     def set_epoch(self, epoch: int) -> None:
         """Starts an epoch: the same rows get new spans."""
@@ -112,9 +111,10 @@ class ArcCSECollator:
         if len(content) < self.triplet_min_tokens:
             return None
         epoch = int(self._epoch) if epoch is None else epoch
-        # The hash of a tuple of integers is the same in every process.
-        self._generator.manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
-        spans = nested_spans(len(content), *self.ratios, generator=self._generator)
+        # The hash of a tuple of integers is the same in every process. No generator is kept: it cannot go to a worker
+        # that is spawned.
+        generator = torch.Generator().manual_seed(hash((self.seed, epoch, *token_ids)) & (2**63 - 1))
+        spans = nested_spans(len(content), *self.ratios, generator=generator)
         versions = [corrupt(token_ids, content, span, self.span_corruption, self.mask_token_id) for span in spans]
         return [token_ids, *versions]
 

@@ -75,6 +75,7 @@ class RetrievalTask:
         self.num_queries = len(pairs)
         self.queries = [query for query, _ in pairs]
         self.documents = list(dict.fromkeys([*position, *corpus]))
+        self.pair_texts = [*self.queries, *position]
         self.sentences = self.queries + self.documents
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:

@@ -43,13 +43,12 @@ class BaseModules:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
-def read_base_modules(path: str, *, revision: str | None = None, trust_remote_code: bool = False) -> BaseModules | None:
+def read_base_modules(path: str, *, revision: str | None = None) -> BaseModules | None:
     """Returns what the modules behind the encoder do; None where `path` is a plain encoder.
 
     Args:
         path: A folder or a hub id.
         revision: Of the hub id.
-        trust_remote_code: Whether the model may bring its own code.
 
     Raises:
         UserError: It has modules, but cannot be opened.
@@ -58,7 +57,7 @@ def read_base_modules(path: str, *, revision: str | None = None, trust_remote_co
     if model_type(path) == "arccse" or not is_sentence_transformer_model(path, revision=revision):
         return None
     try:
-        model = SentenceTransformer(path, device="cpu", revision=revision, trust_remote_code=trust_remote_code)
+        model = SentenceTransformer(path, device="cpu", revision=revision)
     except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
         why = why_not_opened(path, error)
         raise UserError(f"--model_name_or_path {path}: its modules.json cannot be opened: {why}") from error

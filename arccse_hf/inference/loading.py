@@ -75,6 +75,8 @@ def why_not_opened(name: str, error: Exception) -> str:
         error: What the libraries say; of a name that is no folder they take it for an id of a hub.
     """
     path = Path(name).expanduser()
+    if "trust_remote_code" in str(error):
+        return "it brings its own code, which is not run here; take an encoder that transformers has itself"
     if isinstance(error, SafetensorError):
         return f"its weights (.safetensors) are damaged ({one_line(error)}); copy or download them again"
     if os.path.exists(path) or name.startswith("package:"):

@@ -23,7 +23,7 @@ class ArcCSEConfig(PreTrainedConfig):
             `mean_first_last` (of the first and the last layer, averaged), `mean_top2` (of the last two, averaged).
         projection: `none`; `mlp`, a Linear and a Tanh on the pooled vector, part of the embedding for good; or
             `mlp_train_only`, the same while training, dropped at inference as unsupervised SimCSE does. By default
-            `mlp_train_only` for `cls` and `none` otherwise.
+            `mlp_train_only` for `cls` without `matryoshka_dims`, and `none` otherwise.
         temperature: Divides the cosines in ArcCon. 0.05 is read in other people's code, not in the paper.
         angular_margin: ArcCon's margin in degrees, added to the angle of a positive pair. 0 makes the loss NT-Xent.
             10 is read in other people's code, not in the paper.
@@ -44,7 +44,8 @@ class ArcCSEConfig(PreTrainedConfig):
         ValueError: A value is not allowed; the message names the field and what is.
 
     Example:
-        >>> config = ArcCSEConfig(AutoConfig.from_pretrained("bert-base-uncased"), pooling="mean", angular_margin=20)
+        >>> bert = AutoConfig.from_pretrained("bert-base-uncased")
+        >>> config = ArcCSEConfig(backbone_config=bert, pooling="mean", angular_margin=20)
         >>> config.projection
         'none'
     """
@@ -69,13 +70,18 @@ class ArcCSEConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         if self.projection is None:
-            self.projection = "mlp_train_only" if self.pooling == "cls" else "none"
+            self.projection = "mlp_train_only" if self.pooling == "cls" and not self.matryoshka_dims else "none"
         _require_choice("pooling", self.pooling, POOLINGS)
         _require_choice("projection", self.projection, PROJECTIONS)
         _require_number("temperature", self.temperature, "above 0", lambda value: value > 0)
         _require_number("angular_margin", self.angular_margin, "in [0, 90) degrees", lambda value: 0 <= value < 90)
         _require_number("triplet_margin", self.triplet_margin, "in [0, 2)", lambda value: 0 <= value < 2)
         _require_prefixes(self.matryoshka_dims or [], self.matryoshka_weights)
+        if self.matryoshka_dims and self.projection == "mlp_train_only":
+            raise ValueError(
+                "matryoshka_dims: with projection mlp_train_only, the first dimensions of its output are trained, and "
+                "not those of the embeddings, which leave it out; use projection none or mlp"
+            )
 
     @property
     def prefixes(self) -> list[tuple[int | None, float]]:

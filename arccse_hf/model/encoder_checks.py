@@ -33,7 +33,6 @@ def without_pooler(config) -> dict[str, bool]:
 
     Weights that get no gradient stop distributed training.
     """
-    # Encoders with their own code are not in the mapping, and are taken as they come.
     model_class = MODEL_MAPPING.get(type(config), None)
     has_argument = model_class is not None and "add_pooling_layer" in inspect.signature(model_class.__init__).parameters
     return {"add_pooling_layer": False} if has_argument else {}

@@ -78,10 +78,11 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        # The encoder initialises its own modules; what is ours is the projection, which starts as BERT's pooler does.
-        if isinstance(module, Projection):
-            nn.init.normal_(module.dense.weight, std=0.02)
-            nn.init.zeros_(module.dense.bias)
+        # The encoder initialises its own modules: what is ours is the projection's, which starts as BERT's pooler does.
+        # Its Linear must be looked for, as transformers passes over modules that hold no weights of their own.
+        if isinstance(module, nn.Linear):
+            nn.init.normal_(module.weight, std=0.02)
+            nn.init.zeros_(module.bias)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
         """Saves the model with what `SentenceTransformer` needs to embed as `ArcCSEModel` does, its adapters merged."""
@@ -98,7 +99,6 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
         *,
         attn_implementation: str | None = None,
         revision: str = "main",
-        trust_remote_code: bool = False,
         **config,
     ) -> "ArcCSEPreTrainedModel":
         """Loads a pretrained encoder, in float32, into a new model.
@@ -107,7 +107,6 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
             name_or_path: A hub id or a folder; `...ForPreTraining` and `...ForMaskedLM` checkpoints serve too.
             attn_implementation: `eager`, `sdpa`, `flash_attention_2` ...; transformers' choice by default.
             revision: Revision of the hub id.
-            trust_remote_code: Whether the encoder may bring its own code.
             config: Fields of `ArcCSEConfig` other than `backbone_config`.
 
         Raises:
@@ -117,7 +116,8 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
         Example:
             >>> model = ArcCSEForContrastiveLearning.from_backbone("bert-base-uncased", pooling="cls")
         """
-        loading = {"revision": revision, "trust_remote_code": trust_remote_code}
+        # Checkpoints of an encoder that brings its own code would not open again.
+        loading = {"revision": revision, "trust_remote_code": False}
         backbone_config = AutoConfig.from_pretrained(name_or_path, **loading)
         if isinstance(backbone_config, ArcCSEConfig):
             raise ValueError(f"{name_or_path} holds an ArcCSE model, not a plain encoder: open it with from_pretrained")
@@ -149,7 +149,7 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
     """Any encoder of transformers with a pooling: `pooler_output` is the sentence embedding, as inference uses it.
 
     Example:
-        >>> import arccse_hf  # so that AutoModel knows it
+        >>> import arccse_hf  # AutoModel knows it from then on
         >>> folder = "out/training/checkpoint-125"
         >>> model, tokenizer = AutoModel.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
         >>> model(**tokenizer(["The printer jams."], return_tensors="pt")).pooler_output.shape

@@ -11,7 +11,7 @@ from ..data.collator import require_pad_token
 from ..errors import UserError, one_line
 from ..inference.base_modules import BaseModules, read_base_modules
 from ..inference.loading import require_tokenizer, resolve_model_path, silence_load_report, why_not_opened
-from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+from ..model.modeling_arccse import ArcCSEForContrastiveLearning, Projection
 from .model_arguments import ModelArguments
 
 logger = logging.getLogger(__name__)
@@ -25,7 +25,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
     """
     name = f"--model_name_or_path {arguments.model_name_or_path}"
     path = resolve_model_path(arguments.model_name_or_path, "--model_name_or_path")
-    loading: dict[str, Any] = {"revision": arguments.model_revision, "trust_remote_code": arguments.trust_remote_code}
+    loading: dict[str, Any] = {"revision": arguments.model_revision}
     with silence_load_report(), without_zero3_init():
         base = read_base_modules(path, **loading)
     settings: dict[str, Any] = arguments.head_settings() | (settings_of_base(base, arguments) if base else {})
@@ -43,12 +43,18 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
         # Not there, not an encoder, not complete, damaged, a package missing.
         raise UserError(f"{name}: {why_not_opened(arguments.model_name_or_path, error)}") from error
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **loading)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False, **loading)
         require_pad_token(tokenizer)
     except (OSError, ValueError, ImportError) as error:
         raise UserError(f"{name}: no usable tokenizer there: {one_line(error)}") from error
     require_tokenizer(tokenizer, name, model.config.vocab_size)
     return model, tokenizer
+
+
+def has_new_projection(model: ArcCSEForContrastiveLearning) -> bool:
+    """Returns whether embeddings end in a projection that nothing has trained yet: its bias is 0, as it starts."""
+    projection = model.base_model.projection
+    return isinstance(projection, Projection) and not projection.dense.bias.any()
 
 
 def settings_of_base(base: BaseModules, arguments: ModelArguments) -> dict[str, Any]:

@@ -134,9 +134,7 @@ class FaultTolerantTrainer(Trainer):
         finally:
             self._staging, self.args.push_to_hub = None, push
         # Trainer looked for the best checkpoint in the staging folder.
-        best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
-        if self.state.best_global_step and (best == target or best.is_dir()):
-            self.state.best_model_checkpoint = str(best)
+        self._find_best_checkpoint(run_dir, target)
         staged = staging / target.name
         if self.args.should_save:
             self.state.save_to_json(str(staged / _STATE))
@@ -157,6 +155,22 @@ class FaultTolerantTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *args, **kwargs) -> tuple[int, int]:
+        progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
+        # The folder of the run may have another name than when its checkpoints were written.
+        self._find_best_checkpoint(Path(self.args.output_dir))
+        return progress
+
+    def _find_best_checkpoint(self, run_dir: Path, unpublished: Path | None = None) -> None:
+        best = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.best_global_step}"
+        if self.state.best_global_step and (best == unpublished or best.is_dir()):
+            self.state.best_model_checkpoint = str(best)
+
+    def _evaluate(self, trial: object, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> dict:
+        if skip_scheduler and self._last_checkpoint is not None:
+            return {}  # `eval_on_start`: the checkpoint's log has that measurement, and it counts once
+        return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
 
     def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
         """Creates the repository of `--push_to_hub`; see `hub.open_repository`."""
@@ -192,8 +206,8 @@ class FaultTolerantTrainer(Trainer):
     # Steps
 
     def _run_epoch(self, *args, **kwargs) -> None:
-        if self.state.global_step >= self.state.max_steps:  # resumed where it had ended: Trainer would train one more
-            self.control.should_training_stop = True
+        if self.state.global_step >= self.state.max_steps or self.control.should_training_stop:
+            self.control.should_training_stop = True  # resumed where it had ended: Trainer would train one more step
             return
         try:
             super()._run_epoch(*args, **kwargs)

@@ -114,6 +114,7 @@ SUGGESTIONS = {
     "tasks": "eval_tasks",
     "workers": "dataloader_num_workers",
     "patience": "early_stopping_patience",
+    "trust_remote_code": "encoders that bring their own code are not supported: their checkpoints would not open again",
 }
 """Names that people try, and the field that they mean or the way out."""
 

@@ -27,7 +27,6 @@ class ModelArguments:
         }
     )
     model_revision: str = field(default="main", metadata={"help": "Branch, tag or commit of the hub id."})
-    trust_remote_code: bool = field(default=False, metadata={"help": "Allow an encoder that brings its own code."})
     attn_implementation: str | None = field(
         default=None, metadata={"help": "eager, sdpa, flash_attention_2 ...; transformers chooses by default."}
     )

@@ -58,13 +58,29 @@ class PreparedDocuments(NamedTuple):
 def trains_on_documents(data_args: DataArguments) -> bool:
     """Returns whether the text to train on is read as documents.
 
-    It is where `--pairs` asks for it, and where the files are documents by themselves.
+    It is where `--pairs` or `--title_column` asks for it, and where the files are documents by themselves.
     """
-    return data_args.pairs is not None or (
+    return (data_args.pairs or data_args.title_column) is not None or (
         not data_args.text_columns
         and bool(data_args.train_file)
         and are_documents(data_args.train_file, data_args.one_document_per_file)
     )
+
+
+def refuse_settings_of_documents(data_args: DataArguments) -> None:
+    """Raises UserError where rows are trained on, and a setting is given that would have no effect on them."""
+    for name in ("pairs", "title_column", "pair_weights", "crop_unit", "crop_deletion", "one_document_per_file"):
+        value = getattr(data_args, name)
+        if value not in (None, [], getattr(DataArguments, name, None)):
+            shown = " ".join(value) if isinstance(value, list) else value
+            raise UserError(
+                f"--{name} {shown}: is for documents, and rows are trained on here; give .md, .html or .rst files, or "
+                "a file with --pairs"
+            )
+    if data_args.eval_corpus and not data_args.eval_pairs:
+        raise UserError(
+            f"--eval_corpus {' '.join(data_args.eval_corpus)}: is searched with --eval_pairs; give these too"
+        )
 
 
 def prepare_documents(

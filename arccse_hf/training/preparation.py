@@ -23,7 +23,13 @@ from ..inference.loading import max_input_length
 from ..model.adapters import plain_state_dict
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments, DataArguments
-from .own_documents import prepare_documents, prepare_own_pairs, trains_on_documents
+from .backbone import has_new_projection
+from .own_documents import (
+    prepare_documents,
+    prepare_own_pairs,
+    refuse_settings_of_documents,
+    trains_on_documents,
+)
 from .rows import input_length
 from .trainer import ArcCSETrainer
 from .verdict import VerdictTasks
@@ -88,6 +94,7 @@ def prepare(
             looked_at = rows.texts(SAMPLE_ROWS)
             sample = rows.head(STREAM_SAMPLE)
         else:
+            refuse_settings_of_documents(data_args)
             verdict_tasks = prepare_own_pairs(data_args, args.seed)
             held_out |= held_out_texts(verdict_tasks.texts) if verdict_tasks else set()
             rows, looked_at, counts = load_rows(data_args, args, tokenizer, held_out, texts)
@@ -96,6 +103,11 @@ def prepare(
         raise UserError(
             f"--require_better True: there is nothing to judge by; give --eval_pairs with at least {MIN_TEST_PAIRS} "
             f"test pairs of {MIN_TEST_DOCUMENTS} documents, or more documents"
+        )
+    if verdict_tasks and has_new_projection(model):
+        raise UserError(
+            "--projection mlp: is new and becomes part of the embeddings: there is no start encoder to judge by; "
+            f"give --projection mlp_train_only or none{', or no --eval_pairs' if data_args.eval_pairs else ''}"
         )
     log_health(looked_at, tokenizer, args, max_input_length(model, tokenizer), counts)
     trainer = ArcCSETrainer(

@@ -75,7 +75,7 @@ def differences(before: dict[str, object], now: dict[str, object]) -> Iterator[s
             yield "the text is not the one that the checkpoint was trained on"
         elif name == "world_size":
             yield f"{new} processes go on with what {old} had begun: not exactly the run that it would have been"
-        elif name in _RESTORED:
+        elif name in _RESTORED and not before.get("save_only_model"):
             yield f"--{name} {new}: has no effect, the checkpoint goes on with {old}"
         else:
             yield f"--{name} {new}: was {old} until this checkpoint"

@@ -12,7 +12,7 @@ import torch
 from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
-from transformers import EarlyStoppingCallback, PreTrainedTokenizerBase, TrainerCallback, TrainerControl, set_seed
+from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, set_seed
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
@@ -31,6 +31,7 @@ from .arguments import ArcCSETrainingArguments
 from .backbone import load_backbone
 from .console import ConsoleCallback
 from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, set_up_fsdp, world_size
+from .early_stopping import EarlyStopping
 from .false_negatives import same_texts
 from .fault_tolerance import FaultTolerantTrainer
 from .frozen_layers import train_last_layers
@@ -139,7 +140,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         self.add_callback(self._console)
         self.add_callback(SeedPerProcessCallback())
         if self.args.early_stopping_patience is not None:
-            self.add_callback(EarlyStoppingCallback(self.args.early_stopping_patience))
+            self.add_callback(EarlyStopping(self.args.early_stopping_patience))
         if isinstance(self.data_collator, ArcCSECollator):
             self.add_callback(SetCollatorEpochCallback(self.data_collator))
 
@@ -241,6 +242,8 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         """Returns batches of this process: all rows of an epoch, or full batches only with `dataloader_drop_last`."""
         rows, batch_size = self.train_dataset, train_batch_size(self)
         if isinstance(rows, TextStream | PairDataset):  # which know how processes share them
+            if self.args.train_sampling_strategy == "sequential":
+                raise UserError("--train_sampling_strategy sequential: streams and documents have their own order")
             return rows.dataloader(batch_size, self.data_collator, self.args, self.accelerator.device)
         sampler = None if self.args.dataloader_drop_last or world_size() == 1 else train_sampler(self)
         # Without a sampler there is a stream; a batch sampler of Trainer's own knows the processes already.

@@ -27,6 +27,10 @@ def refuse_unsupported(args: TrainingArguments) -> None:
             raise UserError(f"--{name} {value}: is not supported: {reason}")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("--fp16 True: a CPU would train in float32 all the same; --bf16 True is what it can do")
+    for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
+        value = getattr(args, name, None)
+        if value and not args.dataloader_num_workers:
+            raise UserError(f"--{name} {value}: there are no workers; give --dataloader_num_workers too")
     _check_trackers(args.report_to)
     _check_optimizer(args)
     _check_scheduler(args)

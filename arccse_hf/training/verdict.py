@@ -47,9 +47,9 @@ class VerdictTasks(NamedTuple):
 
     @property
     def texts(self) -> list[str]:
-        """All texts, none of which training may see."""
-        tasks = (self.validation, self.test, self.control)
-        return [text for task in tasks if task is not None for text in task.sentences]
+        """What training may not see: all but the further documents of the corpus, which are only searched."""
+        pairs = [text for task in (self.validation, self.test) if task is not None for text in task.pair_texts]
+        return [*pairs, *(self.control.sentences if self.control is not None else ())]
 
 
 @dataclass

@@ -123,11 +123,13 @@ def test_spans_follow_seed_epoch_and_sentence_alone(tokenizer):
     assert spans(1, 0, batch) == again
 
 
-def test_the_epoch_reaches_copies_in_worker_processes(tokenizer):
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_the_epoch_reaches_copies_in_worker_processes(method, tokenizer):
     collator = ArcCSECollator(tokenizer, triplet_min_tokens=1)
     loader = torch.utils.data.DataLoader(
-        rows(*[30] * 4), batch_size=2, collate_fn=collator, num_workers=1, persistent_workers=True
-    )
+        rows(*[30] * 4), batch_size=2, collate_fn=collator, num_workers=1, persistent_workers=True,
+        multiprocessing_context=method,
+    )  # fmt: skip
     first = [batch["triplet"]["input_ids"] for batch in loader]
     collator.set_epoch(1)
     second = [batch["triplet"]["input_ids"] for batch in loader]

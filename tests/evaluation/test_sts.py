@@ -329,9 +329,7 @@ class TestLoadTasks:
         assert load_tasks([str(path)], None)[0].name == "faq"
         scored = tmp_path / "scored.csv"
         scored.write_text("sentence1,sentence2,score\na,b,1\nc,d,5\n")
-        with pytest.raises(
-            UserError, match="task retrieval: .*scored.csv has scores, and retrieval takes columns"
-        ):
+        with pytest.raises(UserError, match="task retrieval: .*scored.csv has scores, and retrieval takes columns"):
             load_tasks(["sts", "retrieval"], str(scored))
 
     def test_any_name_of_a_file_makes_a_name_of_metrics(self, tmp_path):

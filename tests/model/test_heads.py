@@ -24,7 +24,7 @@ def spread_model(triplet_margin=0.0):
 
 def triplets_of(costly, free, triplet_margin=0.0):
     """Triplets of which so many have a loss, as `input_ids` and `attention_mask` `[triplets, 3, length]`."""
-    views = batch(rows=80, views=3, length=12, seed=3)
+    views = batch(rows=200, views=3, length=12, seed=3)
     with torch.no_grad():
         output = spread_model(triplet_margin).eval()(pair=batch(), triplet=views)
     losses = output.farther_cosine - output.closer_cosine + triplet_margin

@@ -74,6 +74,19 @@ def test_the_projection_is_where_its_name_says(projection):
         torch.testing.assert_close(model(**flat).training_embedding, projected)
 
 
+@pytest.mark.parametrize("projection", ["mlp", "mlp_train_only"])
+def test_a_new_projection_starts_as_berts_pooler_does(projection, tmp_path):
+    """Like SimCSE's: normal with a deviation of 0.02, and no bias. PyTorch's own would be 0.144 here."""
+    BertModel(tiny_config("bert")).save_pretrained(tmp_path)
+    for model in (
+        trainable(projection=projection),
+        ArcCSEForContrastiveLearning.from_backbone(tmp_path, projection=projection),
+    ):
+        dense = (model.base_model if projection == "mlp" else model).projection.dense
+        assert dense.weight.std().item() == pytest.approx(0.02, rel=0.2)
+        assert not dense.bias.any()
+
+
 def test_the_default_projection_follows_the_pooling():
     assert ArcCSEConfig(pooling="cls").projection == "mlp_train_only"
     assert {ArcCSEConfig(pooling=pooling).projection for pooling in POOLINGS if pooling != "cls"} == {"none"}

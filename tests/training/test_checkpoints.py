@@ -213,6 +213,14 @@ def test_the_learning_rate_of_the_checkpoint_stays_in_force(train, run, whole):
     assert_equal_weights(resumed, whole)
 
 
+def test_a_checkpoint_of_the_model_alone_brings_no_learning_rate_along(train, caplog):
+    train("run", save_only_model=True)
+    caplog.clear()
+    train("run", resume=True, save_only_model=True, learning_rate=0.5, max_steps=6)
+    assert "--learning_rate 0.5: was 0.001 until this checkpoint" in caplog.text
+    assert "has no effect" not in caplog.text and "the optimizer starts anew" in caplog.text
+
+
 def test_the_newest_and_the_best_are_kept_and_the_best_is_named_by_its_place(train, tmp_path):
     trainer = train("run", save_total_limit=1, max_steps=2)
     trainer.args.save_total_limit = 2

@@ -81,11 +81,15 @@ def test_own_pairs_are_what_the_verdict_is_about_and_are_never_trained_on(comman
     assert "held out for evaluation" in caplog.text
 
 
-def test_sentences_get_a_verdict_by_own_pairs(command, tmp_path, sentences):
+def test_sentences_get_a_verdict_by_own_pairs(command, tmp_path, sentences, caplog):
     text, pairs = tmp_path / "text.txt", tmp_path / "pairs.csv"
     text.write_text("\n".join(sentences))
     pairs.write_text("query,document\n" + "\n".join(f"query {number},the text {number}" for number in range(160)))
-    script.main([*command, "--train_file", str(text), "--eval_pairs", str(pairs)])
+    # Sentences of the corpus may be trained on.
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in sentences[:30]))
+    script.main([*command, "--train_file", str(text), "--eval_pairs", str(pairs), "--eval_corpus", str(corpus)])
+    assert f"{len(sentences)} of {len(sentences)} rows kept" in caplog.text
     verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
     assert verdict["pairs"] == 107  # a third of them chose the mixture
     assert len(verdict["validation"]) == 5
@@ -184,6 +188,11 @@ def test_the_scores_are_those_of_what_is_exported(command, tmp_path, monkeypatch
         (["--max_train_samples", "5"], "--max_train_samples 5: chooses rows"),
         (["--pairs", "mixed"], "--pairs mixed: say how much of each, such as"),
         (["--train_file", "TEXT", "--require_better", "True"], "--require_better True: there is nothing to judge by"),
+        (["--train_file", "TEXT", "--pair_weights", "title=2"], "--pair_weights title=2: is for documents, and rows"),
+        (["--train_file", "TEXT", "--crop_deletion", "0.3"], "--crop_deletion 0.3: is for documents, and rows are"),
+        (["--train_file", "TEXT", "--eval_corpus", "gone"], "--eval_corpus gone: is searched with --eval_pairs; give these too"),
+        (["--projection", "mlp"], "--projection mlp: is new and becomes part of the embeddings"),
+        (["--train_sampling_strategy", "sequential"], "streams and documents have their own order"),
         (["--eval_pairs", "missing.csv"], "missing.csv"),
         (["--per_device_train_batch_size", "200"], "150 documents do not fill a batch of 200"),
         (["--train_last_layers", "9"], "--train_last_layers 9: the encoder has"),

@@ -1,0 +1,15 @@
+"""Early stopping that a resumed run goes on with."""
+
+from transformers import EarlyStoppingCallback
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """`EarlyStoppingCallback`, counting on from the checkpoint of a resumed run."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Takes up the count; a run that had stopped early stays stopped, unless it has more patience now."""
+        super().on_train_begin(args, state, control, **kwargs)
+        kept = state.stateful_callbacks.get(type(self).__name__)
+        if kept:
+            self.early_stopping_patience_counter = kept["attributes"]["early_stopping_patience_counter"]
+            control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
