@@ -4,6 +4,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import timedelta
 from itertools import pairwise
 from typing import TypeVar
 
@@ -26,6 +27,17 @@ Result = TypeVar("Result")
 def world_size() -> int:
     """Number of processes that train together; 1 where there is no process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def patient_barrier() -> Callable[[], None]:
+    """Returns what the others call to wait for a process that works alone for long; all must call both.
+
+    `--ddp_timeout`, which tells processes that hang, does not bound it.
+    """
+    if world_size() == 1:
+        return lambda: None
+    group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
+    return lambda: dist.barrier(group)
 
 
 def on_first_process(function: Callable[[], Result]) -> Result:

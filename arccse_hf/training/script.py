@@ -47,7 +47,7 @@ from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
-from .distributed import on_first_process
+from .distributed import on_first_process, patient_barrier
 from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
 from .model_arguments import ModelArguments
@@ -278,6 +278,7 @@ def export_trained(
     push, trainer.args.push_to_hub = trainer.args.push_to_hub, False
     trainer.save_model(str(final))
     trainer.args.push_to_hub = push
+    wait_for_verdict = patient_barrier()  # a corpus of a million texts takes its time
     if trainer.is_world_process_zero():
         with without_zero3_init():
             trained = ArcCSEForContrastiveLearning.from_pretrained(final, dtype=torch.float32)
@@ -304,6 +305,7 @@ def export_trained(
             logger.warning("--push_to_hub True: nothing is uploaded, since the start encoder is what was exported")
         elif push:
             push_exported(folder, trainer.hub_model_id, trainer.args)
+    wait_for_verdict()
     return verdict, after
 
 

@@ -190,7 +190,10 @@ def test_the_scores_are_those_of_what_is_exported(command, tmp_path, monkeypatch
         (["--train_file", "TEXT", "--require_better", "True"], "--require_better True: there is nothing to judge by"),
         (["--train_file", "TEXT", "--pair_weights", "title=2"], "--pair_weights title=2: is for documents, and rows"),
         (["--train_file", "TEXT", "--crop_deletion", "0.3"], "--crop_deletion 0.3: is for documents, and rows are"),
-        (["--train_file", "TEXT", "--eval_corpus", "gone"], "--eval_corpus gone: is searched with --eval_pairs; give these too"),
+        (
+            ["--train_file", "TEXT", "--eval_corpus", "gone"],
+            "--eval_corpus gone: is searched with --eval_pairs; give these too",
+        ),
         (["--projection", "mlp"], "--projection mlp: is new and becomes part of the embeddings"),
         (["--train_sampling_strategy", "sequential"], "streams and documents have their own order"),
         (["--eval_pairs", "missing.csv"], "missing.csv"),
