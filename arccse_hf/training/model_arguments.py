@@ -38,7 +38,7 @@ class ModelArguments:
         default=cast("Projection | None", ArcCSEConfig.projection),
         metadata={
             "help": "SimCSE's MLP on the pooled vector. By default as the encoder itself; where it says nothing of a "
-            "pooling, mlp_train_only for cls and none otherwise."
+            "pooling, mlp_train_only for cls without --matryoshka_dims, and none otherwise."
         },
     )
     temperature: float = field(default=ArcCSEConfig.temperature, metadata={"help": "Divides the cosines in ArcCon."})
