@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import sem, t
 
 from ..cli.options import Settings
 from ..evaluation import TaskSuite
@@ -43,7 +44,7 @@ class Row:
         validation: By seed, what the metric that chooses the checkpoint gave for the kept weights, on no test data.
         chosen: The values that its trials chose.
         difference: Mean average minus the baseline's over the seeds that both have; None for the baseline itself.
-        interval: 95 % interval of that difference, from a bootstrap over seeds and sentence pairs.
+        interval: 95 % interval of that difference, over seeds and sentence pairs.
     """
 
     variant: str
@@ -78,15 +79,18 @@ def summarise(study: StudyConfig, suite: TaskSuite) -> list[Row]:
         common = sorted(results[variant].keys() & results.get(study.baseline, {}).keys())
         if variant != study.baseline and common:
             averages, baseline = row.scores[AVERAGE].values, rows[study.baseline].scores[AVERAGE].values
-            row.difference = float(np.mean([averages[seed] - baseline[seed] for seed in common]))
+            differences = [averages[seed] - baseline[seed] for seed in common]
+            row.difference = float(np.mean(differences))
             ours = [read_samples(study, runs[variant, seed]) for seed in common]
             theirs = [read_samples(study, runs[study.baseline, seed]) for seed in common]
-            if all(samples.keys() == metrics.keys() for samples in (*ours, *theirs)):
-                row.interval = seed_and_pair_interval(ours, theirs)
+            measured = all(samples.keys() == metrics.keys() for samples in (*ours, *theirs))
+            if measured and math.isfinite(row.difference):
+                row.interval = seed_and_pair_interval(differences, ours, theirs)
     return list(rows.values())
 
 
 def seed_and_pair_interval(
+    differences: Sequence[float],
     ours: Sequence[Mapping[str, PerItemScores]],
     theirs: Sequence[Mapping[str, PerItemScores]],
     resamples: int = RESAMPLES,
@@ -94,13 +98,16 @@ def seed_and_pair_interval(
 ) -> tuple[float, float]:
     """Returns the 95 % interval of the mean difference in the average score, over seeds and the test tasks' units.
 
-    Every resample draws seeds, and sentence pairs of each task, with replacement: the same seeds and pairs on both
-    sides, and the same pairs for all seeds, so that what is hard for both cancels.
+    Seeds: Student's t of the differences; a bootstrap over a few seeds would leave 0 out far too often, and cannot go
+    beyond the largest difference. Sentence pairs: a paired bootstrap, with the same pairs for all seeds. The two are
+    independent, so that the squares of their half-widths add up. One seed has no spread: then it is that of the pairs
+    alone.
 
     Args:
-        ours: For each seed of a variant, what the main metrics of the test tasks are computed from.
-        theirs: The same of the baseline, for the same seeds.
-        resamples: How many are drawn.
+        differences: The variant's average minus the baseline's, for each seed that both have.
+        ours: For each of these seeds, what the main metrics of the test tasks are computed from.
+        theirs: The same of the baseline.
+        resamples: How often the pairs are drawn.
         seed: Of the drawing.
     """
     by_seed = np.empty((len(ours), resamples))
@@ -110,8 +117,11 @@ def seed_and_pair_interval(
             for number, task in enumerate(our)
         ]
         by_seed[index] = np.mean(drawn, axis=0)
-    seeds = np.random.default_rng((seed, len(ours[0]))).integers(0, len(ours), size=(len(ours), resamples))
-    return interval(np.take_along_axis(by_seed, seeds, axis=0).mean(axis=0))
+    low, high = interval(by_seed.mean(axis=0))
+    mean, spread = float(np.mean(differences)), 0.0
+    if len(differences) > 1:
+        spread = float(t.ppf(0.975, len(differences) - 1) * sem(differences))
+    return mean - math.hypot(mean - low, spread), mean + math.hypot(high - mean, spread)
 
 
 def _statistics(by_seed: Mapping[int, RunResult], metrics: Mapping[str, str]) -> dict[str, Statistic]:

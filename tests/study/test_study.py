@@ -11,6 +11,7 @@ import numpy as np
 import processes
 import pytest
 import yaml
+from scipy.stats import ttest_1samp
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.bootstrap import PerItemScores
@@ -295,11 +296,25 @@ def samples(values):
     return {"task": PerItemScores("mean", np.array(values, float))}
 
 
-def test_the_interval_covers_seeds():
-    """Two seeds that differ by 0 and by 1 on every unit: a resample of seeds has mean 0, 1/2 or 1."""
-    theirs = [samples([0.0] * 50), samples([0.0] * 50)]
-    assert seed_and_pair_interval([samples([0.0] * 50), samples([1.0] * 50)], theirs) == (0, 1)
-    assert seed_and_pair_interval([samples([1.0] * 50)] * 2, theirs) == (1, 1)
+def test_the_interval_of_seeds_is_that_of_students_t():
+    """Where seeds differ and units do not; scipy's confidence interval is the other route."""
+    differences = [0.1, 0.7, 0.4]
+    ours, theirs = [samples([value] * 50) for value in differences], [samples([0.0] * 50)] * 3
+    expected = ttest_1samp(differences, 0).confidence_interval()
+    assert seed_and_pair_interval(differences, ours, theirs) == pytest.approx((expected.low, expected.high))
+    assert seed_and_pair_interval([1.0] * 2, [samples([1.0] * 50)] * 2, theirs[:2]) == (1, 1)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+def test_the_interval_leaves_out_no_difference_in_5_of_100_studies(seeds):
+    generator, without = np.random.default_rng(0), 0
+    theirs = [samples([0.0] * 9)] * seeds
+    for _ in range(400):
+        differences = generator.normal(size=seeds)
+        ours = [samples([value] * 9) for value in differences]
+        low, high = seed_and_pair_interval(differences, ours, theirs, resamples=2)
+        without += low > 0 or high < 0
+    assert without / 400 == pytest.approx(0.05, abs=0.03)
 
 
 def test_the_interval_covers_pairs_and_is_paired():
@@ -307,7 +322,7 @@ def test_the_interval_covers_pairs_and_is_paired():
     rng = np.random.default_rng(0)
     shared, noise = rng.normal(scale=100, size=400), rng.normal(size=400)
     ours, theirs = samples(shared + noise), samples(shared)
-    low, high = seed_and_pair_interval([ours] * 3, [theirs] * 3, resamples=4000)
+    low, high = seed_and_pair_interval([noise.mean()] * 3, [ours] * 3, [theirs] * 3, resamples=4000)
     assert high - low == pytest.approx(2 * 1.96 * noise.std() / 20, rel=0.1)
     assert (low + high) / 2 == pytest.approx(noise.mean(), abs=0.02)
 
