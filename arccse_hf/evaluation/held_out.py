@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.documents import Document
 from ..data.pairs import QUERY_KINDS, query_texts
+from .retrieval import linked_pairs
 
 TEST_SHARE, MOST_TEST_DOCUMENTS = 1 / 3, 1_000
 VALIDATION_SHARE, MOST_VALIDATION_DOCUMENTS = 1 / 6, 500
@@ -107,13 +108,17 @@ def passages(documents: Sequence[Document]) -> list[str]:
 
 
 def divide_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """A third of the user's own pairs for validation, the rest for the test; pairs with one document stay together.
+    """A third of the user's own pairs for validation, the rest for the test; `linked_pairs` stay together.
 
     Args:
         pairs: (query, document) texts.
         seed: The same seed divides the same pairs alike.
     """
-    documents = list(dict.fromkeys(document for _, document in pairs))
-    chosen = np.random.default_rng(seed).permutation(len(documents))[: len(documents) // 3]
-    validation = {documents[index] for index in chosen}
-    return [pair for pair in pairs if pair[1] in validation], [pair for pair in pairs if pair[1] not in validation]
+    group_of = linked_pairs(pairs).tolist()
+    groups = list(dict.fromkeys(group_of))
+    chosen = np.random.default_rng(seed).permutation(len(groups))[: len(groups) // 3]
+    validation = {groups[index] for index in chosen}
+    parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []
+    for pair, group in zip(pairs, group_of, strict=True):
+        parts[group not in validation].append(pair)
+    return parts

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from ..errors import UserError
 from .bootstrap import PerItemScores
@@ -34,6 +36,20 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray) ->
     return ranks
 
 
+def linked_pairs(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Returns a number per (query, document): the same for those that share a query or a document, or are linked so.
+
+    Only pairs of different numbers are independent draws.
+    """
+    queries: dict[str, int] = {}
+    documents: dict[str, int] = {}
+    left = np.array([queries.setdefault(query, len(queries)) for query, _ in pairs], dtype=np.int64)
+    right = np.array([documents.setdefault(document, len(documents)) for _, document in pairs], dtype=np.int64)
+    nodes = len(queries) + len(documents)
+    links = coo_array((np.ones(len(pairs)), (left, len(queries) + right)), shape=(nodes, nodes))
+    return connected_components(links, directed=False)[1][left]
+
+
 class RetrievalTask:
     """Retrieval over (query, document) pairs, where the only relevant document of a query is the one it is paired with.
 
@@ -46,7 +62,7 @@ class RetrievalTask:
             one document.
         corpus: More documents to search.
         groups: A number per pair, the same for pairs that are redrawn together in a bootstrap (`PerItemScores`); None:
-            one for each document.
+            those of `linked_pairs`.
 
     Raises:
         UserError: There are fewer than two different documents.
@@ -64,12 +80,12 @@ class RetrievalTask:
     ):
         self.name = name
         group_of: dict[tuple[str, str], int] = {}
-        for pair, group in zip(pairs, groups or range(len(pairs)), strict=True):
+        for pair, group in zip(pairs, groups or linked_pairs(pairs).tolist(), strict=True):
             group_of.setdefault(pair, group)
         pairs = list(group_of)
         position: dict[str, int] = {}
         self.own = np.array([position.setdefault(document, len(position)) for _, document in pairs], dtype=np.int64)
-        self.groups = np.array(list(group_of.values())) if groups else self.own
+        self.groups = np.array(list(group_of.values()))
         if len({*position, *corpus}) < 2:
             raise UserError(f"{name}: retrieval needs pairs with at least 2 different documents, got {len(position)}")
         self.num_queries = len(pairs)

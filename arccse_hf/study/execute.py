@@ -62,6 +62,7 @@ class RunResult:
         scores: `{test task: {metric: value}}`, not multiplied by 100; empty for trials.
         seconds: Of training, evaluation in between included.
         tests: `tests_of` when the scores were computed.
+        kept_start: Whether its verdict kept the start encoder: the scores are of that, then.
     """
 
     fields: Settings
@@ -70,11 +71,15 @@ class RunResult:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     tests: dict[str, str] = field(default_factory=dict)
+    kept_start: bool = False
 
     @property
     def rank(self) -> float:
-        """What the best trial has the most of. Embeddings that all fell together have no correlation: -inf."""
-        if self.metric is None or self.value is None or math.isnan(self.value):
+        """What the best trial has the most of.
+
+        It is -inf where embeddings fell together, which have no correlation, and where the start encoder was kept.
+        """
+        if self.metric is None or self.value is None or math.isnan(self.value) or self.kept_start:
             return -math.inf
         return self.value if greater_is_better(self.metric) else -self.value
 
@@ -210,7 +215,9 @@ def _train_and_score(
         result.metric = settings["training"]["metric_for_best_model"]
         if result.metric is None:
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
-        result.value = read_json(record_path(folder, RESULTS))[f"eval_{result.metric.removeprefix('eval_')}"]
+        recorded = read_json(record_path(folder, RESULTS))
+        result.value = recorded[f"eval_{result.metric.removeprefix('eval_')}"]
+        result.kept_start = recorded.get("verdict", {}).get("keeps_start", False)
     if run.kind == "untrained":
         result.scores, samples = _score(_start_encoder(parse_arguments(fields)[0], study.test_dtype), suite)
     elif run.kind == "run":

@@ -46,7 +46,8 @@ def _scores(
         table.rows.append(["published", "-", *(f"{published[name]:.2f}" for name in columns), *["-"] * compared])
     for row in rows:
         cells = [_spread(row.scores[name], metrics.get(name, "")) for name in columns]
-        table.rows.append([row.variant, str(len(row.seeds)), *cells, *[_difference(row)] * compared])
+        kept = f" (start encoder kept: seed {', '.join(map(str, row.kept_start))})" if row.kept_start else ""
+        table.rows.append([row.variant + kept, str(len(row.seeds)), *cells, *[_difference(row)] * compared])
         if row.interval and (row.interval[0] > 0 or row.interval[1] < 0):
             table.bold.add((len(table.rows) - 1, len(header)))
     return table

@@ -45,6 +45,7 @@ class Row:
         chosen: The values that its trials chose.
         difference: Mean average minus the baseline's over the seeds that both have; None for the baseline itself.
         interval: 95 % interval of that difference, over seeds and sentence pairs.
+        kept_start: The seeds whose verdict kept the start encoder, which is what was scored then.
     """
 
     variant: str
@@ -54,6 +55,7 @@ class Row:
     chosen: Settings = field(default_factory=dict)
     difference: float | None = None
     interval: tuple[float, float] | None = None
+    kept_start: list[int] = field(default_factory=list)
 
 
 def main_metrics(suite: TaskSuite) -> dict[str, str]:
@@ -75,6 +77,7 @@ def summarise(study: StudyConfig, suite: TaskSuite) -> list[Row]:
         if variant == UNTRAINED:
             continue
         row.validation = {seed: results[variant][seed].value for seed in row.seeds}
+        row.kept_start = [seed for seed in row.seeds if results[variant][seed].kept_start]
         row.chosen = chosen_fields(study, variant) or {}
         common = sorted(results[variant].keys() & results.get(study.baseline, {}).keys())
         if variant != study.baseline and common:

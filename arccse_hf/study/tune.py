@@ -190,7 +190,10 @@ def _train(values: dict[str, Any], folder: Path, trial: optuna.Trial) -> float:
 
     run(*arguments, settings=values, callbacks=lambda metric: [ReportToTrial(trial, metric)])
     metric = read_json(record_path(folder, SETTINGS))["training"]["metric_for_best_model"]
-    return read_json(record_path(folder, RESULTS))[f"eval_{metric}"]
+    results = read_json(record_path(folder, RESULTS))
+    if results.get("verdict", {}).get("keeps_start"):
+        raise UserError("the verdict kept the start encoder, whose score says nothing of these values")
+    return results[f"eval_{metric}"]
 
 
 def _print_trial(study: optuna.Study, trial: optuna.trial.FrozenTrial) -> None:

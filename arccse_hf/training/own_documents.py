@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..data.cleaning import held_out_texts
@@ -29,6 +30,7 @@ from ..evaluation.held_out import (
     passages,
     query_pairs,
 )
+from ..evaluation.retrieval import linked_pairs
 from ..evaluation.tasks import docstring_pairs, read_own_pairs
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .verdict import VerdictTasks
@@ -250,14 +252,18 @@ def _too_small(test: Pairs, groups: Sequence[int] | None = None) -> bool:
         test: Its pairs.
         groups: The number of the document that each comes from; None: they are the user's own, (query, document).
     """
-    documents = len(set(groups or (document for _, document in test)))
-    dependent = " (queries of one document are no independent draws)"
-    sizes = [(len(test), MIN_TEST_PAIRS, "pairs", ""), (documents, MIN_TEST_DOCUMENTS, "documents", dependent)]
+    sizes = [(len(set(test)), MIN_TEST_PAIRS, "test pairs", "")]
+    if groups is None:
+        dependent = " (those that share a query or a document are no independent draws)"
+        sizes.append((len(np.unique(linked_pairs(test))), MIN_TEST_DOCUMENTS, "independent test pairs", dependent))
+    else:
+        dependent = " (queries of one document are no independent draws)"
+        sizes.append((len(set(groups)), MIN_TEST_DOCUMENTS, "test documents", dependent))
     for number, least, what, why in sizes:
         if number < least:
             more = f"{least / number:.1f} times as many" if number else "more"
-            way_out = f"{what} in --eval_pairs" if groups is None else "documents, or pairs of your own (--eval_pairs)"
-            message = f"{number} test {what} are too few, it takes {least}; bring {more} {way_out}{why}"
+            way_out = "pairs in --eval_pairs" if groups is None else "documents, or pairs of your own (--eval_pairs)"
+            message = f"{number} {what} are too few, it takes {least}; bring {more} {way_out}{why}"
             logger.warning("NO VERDICT: %s", message)
             return True
     return False

@@ -12,6 +12,7 @@ from arccse_hf.evaluation.held_out import (
     passages,
     query_pairs,
 )
+from arccse_hf.evaluation.retrieval import linked_pairs
 
 
 def documents(number, headings=0, title=True):
@@ -65,8 +66,16 @@ def test_neighbours_and_passages():
     assert passages(whole)[:2] == ["The first sentence of 0. The second sentence of 0.", "The text 0 of 0."]
 
 
-def test_own_pairs_with_one_document_stay_together():
-    pairs = [(f"query {number}", f"document {number // 3}") for number in range(90)]
+@pytest.mark.parametrize("shared", ["document", "query", "chain"])
+def test_own_pairs_with_a_query_or_a_document_in_common_stay_together(shared):
+    numbers = {
+        "document": [(number, number // 3) for number in range(90)],
+        "query": [(number // 3, number) for number in range(90)],
+        "chain": [(number // 3 * 3 + (number + 1) % 3 // 2, number // 3 * 3 + number % 3 // 2) for number in range(90)],
+    }[shared]
+    pairs = [(f"query {query}", f"document {document}") for query, document in numbers]
     validation, test = divide_pairs(pairs, seed=3)
     assert (len(validation), len(test)) == (30, 60)
-    assert {document for _, document in validation}.isdisjoint(document for _, document in test)
+    for column in (0, 1):
+        assert {pair[column] for pair in validation}.isdisjoint(pair[column] for pair in test)
+    assert linked_pairs(pairs).tolist() == [number // 3 for number in range(90)]

@@ -65,3 +65,22 @@ def test_test_tasks_read_the_data_of_the_study_and_not_of_its_trials(study_file,
     with pytest.raises(UserError, match="enough"):
         command.run_study(study_file(variants=ONE_STEP, tuning=tuning))
     assert asked == [str(base.parent / "scored.csv")]
+
+
+def test_the_score_of_a_start_encoder_chooses_nothing_and_is_marked(study_file, base, monkeypatch):
+    """A trial that ruined the encoder is given the start encoder's score by its verdict."""
+    train = execute._train
+
+    def keep_start(study, folder):
+        train(study, folder)
+        path = folder / "all_results.json"
+        if "runs" in folder.parts or "temperature=0.5" in str(folder):
+            kept = {"verdict": {"keeps_start": True}, "eval_scored_spearman": 0.99}
+            path.write_text(json.dumps(json.loads(path.read_text()) | kept))
+
+    monkeypatch.setattr(execute, "_train", keep_start)
+    tuning = {"grid": {"temperature": ["0.5", "0.05"]}, "settings": {"max_steps": 1}}
+    assert command.run_study(study_file(variants=ONE_STEP, tuning=tuning)) == 0
+    (row,) = json.loads((base.parent / "out" / "results.json").read_text())["variants"]
+    assert row["chosen"] == {"temperature": "0.05"} and row["kept_start"] == [42]
+    assert "| x (start encoder kept: seed 42) | 1 |" in (base.parent / "out" / "results.md").read_text()

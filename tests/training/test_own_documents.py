@@ -119,11 +119,15 @@ def test_own_queries_that_share_a_document_are_drawn_together(way, documents, fo
     assert len(set(alone.groups.tolist())) == alone.num_queries == 5 * documents
 
 
+@pytest.mark.parametrize("turned", [False, True])
 @pytest.mark.parametrize(("way", "number", "more"), [("rows", 8, "2.5"), ("documents", 12, "1.7")])
-def test_many_own_queries_about_few_documents_are_no_test(way, number, more, folder, tmp_path, tokenizer, caplog):
-    assert prepared_tasks(way, queries_about(12, each=40), folder, tmp_path, tokenizer) is None
-    line = f"NO VERDICT: {number} test documents are too few, it takes 20; bring {more} times as many documents in "
-    assert line + "--eval_pairs (queries of one document are no independent draws)" in caplog.text
+def test_many_own_pairs_of_few_documents_or_queries_are_no_test(
+    way, number, more, turned, folder, tmp_path, tokenizer, caplog
+):
+    pairs = [pair[::-1] if turned else pair for pair in queries_about(12, each=40)]
+    assert prepared_tasks(way, pairs, folder, tmp_path, tokenizer) is None
+    line = f"NO VERDICT: {number} independent test pairs are too few, it takes 20; bring {more} times as many pairs in "
+    assert line + "--eval_pairs (those that share a query or a document are no independent draws)" in caplog.text
 
 
 def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_path, folder, caplog):
