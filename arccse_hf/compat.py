@@ -95,6 +95,8 @@ def reset_fsspec_lock() -> None:
 
 HOOKS = {
     "Trainer._save_checkpoint": "a checkpoint is staged, sealed and only then put in its place",
+    "Trainer._init_training_state": "a resumed run finds its best checkpoint, and takes this run's steps to measure at",
+    "Trainer._evaluate": "a resumed run does not measure once more what its checkpoint holds",
     "Trainer._get_output_dir": "the staging folder, while a checkpoint is written",
     "Trainer._push_from_checkpoint": "what `_save_checkpoint` does at its end, with the checkpoint in its place",
     "Trainer._save_rng_state": "what else a process keeps of itself: where it is in its stream",

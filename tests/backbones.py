@@ -13,6 +13,7 @@ from transformers import (
     ElectraConfig,
     ModernBertConfig,
     MPNetConfig,
+    NomicBertConfig,
     PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
@@ -47,6 +48,8 @@ BACKBONES = {
     "electra": (ElectraConfig, _SHAPE | {"embedding_size": 12}),
     "albert": (AlbertConfig, _SHAPE | {"embedding_size": 12, "classifier_dropout_prob": 0.1}),
     "deberta-v2": (DebertaV2Config, _SHAPE | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"]}),
+    # Of its weights transformers would write other names than the model has.
+    "nomic-bert": (NomicBertConfig, _SHAPE),
     "modernbert": (
         ModernBertConfig,
         _SHAPE | {"cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},

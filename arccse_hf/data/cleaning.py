@@ -10,9 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
+from datasets.fingerprint import Hasher
 
+from ..compat import dataset_fingerprint
 from ..errors import one_line
-from .files.dataset import text_features
+from .files.dataset import code_hash, text_features
 from .sentences import is_held_out, split_sentences
 
 _ROWS_PER_BATCH = 50_000
@@ -127,6 +129,7 @@ def clean(dataset: Dataset, min_chars: int, exclude: Collection[str]) -> tuple[D
         batched=True,
         batch_size=_ROWS_PER_BATCH,
         features=text_features(dataset.column_names),
+        new_fingerprint=Hasher.hash(("strip_texts", dataset_fingerprint(dataset), code_hash(__file__))),
         desc="Cleaning",
     )
     cleaner = RowCleaner(min_chars, exclude)

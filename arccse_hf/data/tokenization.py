@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..compat import dataset_fingerprint
 from ..errors import UserError
+from .files.dataset import code_hash
 
 _CHARACTERS_PER_TOKEN = 256  # Of a longer text, this much of the beginning is looked at first.
 _ROWS_PER_PROCESS = 20_000  # Below this, starting another process costs more than it saves.
@@ -47,7 +48,7 @@ def tokenize_texts(
         state = tokenizer.backend_tokenizer.to_str()
         options = (tokenizer.truncation_side, max_seq_length, dataset.column_names)
         fingerprint = Hasher.hash(
-            ("tokenize_texts", dataset_fingerprint(dataset), type(tokenizer).__name__, state, options)
+            (code_hash(__file__), dataset_fingerprint(dataset), type(tokenizer).__name__, state, options)
         )
     processes = min(num_proc or 1, -(-len(dataset) // _ROWS_PER_PROCESS))
     return dataset.map(

@@ -17,7 +17,9 @@ from sentence_transformers.sentence_transformer.modules import (
 )
 from sentence_transformers.util import is_sentence_transformer_model
 from torch import Tensor, nn
+from transformers import AutoTokenizer
 
+from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.configuration_arccse import POOLINGS
 from .export import LAYER_WEIGHTS
@@ -71,12 +73,18 @@ def read_base_modules(path: str, *, revision: str | None = None) -> BaseModules 
             modes = module.pooling_mode
             name = modes if isinstance(modes, str) else "+".join(modes)
             pooling = _pooling(name, layers)
+            if not module.include_prompt and any(model.prompts.values()):
+                unknown.append("Pooling without the prompt")
         elif isinstance(module, Dense) and dense is None and _is_projection(module):
             dense = {key: value.detach().clone() for key, value in module.linear.state_dict().items()}
         elif isinstance(module, Normalize):
             normalize = True
         else:
             unknown.append(type(module).__name__)
+    if getattr(model[0], "do_lower_case", False):
+        plain = AutoTokenizer.from_pretrained(path, revision=revision)
+        if token_ids(plain, ["A"]) != token_ids(model.tokenizer, ["A"]):
+            unknown.append("do_lower_case")
     return BaseModules(
         pooling,
         f"{name} of weighted layers" if layers is not None else name,

@@ -85,7 +85,12 @@ class ArcCSEPreTrainedModel(PreTrainedModel):
             nn.init.zeros_(module.bias)
 
     def save_pretrained(self, save_directory: str | os.PathLike, is_main_process: bool = True, **kwargs) -> None:
-        """Saves the model with what `SentenceTransformer` needs to embed as `ArcCSEModel` does, its adapters merged."""
+        """Saves the model with what `SentenceTransformer` needs to embed as `ArcCSEModel` does, its adapters merged.
+
+        The weights keep their names. Of some encoders transformers would write those of the original code, which it
+        knows to read again, and Trainer, which loads the best checkpoint and the one of a resumed run, does not.
+        """
+        kwargs.setdefault("save_original_format", False)
         if has_adapters(self):
             kwargs["state_dict"] = plain_state_dict(self)
         super().save_pretrained(save_directory, is_main_process=is_main_process, **kwargs)

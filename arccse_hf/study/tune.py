@@ -89,12 +89,14 @@ def tune(search: Search, *, resume: bool = False) -> int:
             study_name=search.name,
             storage=search.storage or f"sqlite:///{database}",
             direction=direction,
-            sampler=optuna.samplers.TPESampler(seed=search.seed),
             load_if_exists=True,
         )
     except Exception as error:  # of the database's own driver
         raise UserError(f"--storage {search.storage}: cannot be opened ({one_line(error)})") from error
     _require_same_search(search, study)
+    # With the same seed again, a search that goes on would draw its first trials once more.
+    seed = None if search.seed is None else search.seed + len(study.trials)
+    study.sampler = optuna.samplers.TPESampler(seed=seed)
     finished = (optuna.trial.TrialState.COMPLETE, optuna.trial.TrialState.PRUNED)
     missing = search.n_trials - len(study.get_trials(states=finished))
     if missing > 0:

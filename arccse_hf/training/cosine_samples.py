@@ -49,7 +49,7 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
     model = trainer.model
     modes = [(module, module.training) for module in model.modules()]
     try:
-        with torch.no_grad(), trainer.compute_loss_context_manager(), _seeded(model.device):
+        with torch.no_grad(), trainer.accelerator.autocast(), _seeded(model.device):
             sample: dict[str, object] = {**_training_cosines(trainer, rows)}
             task = next((task for task in suite.tasks if isinstance(task, STSTask)), None) if suite else None
             if task is not None:

@@ -158,6 +158,8 @@ class FaultTolerantTrainer(Trainer):
 
     def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *args, **kwargs) -> tuple[int, int]:
         progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
+        # A checkpoint brings its own --eval_steps, --save_steps and --logging_steps along.
+        self.state.compute_steps(self.args, max_steps)
         # The folder of the run may have another name than when its checkpoints were written.
         self._find_best_checkpoint(Path(self.args.output_dir))
         return progress

@@ -80,7 +80,8 @@ def differences(before: dict[str, object], now: dict[str, object]) -> Iterator[s
         else:
             yield f"--{name} {new}: was {old} until this checkpoint"
     if before.get("save_only_model"):
-        yield "the checkpoint holds the model only (--save_only_model True): the optimizer starts anew"
+        alone = "the checkpoint holds the model only (--save_only_model True)"
+        yield f"{alone}: the optimizer starts anew, and so does the learning rate's schedule"
 
 
 def _in_words(value: object) -> str:

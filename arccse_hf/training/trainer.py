@@ -13,6 +13,7 @@ from accelerate.data_loader import prepare_data_loader
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, set_seed
+from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import IntervalStrategy, TrainOutput, speed_metrics
 
@@ -133,6 +134,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         # Transformers' own callbacks print dicts, and one or the other of them is there.
         self.remove_callback(ProgressCallback)
         self.remove_callback(PrinterCallback)
+        self.remove_callback(DEFAULT_PROGRESS_CALLBACK)  # in a notebook another one
         rows = len(self.train_dataset) if isinstance(self.train_dataset, Sized) else None
         self.clock = TrainingClock()
         self._console = ConsoleCallback(self.clock, rows)
@@ -324,7 +326,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         self._encoder.model = self.model.eval()
         if callable(getattr(self.optimizer, "eval", None)):  # of optimizers that train other weights than they use
             self.optimizer.eval()
-        with self.compute_loss_context_manager():
+        with self.accelerator.autocast():  # before `train` too, which wraps the model in it
             return embed(self._encoder, texts, batch_size=self.args.eval_batch_size, after_batch=after_batch)
 
     def floating_point_ops(self, inputs: dict[str, dict[str, Tensor]]) -> int:

@@ -10,6 +10,7 @@ from ..errors import UserError, one_line
 _SUPPORTED = {
     "do_predict": (False, "there is nothing to predict; arccse encode embeds files of text"),
     "neftune_noise_alpha": (None, "its noise would depend on how a batch is cut by length"),
+    "include_num_input_tokens_seen": ("no", "tokens are not counted; rows per second stand in the log"),
     "enable_jit_checkpoint": (False, "leave it out: on SIGTERM a checkpoint is written anyway"),
 }
 """The one value of each field that means something here, and why others are refused; `field_rules` has the others."""
@@ -27,6 +28,11 @@ def refuse_unsupported(args: TrainingArguments) -> None:
             raise UserError(f"--{name} {value}: is not supported: {reason}")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("--fp16 True: a CPU would train in float32 all the same; --bf16 True is what it can do")
+    if args.activation_checkpointing and args.train_last_layers is not None:
+        raise UserError(
+            "--activation_checkpointing True: does not go with --train_last_layers, which keeps nothing of frozen "
+            "layers anyway; leave it out"
+        )
     for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
         value = getattr(args, name, None)
         if value and not args.dataloader_num_workers:
@@ -50,6 +56,8 @@ def _check_trackers(names: list[str] | str | None) -> None:
 
 def _check_optimizer(args: TrainingArguments) -> None:
     option = f"--optim {getattr(args.optim, 'value', args.optim)}"
+    if "schedule_free" in option:
+        raise UserError(f"{option}: is not supported: checkpoints would hold other weights than it gives in the end")
     try:
         Trainer.get_optimizer_cls_and_kwargs(args)
     except (ImportError, ValueError, TypeError, AssertionError) as error:
@@ -60,6 +68,8 @@ def _check_optimizer(args: TrainingArguments) -> None:
 
 def _check_scheduler(args: TrainingArguments) -> None:
     name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
+    if name in ("reduce_lr_on_plateau", "greedy"):
+        raise UserError(f"--lr_scheduler_type {name}: is not supported: it would take a better score for a worse one")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     given = args.lr_scheduler_kwargs or {}
     try:

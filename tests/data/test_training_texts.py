@@ -12,7 +12,7 @@ from datasets import Dataset, List, Value, disable_progress_bars
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from arccse_hf.data import tokenization
+from arccse_hf.data import cleaning, tokenization
 from arccse_hf.data import training_texts as data
 from arccse_hf.data.cleaning import CleaningCounts, RowCleaner
 from arccse_hf.data.installed_docs import DocstringCorpus
@@ -277,6 +277,22 @@ def test_tokens_are_cached_whatever_the_tokenizer_did_before(tmp_path, tokenizer
     assert tokenize_texts(again, used, 4).cache_files != first.cache_files
     used.add_tokens(["second one"])
     assert tokenize_texts(again, used, 8).cache_files != first.cache_files
+
+
+def test_what_other_code_has_made_is_not_taken_from_the_cache(tmp_path, tokenizer, monkeypatch):
+    (tmp_path / "text.txt").write_text("a cat\nthe old road\n")
+
+    def prepared():
+        rows, _ = load_training_texts(train_file=[str(tmp_path / "text.txt")])
+        return rows._fingerprint, tokenize_texts(rows, tokenizer, 9)._fingerprint
+
+    before = prepared()
+    assert prepared() == before
+    for module in (cleaning, tokenization):
+        with monkeypatch.context() as patched:
+            patched.setattr(module, "code_hash", lambda *_: "of another version")
+            after = prepared()
+        assert (after[0] == before[0]) == (module is tokenization) and after[1] != before[1]
 
 
 def test_a_new_process_finds_the_cached_tokens(tmp_path, tokenizer, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from backbones import save_encoder
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 from torch import nn
-from transformers import AutoTokenizer, BertModel
+from transformers import AutoTokenizer, BertModel, BertTokenizer
 
 from arccse_hf.errors import UserError
 from arccse_hf.inference.export import export
@@ -92,6 +93,11 @@ def test_a_folder_that_was_exported_here_can_be_trained_again(pooling, base, tmp
     [
         ([Pooling(16, "max")], r"its pooling \(max\) cannot be trained here; --pooling mean", {"pooling": "mean"}),
         (
+            [Pooling(16, "mean", include_prompt=False)],
+            "its modules Pooling without the prompt cannot be trained here; --projection none leaves them out",
+            {"projection": "none"},
+        ),
+        (
             [Pooling(16, "mean"), Dense(16, 8)],
             "its modules Dense cannot be trained here; --projection none leaves them out",
             {"projection": "none"},
@@ -99,8 +105,18 @@ def test_a_folder_that_was_exported_here_can_be_trained_again(pooling, base, tmp
     ],
 )
 def test_what_cannot_be_kept_is_refused_with_the_way_out(modules, message, way_out, base):
-    folder = base(*modules)
+    folder = base(*modules, prompts={"query": "find"})
     with pytest.raises(UserError, match=message):
         load_backbone(ModelArguments(folder))
     model, _ = load_backbone(ModelArguments(folder, **way_out))
     assert (model.config.pooling, model.config.projection) == ("mean", "none")
+
+
+def test_a_tokenizer_that_only_sentence_transformers_has_lower_its_letters_is_refused(base, tokenizer):
+    folder = base(Pooling(16, "mean"))
+    BertTokenizer(vocab=tokenizer.get_vocab(), do_lower_case=False).save_pretrained(folder)
+    settings = Path(folder, "sentence_bert_config.json")
+    load_backbone(ModelArguments(folder))
+    settings.write_text(json.dumps(json.loads(settings.read_text()) | {"do_lower_case": True}))
+    with pytest.raises(UserError, match="its modules do_lower_case cannot be trained here"):
+        load_backbone(ModelArguments(folder))

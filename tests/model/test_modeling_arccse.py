@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from backbones import BACKBONES, tiny_config
+from safetensors.torch import load_file
 from tiny import batch, trainable
 from torch.utils._pytree import tree_flatten
 from transformers import (
@@ -38,6 +39,8 @@ def test_every_backbone_trains_saves_and_reloads(family, tmp_path):
         again = ArcCSEForContrastiveLearning.from_pretrained(tmp_path)
         assert torch.equal(again(**sentences).sentence_embedding, expected)
     assert isinstance(AutoModel.from_pretrained(tmp_path), ArcCSEModel)
+    # Trainer loads the best checkpoint, and that of a resumed run, by the names of the weights.
+    assert load_file(tmp_path / "model.safetensors").keys() == model.state_dict().keys()
     assert ArcCSEForContrastiveLearning.from_pretrained(tmp_path).projection.dense.weight.equal(
         model.projection.dense.weight
     )

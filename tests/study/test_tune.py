@@ -47,10 +47,11 @@ def test_the_best_of_the_trials_becomes_a_recipe_and_a_search_goes_on(argv, caps
     Path("other.yaml").write_text(SPACE + "temperature: [0.05, 0.1]\n")
     with pytest.raises(UserError, match="has another temperature .--space."):
         tune([argv[0], "--space", "other.yaml", *argv[3:], *MEASURED, "--n_trials", "4", "--resume"])
-    assert tune([*argv, *MEASURED, "--n_trials", "4", "--sampler_seed", "1", "--resume"]) == 0
+    assert tune([*argv, *MEASURED, "--n_trials", "4", "--sampler_seed", "0", "--resume"]) == 0
     with open("search/trials.csv", encoding="utf-8", newline="") as file:
         trials = list(csv.DictReader(file))
     assert [trial["number"] for trial in trials] == ["0", "1", "2", "3"]
+    assert len({trial["learning_rate"] for trial in trials}) == 4  # the same seed draws on, and not once more
     done = [trial for trial in trials if trial["state"] == "complete"]
     for trial in done:
         folder = Path("search", f"trial-{trial['number']}", "training")

@@ -74,3 +74,22 @@ def test_a_run_that_had_ended_finds_its_best_checkpoint_in_a_folder_of_another_n
     assert moved.state.best_model_checkpoint == str(tmp_path / "moved" / "checkpoint-4")
     assert all((weight == best[name]).all() for name, weight in moved.model.state_dict().items())
     assert "no measurement chose a checkpoint" not in caplog.text
+
+
+@pytest.mark.parametrize("written_by", ["a run without patience", "an earlier version"])
+def test_patience_may_be_new_to_a_resumed_run(written_by, train, tmp_path):
+    train("run", FALLING_FROM_STEP_4, max_steps=6, early_stopping_patience=None if "without" in written_by else 9)
+    state = tmp_path / "run" / "checkpoint-6" / "trainer_state.json"
+    state.write_text(state.read_text().replace('"EarlyStopping"', '"EarlyStoppingCallback"'))
+    (tmp_path / "run" / "checkpoint-6" / "manifest.json").unlink()
+    resumed = train("run", FALLING_FROM_STEP_4, resume=True, early_stopping_patience=2)
+    assert resumed.state.global_step == (10 if "without" in written_by else 8)
+
+
+def test_a_resumed_run_measures_saves_and_logs_at_its_own_steps(train, tmp_path):
+    train("run", RISING, max_steps=4)
+    resumed = train("run", RISING, resume=True, eval_steps=4, save_steps=4, logging_steps=3)
+    after = [line for line in resumed.state.log_history if line["step"] > 4]
+    assert [line["step"] for line in after if "eval_scripted_mean" in line] == [8, 12]
+    assert [line["step"] for line in after if "loss" in line] == [6, 9, 12]
+    assert not (tmp_path / "run" / "checkpoint-6").exists() and (tmp_path / "run" / "checkpoint-8").exists()

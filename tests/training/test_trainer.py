@@ -12,6 +12,7 @@ from accelerate.state import GradientState
 from datasets import Dataset
 from tiny import make_trainer, tiny_model
 from torch.distributed.fsdp import MixedPrecisionPolicy
+from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEForContrastiveLearning, arccon_loss, triplet_loss
 from arccse_hf.errors import UserError
@@ -257,6 +258,26 @@ def test_bfloat16_trains_on_the_cpu(tmp_path, rows, tokenizer):
     name = "arccse.encoder.encoder.layer.0.attention.self.query.weight"
     assert not torch.equal(trainer.model.state_dict()[name], before[name])
     assert trainer.model.state_dict()[name].dtype == torch.float32
+
+
+def test_embeddings_have_the_precision_of_training_before_it_too(tmp_path, rows, tokenizer, sentences):
+    before, in_float32 = (
+        make_trainer(tmp_path, rows, tokenizer, bf16=bf16).embed(sentences[:4]) for bf16 in (True, False)
+    )
+    trainer = make_trainer(tmp_path, rows, tokenizer, bf16=True, learning_rate=0.0, max_steps=1)
+    trainer.train()
+    np.testing.assert_array_equal(trainer.embed(sentences[:4]), before)
+    assert before.dtype == np.float32 and not np.array_equal(before, in_float32)
+
+
+def test_no_progress_bar_of_transformers_stays_in_a_notebook_either(tmp_path, rows, tokenizer, monkeypatch):
+    class NotebookBar(TrainerCallback):
+        pass
+
+    for module in ("transformers.trainer", "arccse_hf.training.trainer"):
+        monkeypatch.setattr(f"{module}.DEFAULT_PROGRESS_CALLBACK", NotebookBar)
+    callbacks = make_trainer(tmp_path, rows, tokenizer, disable_tqdm=False).callback_handler.callbacks
+    assert not [callback for callback in callbacks if isinstance(callback, NotebookBar)]
 
 
 def test_several_gpus_in_one_process_are_refused(tmp_path):

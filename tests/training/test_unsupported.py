@@ -27,6 +27,11 @@ REFUSED = [
     ({"optim": "grokadamw"}, "--optim grokadamw: .*pip install grokadamw"),
     ({"optim": "adafactor", "optim_args": "nonsense"}, "--optim_args nonsense"),
     ({"lr_scheduler_kwargs": {"foo": 1}}, "--lr_scheduler_type linear --lr_scheduler_kwargs {'foo': 1}: .*foo"),
+    ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "--lr_scheduler_type reduce_lr_on_plateau: is not supported: it"),
+    ({"lr_scheduler_type": "greedy"}, "--lr_scheduler_type greedy: is not supported: it would take a better score"),
+    ({"optim": "schedule_free_adamw"}, "--optim schedule_free_adamw: is not supported: checkpoints would hold other"),
+    ({"include_num_input_tokens_seen": "all"}, "--include_num_input_tokens_seen all: is not supported: tokens are not"),
+    ({"activation_checkpointing": True, "train_last_layers": 1}, "--activation_checkpointing True: does not go with"),
     ({"lr_scheduler_type": "warmup_stable_decay"}, "--lr_scheduler_type warmup_stable_decay"),
 ]
 
@@ -46,7 +51,6 @@ def test_what_transformers_has_beyond_the_defaults_stays(tmp_path):
         {"optim": "adafactor"},
         {"optim": "rmsprop"},
         {"lr_scheduler_type": "cosine_with_restarts", "lr_scheduler_kwargs": {"num_cycles": 2}},
-        {"lr_scheduler_type": "reduce_lr_on_plateau"},
         {"train_sampling_strategy": "sequential"},
     ):
         ArcCSETrainingArguments(output_dir=str(tmp_path), use_cpu=True, **settings)
