@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from .errors import UserError
 
@@ -102,6 +103,15 @@ def no_empty_folder(folder: str | os.PathLike) -> Iterator[None]:
         raise
 
 
+def exported_in_words(results: Mapping[str, Any]) -> str | None:
+    """Returns what a verdict had exported in place of the trained weights, as `all_results.json` says; else None."""
+    verdict = results.get("verdict") or {}
+    if verdict.get("keeps_start"):
+        return "the start encoder"
+    share = verdict.get("share", 1)
+    return f"a mixture, {share:g} of it the trained weights" if share < 1 else None
+
+
 def begin_run(folder: Path, *, resume: bool, overwrite: bool, facts: Mapping[str, object]) -> None:
     """Marks a run as begun, and removes what a killed run left, and what another one left unless this goes on with it.
 
@@ -126,7 +136,9 @@ def begin_run(folder: Path, *, resume: bool, overwrite: bool, facts: Mapping[str
         for name in {*RECORDS, *_OLD_COSINES.values()} - {RESULTS}:
             if (folder / name).exists():
                 os.replace(folder / name, training / name)
-    write_json(training / STATUS, {"status": "running", "started": _now(), **facts})
+    before = _status(folder) if resume else {}
+    began = {"started": before["started"], "resumed": True} if "started" in before else {"started": _now()}
+    write_json(training / STATUS, {"status": "running", **began, **facts})
 
 
 def finish_run(folder: Path) -> None:

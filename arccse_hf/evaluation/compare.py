@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -95,11 +96,16 @@ def compare(results: Sequence[ModelResult], *, seed: int = 0) -> list[Difference
                 continue
             drawn[task] = bootstrap_differences(sample, first.samples[task], seed=(seed, number))
             value = other.scores[task][sample.metric] - first.scores[task][sample.metric]
-            differences.append(Difference(other.name, task, sample.metric, value, *interval(drawn[task])))
+            differences.append(Difference(other.name, task, sample.metric, value, *_ends(value, drawn[task])))
         for key, tasks, metric in AVERAGES:
             if key in other.averages and key in first.averages:
                 # The sets are drawn independently of each other, so their n-th draws make one draw of the average.
                 mean = np.mean([drawn[task] for task in tasks], axis=0)
                 value = other.averages[key] - first.averages[key]
-                differences.append(Difference(other.name, key.rsplit("_", 1)[0], metric, value, *interval(mean)))
+                differences.append(Difference(other.name, key.rsplit("_", 1)[0], metric, value, *_ends(value, mean)))
     return differences
+
+
+def _ends(value: float, drawn: np.ndarray) -> tuple[float, float]:
+    """Returns the ends of the interval; NaN where embeddings fell together, of which resamples rank the rounding."""
+    return interval(drawn) if math.isfinite(value) else (math.nan, math.nan)

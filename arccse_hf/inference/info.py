@@ -27,6 +27,7 @@ from ..run_folder import (
     STATE,
     STATUS,
     checkpoints,
+    exported_in_words,
     is_done,
     kept_step,
     metrics_of,
@@ -182,7 +183,7 @@ def run_facts(folder: Path) -> Facts:
         "versions": ", ".join(f"{name} {version}" for name, version in status.get("versions", {}).items()),
         "from": model.get("model_name_or_path"),
         "text": data.get("train_file") or data.get("dataset_name"),
-        "steps": _steps(state, training) if state else None,
+        "steps": _steps(state, training, results) if state else None,
         "scores": [
             f"{name}  {before[name]:.4f} -> {value:.4f}" if name in before else f"{name}  {value:.4f}"
             for name, value in after.items()
@@ -211,9 +212,11 @@ def max_length(folder: Path) -> int | None:
     return next((length for length in stated if isinstance(length, int) and 0 < length < 10**9), None)
 
 
-def _steps(state: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+def _steps(state: Mapping[str, Any], training: Mapping[str, Any], results: Mapping[str, Any]) -> str:
     step, last = state.get("global_step", 0), state.get("max_steps") or 0
     kept = kept_step(state, bool(training.get("load_best_model_at_end")))
+    if exported := exported_in_words(results):
+        return f"{step:,} of {last:,}; the weights are those of {exported}"
     return f"{step:,} of {last:,}" + (f"; the weights are those of step {kept:,}" if kept != step else "")
 
 

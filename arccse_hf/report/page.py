@@ -10,7 +10,7 @@ from ..evaluation import greater_is_better
 from .figures import Figure, Style
 from .records import is_number
 from .runs import Run
-from .scores import Score, best_of, headline, in_words, metric_label, score_table
+from .scores import VERDICT, Score, best_of, headline, in_words, metric_label, same_test, score_table
 from .sections import Section
 
 _NONE = "-"
@@ -82,9 +82,11 @@ def _runs_list(runs: Sequence[Run]) -> str:
     items = []
     for index, run in enumerate(runs):
         facts = [f"{run.state.get('global_step', 0):,} steps"]
-        if run.kept_step != run.state.get("global_step", 0):
+        if run.exported:
+            facts.append(f"{run.exported} exported")
+        elif run.kept_step != run.state.get("global_step", 0):
             facts.append(f"the weights of step {run.kept_step:,} kept")
-        if is_number(run.results.get("train_runtime")):
+        if is_number(run.results.get("train_runtime")) and not run.mark.get("resumed"):
             facts.append(f"{run.results['train_runtime']:,.0f} s")
         if not run.has_ended:
             facts.append("it has not ended")
@@ -105,8 +107,9 @@ def _scores_table(runs: Sequence[Run], table: Mapping[str, Sequence[Score]]) -> 
         title = f'{escape(metric_label(name))} <span title="{better} is better">{arrow}</span>'
         rows.append(f'<tr class="metric"><th scope="rowgroup" colspan="4">{title}</th></tr>')
         ranked = best_of(name, scores)
+        comparable = name != VERDICT or same_test(scores)
         for index, score in enumerate(scores):
-            is_best = len(runs) > 1 and bool(ranked) and score.after == ranked[0].after
+            is_best = len(runs) > 1 and bool(ranked) and score.after == ranked[0].after and comparable
             change = None if score.before is None or score.after is None else score.after - score.before
             cells = [in_words(score.before, name), in_words(score.after, name), in_words(change, name, signed=True)]
             if is_best:

@@ -15,6 +15,7 @@ from ..run_folder import (
     STATE,
     STATUS,
     checkpoints,
+    exported_in_words,
     is_done,
     kept_step,
     metrics_of,
@@ -57,6 +58,11 @@ class Run:
     def history(self) -> list[dict]:
         """The lines of the log, in order."""
         return self.state.get("log_history", [])
+
+    @property
+    def exported(self) -> str | None:
+        """What a verdict had exported in place of the trained weights, in words."""
+        return exported_in_words(self.results)
 
     @property
     def kept_step(self) -> int:

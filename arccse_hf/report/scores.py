@@ -124,8 +124,17 @@ def headline(table: dict[str, list[Score]]) -> tuple[str, str]:
         return sentence, _scale(name)
     ends = None if name == VERDICT else _interval(name, best.run, "after", ranked[1].run, "after")
     sentence += f": {in_words(_difference(best.after, ranked[1].after), name, signed=True)}{_in_brackets(ends, name)}"
+    if name == VERDICT and not same_test(scores):
+        own = "; ".join(f"{s.run.name} {in_words(s.before, name)} → {in_words(s.after, name)}" for s in scores)
+        return f"{own} on {where}", f"{_scale(name)} Each run was judged on queries of its own: compare the changes."
     seeds = "It holds for these runs: other seeds may differ by more."
     return sentence, f"{_scale(name)}{_how(ends, name, f'{best.run.name} and {ranked[1].run.name}')} {seeds}"
+
+
+def same_test(scores: Sequence[Score]) -> bool:
+    """Returns whether the verdicts of all runs are on the same queries, so that their levels can be compared."""
+    tests = {score.run.results.get("verdict", {}).get("test") for score in scores}
+    return len(scores) == 1 or (len(tests) == 1 and None not in tests)
 
 
 def _without_infinities(metrics: dict[str, float]) -> dict[str, float]:
@@ -133,10 +142,12 @@ def _without_infinities(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def _at(run: Run, first: bool) -> dict[str, float]:
-    """The first or the last evaluation in the log, for a run that has left no results."""
+    """The evaluation before training or the last one in the log, for a run that has left no results."""
     names = dict.fromkeys(name for line in run.history for name in metrics_of(line))
-    series = {name: evaluation_series(run, name)[1] for name in names}
-    return {name: values[0 if first else -1] for name, values in series.items() if values}
+    series = {name: evaluation_series(run, name) for name in names}
+    if first:
+        return {name: values[0] for name, (steps, values) in series.items() if values and steps[0] == 0}
+    return {name: values[-1] for name, (_, values) in series.items() if values}
 
 
 def _difference(one: float | None, other: float | None) -> float | None:
@@ -191,7 +202,7 @@ def _pairs(name: str, run: Run, when: str) -> PerItemScores | None:
     scores = [value if is_number(value) else math.nan for value in sts["scores"]]
     reported = run.results.get(f"{'before' if when == 'before' else 'eval'}_{name}")
     found = correlations(np.array(cosines), np.array(scores))["spearman"]
-    # What is exported may be a mixture, whose cosines were not kept.
-    if not is_number(reported) or not abs(found - reported) < _ROUNDING:
+    # Where something else was exported, its cosines were not kept.
+    if (when == "after" and run.exported) or not is_number(reported) or not abs(found - reported) < _ROUNDING:
         return None
     return PerItemScores("spearman", np.array(cosines), np.array(scores))

@@ -134,7 +134,8 @@ def _sts(styled: Sequence[tuple[Run, Style]]) -> Section:
             shown = found[0][::step], found[1][::step]
             sts = run.cosine_samples[when]["sts"]
             metric = f"{'before' if when == 'before' else 'eval'}_{sts['task']}_spearman"
-            value = run.results.get(metric)
+            # The cosines are of the trained weights.
+            value = None if when == "after" and run.exported else run.results.get(metric)
             score = f"; Spearman of all {value:.4f}" if is_number(value) else ""
             text = (
                 f"{run.name} {when} training: {len(shown[0]):,} of {sts['num_pairs']:,} pairs of {sts['task']}{score}."

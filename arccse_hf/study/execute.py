@@ -217,6 +217,7 @@ def _train_and_score(
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
         recorded = read_json(record_path(folder, RESULTS))
         result.value = recorded[f"eval_{result.metric.removeprefix('eval_')}"]
+        result.seconds = recorded.get("train_runtime", result.seconds)  # also where it was trained before
         result.kept_start = recorded.get("verdict", {}).get("keeps_start", False)
     if run.kind == "untrained":
         result.scores, samples = _score(_start_encoder(parse_arguments(fields)[0], study.test_dtype), suite)

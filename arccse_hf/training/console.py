@@ -51,7 +51,7 @@ class ConsoleCallback(TrainerCallback):
         self._progress: Progress | None = None
         self._columns: list[str] = []
         self._last_scores: dict[str, float] = {}
-        self._seconds, self._steps = 0.0, 0  # of the clock, at the last row
+        self._seconds, self._rows = 0.0, 0.0  # of the clock, at the last row
 
     def on_train_begin(
         self,
@@ -97,11 +97,10 @@ class ConsoleCallback(TrainerCallback):
             self._print("".join(f"{text:>{_WIDTH}}" for text in ["step", *headings, "rows/s"]))
         cells = [str(state.global_step)]
         cells += [f"{logs[name]:.4f}" if name in logs else "-" for name in self._columns]
-        seconds, steps = self.clock.elapsed() - self._seconds, self.clock.steps - self._steps
-        rows = steps * args.train_batch_size * args.world_size * args.gradient_accumulation_steps
+        seconds, rows = self.clock.elapsed() - self._seconds, float(self.clock.rows) - self._rows
         cells.append(f"{rows / seconds:,.0f}" if seconds else "-")
         self._print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
-        self._seconds, self._steps = self._seconds + seconds, self._steps + steps
+        self._seconds, self._rows = self._seconds + seconds, self._rows + rows
 
     def on_evaluate(
         self,

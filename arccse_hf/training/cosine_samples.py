@@ -4,7 +4,7 @@ import contextlib
 import copy
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +31,8 @@ def save_cosine_sample(trainer: ArcCSETrainer, rows: Dataset, suite: TaskSuite |
 
     The file holds `positives`, `negatives` (a sample), `closer` and `farther` (empty without triplets): cosines as
     training sees them, with dropout and projection, of up to 256 rows that are drawn and masked alike at every call;
-    `num_rows`, how many rows there are; and, where the suite has an STS task, `sts` with its `task` name, the `cosines`
-    and gold `scores` of up to 2,048 pairs, and `num_pairs`.
+    `num_rows`, how many rows are trained on, where that is known; and, where the suite has an STS task, `sts` with its
+    `task` name, the `cosines` and gold `scores` of up to 2,048 pairs, and `num_pairs`.
 
     Training is not affected: random state and the modules' modes are put back. All processes must call, since the
     weights may be sharded over them; the main one writes.
@@ -81,7 +81,9 @@ def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[f
             found["farther"].append(outputs.farther_cosine)
     cosines = {name: torch.cat(parts).float().cpu().numpy() if parts else [] for name, parts in found.items()}
     cosines["negatives"] = cosines["negatives"][_sample(len(cosines["negatives"]), _NEGATIVES)]
-    return {name: _rounded(values) for name, values in cosines.items()} | {"num_rows": len(rows)}
+    # The rows given may be a sample of what is trained on, of which a stream does not know the number.
+    number = {"num_rows": len(trainer.train_dataset)} if isinstance(trainer.train_dataset, Sized) else {}
+    return {name: _rounded(values) for name, values in cosines.items()} | number
 
 
 def _sts_cosines(trainer: ArcCSETrainer, task: STSTask) -> dict[str, str | list[float] | int]:

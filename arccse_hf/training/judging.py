@@ -124,8 +124,8 @@ def verdict_section(verdict: Verdict) -> str:
     lines = [
         verdict.line,
         "",
-        f"Measured on {verdict.pairs:,} {verdict.queries} that training has not seen; the mixture (a = weight of the "
-        "trained model) was chosen on others.",
+        f"Measured on {verdict.pairs:,} {verdict.queries} that training has not seen"
+        + ("; the mixture (a = weight of the trained model) was chosen on others." if verdict.validation else "."),
         "",
         f"| | {' | '.join(map(label, COLUMNS))} |",
         f"|---|{'---:|' * len(COLUMNS)}",

@@ -206,6 +206,8 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
         "precision": precision,
         "seed": args.seed,
     }
+    if args.early_stopping_patience is not None:
+        settings["length"] += f" at most, until {args.early_stopping_patience} measurements brought nothing better"
     if args.load_best_model_at_end:
         settings["weights kept"] += f" by {str(args.metric_for_best_model).removeprefix('eval_')}"
     if args.triplet_weight:
@@ -233,7 +235,8 @@ def _data_in_words(data_args: DataArguments, counts: CleaningCounts | PairCounts
     source = inline_code(", ".join(map(without_folder, sources))) if sources else "given in memory"
     if isinstance(counts, PairCounts):
         return f"Text: {source or 'documents'}; {counts}."
-    used = f" {data_args.max_train_samples:,} of them were drawn at random." if data_args.max_train_samples else ""
+    most = data_args.max_train_samples
+    used = f" {most:,} of them were drawn at random." if most is not None and most < counts.kept else ""
     return f"Text: {source}; {counts}.{used}"
 
 

@@ -51,7 +51,7 @@ class ObjectiveLog:
         if triplets:
             violated = (_given(outputs.farther_cosine) > _given(outputs.closer_cosine)).sum()
             acts = (_given(outputs.triplet_losses) > ACTS).sum()
-        self._add("triplet_loss", loss, all_triplets > 0)
+        self._add("triplet_loss", loss, 1)
         self._add("triplets_violated", violated, triplets)
         self._add("triplets_with_loss", acts, triplets)
 
@@ -77,7 +77,8 @@ class ObjectiveLog:
                 logged[name] = total**0.5
             elif count:
                 logged[name] = total / count
-        if "triplet_loss" not in logged:
+        if "triplets_violated" not in logged:
+            logged.pop("triplet_loss", None)
             logged.pop("triplet_grad_norm", None)
         return logged
 

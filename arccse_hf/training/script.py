@@ -200,7 +200,7 @@ def fit(setup: Setup, resume: str | bool | None, settings: Mapping[str, object] 
         setup.counts = setup.rows.report_counts(trainer.accelerator)
     if args.cosine_samples:
         save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["after"])
-    metrics |= clock.metrics(args, setup.rows)
+    metrics |= clock.metrics()
     if clock.seconds:
         logger.info(
             "%s steps in %s s, %s rows per second; evaluations and checkpoints not counted",

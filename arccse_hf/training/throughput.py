@@ -1,13 +1,9 @@
 """How fast training is, without what stands between its steps."""
 
-import math
 import time
 
 import torch
-from torch.utils.data import Dataset
 from transformers import TrainerCallback
-
-from .arguments import ArcCSETrainingArguments
 
 
 class TrainingClock(TrainerCallback):
@@ -16,10 +12,12 @@ class TrainingClock(TrainerCallback):
     Attributes:
         seconds: Time of training so far.
         steps: Optimizer steps in it. Those before a resumed checkpoint are not among them.
+        rows: Rows of all processes in them: a scalar, which whoever computes the loss adds to.
     """
 
     def __init__(self):
         self.seconds, self.steps = 0.0, 0
+        self.rows = torch.zeros((), dtype=torch.int64)
         self._since: float | None = None
 
     def on_step_begin(self, args, state, control, **kwargs):
@@ -50,21 +48,13 @@ class TrainingClock(TrainerCallback):
         """Returns the seconds of training until now."""
         return self.seconds + (0.0 if self._since is None else time.perf_counter() - self._since)
 
-    def metrics(self, args: ArcCSETrainingArguments, rows: Dataset) -> dict[str, float]:
-        """Returns `train_steps_runtime` in seconds, and rows and steps per second of that time.
-
-        Args:
-            args: The run's.
-            rows: What it trained on.
-        """
+    def metrics(self) -> dict[str, float]:
+        """Returns `train_steps_runtime` in seconds, and rows and steps per second of that time."""
         if not self.seconds:
             return {}
-        rows_per_step = args.train_batch_size * args.world_size * args.gradient_accumulation_steps
-        if not args.dataloader_drop_last and hasattr(rows, "__len__"):
-            rows_per_step = len(rows) / math.ceil(len(rows) / rows_per_step)
         return {
             "train_steps_runtime": round(self.seconds, 4),
-            "train_samples_per_second": round(self.steps * rows_per_step / self.seconds, 3),
+            "train_samples_per_second": round(float(self.rows) / self.seconds, 3),
             "train_steps_per_second": round(self.steps / self.seconds, 3),
         }
 

@@ -170,6 +170,8 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         own = torch.tensor(counts, dtype=torch.float32, device=self.args.device)
         total = self.accelerator.reduce(own, reduction="sum")
         arccon_share, triplet_share = world_size() * own / total.clamp(min=1)
+        if self.model.training:
+            self.clock.rows = self.clock.rows.to(total.device) + total[0].long()
         if self.sharded and self.args.triplet_weight > 0 and "triplet" not in inputs:
             # Sharded weights need the same calls of the encoder everywhere. This triplet has no share in the loss.
             views = {name: values[:1, :1].expand(-1, 3, -1) for name, values in inputs["pair"].items()}

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -79,6 +80,7 @@ class Verdict:
         control: Its name, and its main metric before and after; None where there is none.
         notes: What could not be measured, and what to do about it.
         example: The first query whose nearest texts have changed.
+        test: Hash of the test's texts: verdicts can be compared where it is the same.
     """
 
     outcome: Outcome
@@ -93,6 +95,7 @@ class Verdict:
     control: tuple[str, float, float] | None = None
     notes: list[str] = field(default_factory=list)
     example: Example | None = None
+    test: str = ""
 
     @property
     def keeps_start(self) -> bool:
@@ -177,8 +180,6 @@ def judge(
     try:
         for name, ranks in zip((WORDS, BOTH), baseline_ranks(test, mixture), strict=True):
             rows[name] = score_ranks(ranks)[0]
-        if rows[WORDS]["mrr_at_10"] > rows[EXPORTED]["mrr_at_10"]:
-            notes.append("BM25, which needs no model, finds more of these queries' texts")
     except UserError as error:
         notes.append(str(error))
     outcome, difference, low, high = compare(samples[START], samples[EXPORTED], seed)
@@ -195,7 +196,10 @@ def judge(
         control=None if tasks.control is None else (label(tasks.control.name), control_before, control_after),
         notes=notes,
         example=_example(test, untrained, mixture),
+        test=sha256("\0".join(test.sentences).encode("utf-8", "replace")).hexdigest(),
     )
+    if WORDS in rows and rows[WORDS]["mrr_at_10"] > rows[START if verdict.keeps_start else EXPORTED]["mrr_at_10"]:
+        notes.append("BM25, which needs no model, ranks these queries' texts higher")
     if not verdict.keeps_start:
         model.load_state_dict(mixed)
     return verdict

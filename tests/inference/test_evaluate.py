@@ -378,7 +378,7 @@ class TestCommand:
 
     def test_mteb_is_an_extra(self, plain, monkeypatch):
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-        with pytest.raises(UserError, match=r"pip install 'arccse_hf\[mteb\]'"):
+        with pytest.raises(UserError, match=r"pip install 'arccse-hf\[mteb\]'"):
             evaluate_and_print([plain], ["mteb:STS12"])
 
     def test_two_processes_give_the_numbers_of_one(self, plain, own_pairs, tmp_path):

@@ -96,6 +96,7 @@ def test_rows_per_second_leave_evaluation_and_saving_out(monkeypatch, capsys, tm
         control.should_evaluate, control.should_save = step == 0, step == 1
         clock.on_step_begin(args, state, control)
         now += seconds
+        clock.rows += 4
         clock.on_step_end(args, state, control)
         callback.on_log(args, state, control, logs={"loss": 1.0})
         now += pause

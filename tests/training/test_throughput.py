@@ -3,6 +3,8 @@
 from types import SimpleNamespace
 
 import pytest
+from datasets import Dataset
+from tiny import make_trainer
 
 from arccse_hf.training import throughput
 from arccse_hf.training.throughput import TrainingClock
@@ -19,11 +21,6 @@ def clock(monkeypatch):
 
 def event(clock, name, evaluate=False, save=False):
     getattr(clock, f"on_{name}")(None, None, SimpleNamespace(should_evaluate=evaluate, should_save=save))
-
-
-def args(**other):
-    settings = {"train_batch_size": 4, "world_size": 2, "gradient_accumulation_steps": 1, "dataloader_drop_last": True}
-    return SimpleNamespace(**settings | other)
 
 
 def test_only_steps_and_their_data_count(clock):
@@ -46,17 +43,23 @@ def test_only_steps_and_their_data_count(clock):
         clock.wait(0)
     clock.wait(1000)  # the best checkpoint is loaded
     assert (clock.steps, clock.seconds) == (6, 2 * (3 * 2 + 3 * 0.5))
-    metrics = clock.metrics(args(), range(80))
-    assert metrics["train_samples_per_second"] == pytest.approx(6 * 4 * 2 / 15, abs=1e-3)
+    clock.rows += 41
+    metrics = clock.metrics()
+    assert metrics["train_samples_per_second"] == pytest.approx(41 / 15, abs=1e-3)
     assert metrics["train_steps_per_second"] == pytest.approx(6 / 15, abs=1e-3)
 
 
-def test_rows_of_smaller_last_batches_are_what_they_are(clock):
-    event(clock, "step_begin")
-    for _ in range(6):
-        clock.wait(1)
-        event(clock, "step_end")
-    event(clock, "epoch_end")
-    # Two epochs of 20 rows, in steps of 8, 8 and 4 rows.
-    metrics = clock.metrics(args(dataloader_drop_last=False), range(20))
-    assert metrics["train_samples_per_second"] == pytest.approx(40 / 6, abs=1e-3)
+@pytest.mark.parametrize(
+    ("settings", "rows"),
+    [
+        ({"num_train_epochs": 2, "dataloader_drop_last": False}, 2 * 36),
+        # Of nine batches of four rows, the last step of an epoch has one.
+        ({"num_train_epochs": 2, "gradient_accumulation_steps": 4}, 2 * 36),
+        ({"max_steps": 2, "grad_cache_chunk_size": 3}, 2 * 4),
+    ],
+)
+def test_rows_are_those_that_were_trained_on(settings, rows, tmp_path, tokenizer, sentences):
+    data = Dataset.from_dict({"anchor": tokenizer(sentences[:36])["input_ids"]})
+    trainer = make_trainer(tmp_path, data, tokenizer, per_device_train_batch_size=4, **{"max_steps": -1} | settings)
+    trainer.train()
+    assert trainer.clock.rows == rows
