@@ -147,21 +147,28 @@ def _is_signature(node: Node) -> bool:
     return node.tag == "dt" and "sig" in (node.attributes.get("class") or "").split()
 
 
-_ROLE = re.compile(r":[\w:.+-]+:`[~!]?([^`<]+?)(?:\s*<[^`>]*>)?`")
+_ROLE = re.compile(r":([\w:.+-]+):`[~!]?([^`<]+?)(\s*<[^`>]*>)?`")
 _DIRECTIVE = re.compile(r"^\s*\.\. ([\w:.+-]+)::", re.MULTILINE)
 # Of Sphinx: they hold prose. docutils knows its own, and what neither knows may hold anything.
-_PROSE_DIRECTIVES = frozenset(
-    "attribute c:function c:macro c:type class cmdoption data decorator deprecated deprecated-removed describe "
-    "exception function glossary method object option py:attribute py:class py:data py:exception py:function py:method "
-    "seealso staticmethod versionadded versionchanged".split()
+_SIGNATURE_DIRECTIVES = frozenset(
+    "attribute c:function c:macro c:type class classmethod cmdoption confval data decorator describe dropdown envvar "
+    "exception function method object only option property py:attribute py:class py:classmethod py:data py:exception "
+    "py:function py:method py:property staticmethod tab-item".split()
 )
+"""Beside and right below their name stands a signature, a condition or a label."""
+_TEXT_DIRECTIVES = {
+    **dict.fromkeys(("glossary", "impl-detail", "seealso", "tab-set"), 0),
+    **dict.fromkeys(("deprecated", "versionadded", "versionchanged", "versionremoved"), 1),
+    "deprecated-removed": 2,
+}
+"""There stands text, behind as many versions."""
 
 
 def parse_rst(text: str) -> Page:
     """reStructuredText, Sphinx's roles and its directives with prose included."""
     nodes = _require("docutils.nodes", "reStructuredText")
     core = importlib.import_module("docutils.core")
-    _register_directives(set(_DIRECTIVE.findall(text)) & _PROSE_DIRECTIVES)
+    _register_directives(set(_DIRECTIVE.findall(text)))
     settings = {
         "report_level": 5,  # What is wrong in the markup is the author's business.
         "halt_level": 5,
@@ -171,7 +178,7 @@ def parse_rst(text: str) -> Page:
         "doctitle_xform": False,
         "syntax_highlight": "none",
     }
-    tree = core.publish_doctree(_ROLE.sub(r"\1", text), settings_overrides=settings)
+    tree = core.publish_doctree(_ROLE.sub(_role_text, text), settings_overrides=settings)
     skipped = (
         nodes.literal_block, nodes.doctest_block, nodes.table, nodes.comment, nodes.system_message, nodes.footnote,
         nodes.citation, nodes.math_block, nodes.image, nodes.field_list, nodes.option_list,
@@ -180,9 +187,10 @@ def parse_rst(text: str) -> Page:
     blocks: list[Block] = []
 
     def visit(node: Node, level: int) -> None:
-        if isinstance(node, skipped):
+        is_contents = isinstance(node, nodes.topic) and "contents" in node["classes"]
+        if isinstance(node, skipped) or is_contents:
             return
-        if isinstance(node, (nodes.title, nodes.paragraph, nodes.term, nodes.line)):
+        if isinstance(node, (nodes.title, nodes.paragraph, nodes.term, nodes.line, nodes.caption)):
             is_heading = isinstance(node, nodes.title) and isinstance(node.parent, nodes.section)
             blocks.append(Block(level if is_heading else 0, one_line(node.astext())))
             return
@@ -193,12 +201,17 @@ def parse_rst(text: str) -> Page:
     return Page([block for block in blocks if block.text])
 
 
+def _role_text(role: re.Match[str]) -> str:
+    is_number = role[1] in ("pep", "rfc") and not role[3]
+    return f"{role[1].upper()} {role[2]}" if is_number else role[2]
+
+
 def _register_directives(names: set[str]) -> None:
     """Has docutils read what lies in directives that Sphinx would know."""
     from docutils import nodes
     from docutils.parsers.rst import Directive, directives
 
-    class Prose(Directive):
+    class Signature(Directive):
         has_content = True
         optional_arguments = 1
         final_argument_whitespace = True
@@ -208,8 +221,18 @@ def _register_directives(names: set[str]) -> None:
             self.state.nested_parse(self.content, self.content_offset, container)
             return container.children
 
-    for name in names:
-        directives.register_directive(name, Prose)
+    class Text(Signature):
+        optional_arguments = 0
+
+        def run(self) -> list[Node]:
+            if self.content:
+                versions = rf"^(?:\S+\s*){{0,{_TEXT_DIRECTIVES[self.name.lower()]}}}"
+                self.content.data[0] = re.sub(versions, "", self.content[0])
+            return super().run()
+
+    for known, directive in ((_SIGNATURE_DIRECTIVES, Signature), (_TEXT_DIRECTIVES.keys(), Text)):
+        for name in names & known:
+            directives.register_directive(name, directive)
 
 
 _PARAGRAPH_END = re.compile(r"\n[ \t]*\n\s*")
