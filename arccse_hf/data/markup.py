@@ -92,12 +92,14 @@ _HTML_SKIPPED = frozenset(
     "script style noscript template nav footer aside form button select textarea svg math pre table iframe object "
     "audio video canvas -comment".split()
 )
-_HTML_INLINE = frozenset(
-    "a abbr b bdi bdo cite code data del dfn em font i ins kbd mark q s samp small span strike strong sub sup time tt "
-    "u var wbr".split()
+_HTML_BLOCK = frozenset(
+    "address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure footer form h1 "
+    "h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol p pre search section summary table ul "
+    "xmp".split()
 )
-_HTML_MAIN = "main, [role=main], article"
-_SECTION_SIGNS = " ¶§#🔗\uf0c1"  # links to the heading itself, inside of headings
+"""All others, custom ones too, are inline by HTML's rules."""
+_HTML_SPACE = frozenset({"br", "img", "input"})
+_SECTION_LINK = re.compile(r"\s*[¶§#🔗\u200b\ue000-\uf8ff]+\s*")  # the last range is that of icon fonts
 
 
 def parse_html(text: str) -> Page:
@@ -105,19 +107,21 @@ def parse_html(text: str) -> Page:
     parser = _require("selectolax.lexbor", "HTML").LexborHTMLParser(text)
     if parser.body is None:
         return Page([])
-    mains = parser.body.css(_HTML_MAIN)
-    # Several articles are a list of them; the page's own text lies around them.
-    root = mains[0] if mains and (len(mains) == 1 or mains[0].tag == "main") else parser.body
-    skipped = _HTML_SKIPPED | ({"header"} if root is parser.body else set())
+    root = parser.body.css_first("main, [role=main]")
+    if root is None:
+        # Several articles are a list of them; the page's own text lies around them.
+        articles = parser.body.css("article")
+        root = articles[0] if len(articles) == 1 else parser.body
     blocks: list[Block] = []
     pieces: list[str] = []
+    level = 0  # of the heading around the pieces
 
-    def flush(level: int = 0) -> None:
-        line = one_line("".join(pieces))
-        line = line.strip(_SECTION_SIGNS) if level else line.rstrip("¶§")
-        if line:
+    def flush() -> None:
+        nonlocal level
+        if line := one_line("".join(pieces)):
             blocks.append(Block(level, line))
         pieces.clear()
+        level = 0
 
     # A stack of what is still to do, because pages nest deeper than Python recurses.
     todo: list[Node | Callable[[], None]] = [root]
@@ -127,24 +131,27 @@ def parse_html(text: str) -> Page:
             node()
         elif node.tag == "-text":
             pieces.append(node.text_content or "")
-        elif node.tag == "br":
+        elif node.tag in _HTML_SPACE:
             pieces.append(" ")
-        elif node.tag not in skipped and not _is_signature(node):
-            children = list(node.iter(include_text=True))[::-1]
-            if node.tag in _HTML_INLINE:
-                todo += children
-            else:
-                flush()
-                level = int(node.tag[1]) if re.fullmatch(r"h[1-6]", node.tag) else 0
-                todo += [partial(flush, level), *children]
+        else:
+            if node.tag in _HTML_BLOCK:
+                end = partial(pieces.append, " ") if level else flush  # A block within a heading is a part of it.
+                end()
+                todo.append(end)
+            if not _is_skipped(node):
+                level = level or (int(node.tag[1]) if re.fullmatch(r"h[1-6]", node.tag) else 0)
+                todo += list(node.iter(include_text=True))[::-1]
     flush()
     title = parser.css_first("head > title")
     return Page(blocks, one_line(title.text()) or None if title is not None else None)
 
 
-def _is_signature(node: Node) -> bool:
-    """Whether this is the line that declares a function in generated documentation."""
-    return node.tag == "dt" and "sig" in (node.attributes.get("class") or "").split()
+def _is_skipped(node: Node) -> bool:
+    if node.tag == "dt":  # the line that declares a function in generated documentation
+        return "sig" in (node.attributes.get("class") or "").split()
+    if node.tag == "a":  # a heading's link to itself
+        return _SECTION_LINK.fullmatch(node.text()) is not None
+    return node.tag in _HTML_SKIPPED
 
 
 _ROLE = re.compile(r":([\w:.+-]+):`[~!]?([^`<]+?)(\s*<[^`>]*>)?`")

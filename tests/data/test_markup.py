@@ -72,3 +72,44 @@ Install
 def test_rst_numbered_references_have_their_kind_in_front():
     text = "See :pep:`484`, :rfc:`2822`, :pep:`the guide <8>`, :pep:`8#names` and :func:`~os.walk`."
     assert read(".rst", text) == paragraphs("See PEP 484, RFC 2822, the guide, PEP 8#names and os.walk.")
+
+
+@pytest.mark.parametrize(
+    ("text", "blocks"),
+    [
+        ("<p>Click the <img src=x> button to save.</p>", [(0, "Click the button to save.")]),
+        ("<h2>Use the<img>menu now</h2>", [(2, "Use the menu now")]),
+        ("<p>The <label>name</label>,<input>a <big>big</big> one.", [(0, "The name, a big one.")]),
+        ("<p>An <acronym>OPC</acronym> <output>of</output> a <my-drum>drum</my-drum>.", [(0, "An OPC of a drum.")]),
+        ("<p>A <picture><source><img></picture> <ruby>漢<rt>kan</rt></ruby>.", [(0, "A 漢kan.")]),
+        ("<p>One<!-- a comment -->wo<wbr>rd<script>code()</script>.", [(0, "Oneword.")]),
+        ("<my-card><p>First.</p>Second.</my-card>", [(0, "First."), (0, "Second.")]),
+        ("<h2><div>Foo</div></h2>Text.", [(2, "Foo"), (0, "Text.")]),
+        ("<div>Above<h1><div>A<p>b</p>c</div>d</h1>Below</div>", [(0, "Above"), (1, "A b c d"), (0, "Below")]),
+        ("<div>Foo:<table><tr><td>x</table>Bar.</div>", [(0, "Foo:"), (0, "Bar.")]),
+        ("<ul><li>First:<pre>code</pre>second.</ul>", [(0, "First:"), (0, "second.")]),
+        ("<dl>A call.<dt class='x sig'>f()</dt>Its text.</dl>", [(0, "A call."), (0, "Its text.")]),
+    ],
+)
+def test_html_text_is_cut_where_a_browser_begins_a_line_and_nowhere_else(text, blocks):
+    assert read(".html", text) == blocks
+
+
+@pytest.mark.parametrize("sign", ["¶", "#", "§", "🔗", "\u200b", "\uf0c1", " # "])
+def test_html_a_link_to_the_heading_itself_is_no_part_of_it(sign):
+    text = f"<h1>Getting started with <a href='c'>C#</a><a href='#start'><span>{sign}</span></a></h1>"
+    assert read(".html", text) == [(1, "Getting started with C#")]
+
+
+@pytest.mark.parametrize(
+    ("text", "texts"),
+    [
+        ("<p>Menu.<div role=main><p>A.<article>B.</article></div>", ["A.", "B."]),
+        ("<p>Menu.<main>A.</main><article>Other.</article>", ["A."]),
+        ("<article>Teaser.</article><main>A.</main>", ["A."]),
+        ("<p>Menu.<article>A.</article>", ["A."]),
+        ("<p>List.<article>A.</article><article>B.</article>", ["List.", "A.", "B."]),
+    ],
+)
+def test_html_the_main_part_is_read(text, texts):
+    assert read(".html", text) == paragraphs(*texts)
