@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+import yaml
 
 from ..errors import UserError, one_line
 
@@ -52,40 +54,80 @@ class Page(NamedTuple):
     title: str | None = None
 
 
-_FRONT_MATTER = re.compile(r"\A---\n(.*?)\n(?:---|\.\.\.)\n", re.DOTALL)
-_FRONT_MATTER_TITLE = re.compile(r"^title:\s*(.+?)\s*$", re.MULTILINE)
+_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+# With the indented lines below it, where YAML lets a title go on.
+_FRONT_MATTER_TITLE = re.compile(r"^title:((?:[ \t].*)?(?:\n(?:[ \t].*)?)*)", re.MULTILINE)
+_HEADING_ATTRIBUTES = re.compile(r"(?<=\S)\s*\{:?\s*[#.][^{}]*\}$")
+_BR = re.compile(r"<br\b", re.IGNORECASE)
 
 
 def parse_markdown(text: str) -> Page:
-    """CommonMark; YAML front matter gives the title."""
+    """CommonMark, and the markers of MkDocs and Docusaurus around text; YAML front matter gives the title."""
     from markdown_it import MarkdownIt
 
     title = None
     if front_matter := _FRONT_MATTER.match(text):
-        found = _FRONT_MATTER_TITLE.search(front_matter[1])
-        title = found[1].strip("\"'") if found else None
+        title = _front_matter_title(front_matter[1])
         text = text[front_matter.end() :]
     blocks: list[Block] = []
     level = in_table = 0
-    for token in MarkdownIt("commonmark").enable("table").parse(text):
+    for token in MarkdownIt("commonmark").enable("table").parse(_without_markers(text)):
         if token.type == "heading_open":
             level = int(token.tag[1])
         elif token.type in ("table_open", "table_close"):
             in_table = token.type == "table_open"
         elif token.type == "inline" and not in_table:
-            blocks.append(Block(level, one_line("".join(_inline_text(token)))))
+            line = one_line("".join(map(_inline_text, token.children or ())))
+            has_attributes = level and token.content.endswith("}")  # and not with the quote of `{#code}`
+            blocks.append(Block(level, _HEADING_ATTRIBUTES.sub("", line) if has_attributes else line))
             level = 0
         elif token.type == "html_block":
             blocks += parse_html(token.content).blocks
     return Page([block for block in blocks if block.text], title)
 
 
-def _inline_text(token: Token) -> Iterator[str]:
-    for child in token.children or ():
-        if child.type in ("text", "code_inline"):
-            yield child.content
-        elif child.type in ("softbreak", "hardbreak"):
-            yield " "
+def _front_matter_title(front_matter: str) -> str | None:
+    entry = _FRONT_MATTER_TITLE.search(front_matter)
+    if entry is None:
+        return None
+    try:
+        title = yaml.load(entry[0], Loader=yaml.BaseLoader)["title"]
+    except yaml.YAMLError:  # "title: Part 1: the start" is none, and common
+        title = entry[1]
+    return one_line(title) or None if isinstance(title, str) else None
+
+
+def _inline_text(token: Token) -> str:
+    if token.type in ("text", "code_inline"):
+        return token.content
+    is_space = token.type in ("softbreak", "hardbreak") or (token.type == "html_inline" and _BR.match(token.content))
+    return " " if is_space else ""
+
+
+_FENCE = re.compile(r"\s*(?:(?:[-*+]|\d+[.)])\s+)*(`{3,}(?!.*`)|~{3,})")
+# !!! note "Title", ??? note and === "Tab" stand above indented text; :::note and ::: stand around text.
+_MARKER = re.compile(r'(?:!!!|\?\?\?\+?) ?[\w -]*(?:"[^"]*")?|===[!+]? *"[^"]*"|:::.*')
+
+
+def _without_markers(text: str) -> str:
+    """Blanks the lines that mark admonitions and tabs, and dedents the text below them: to CommonMark it is code."""
+    lines: list[str] = []
+    columns: list[int] = []  # where the text of the open admonitions and tabs begins
+    fence_end: re.Pattern[str] | None = None
+    for line in text.expandtabs(4).split("\n"):
+        content, column = line.strip(), len(line) - len(line.lstrip())
+        while content and columns and column < columns[-1]:
+            columns.pop()
+        if fence_end is not None:
+            fence_end = None if fence_end.fullmatch(line) else fence_end
+        elif fence := _FENCE.match(line):
+            fence_end = re.compile(rf" {{0,{fence.start(1) + 3}}}{fence[1]}+\s*")
+        elif _MARKER.fullmatch(content):
+            if content[0] != ":":
+                columns.append(column + 4)
+            line = ""
+        lines.append(line[4 * len(columns) :])
+    return "\n".join(lines)
 
 
 _HTML_SKIPPED = frozenset(

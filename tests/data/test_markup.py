@@ -113,3 +113,128 @@ def test_html_a_link_to_the_heading_itself_is_no_part_of_it(sign):
 )
 def test_html_the_main_part_is_read(text, texts):
     assert read(".html", text) == paragraphs(*texts)
+
+
+def test_markdown_line_breaks_of_html_keep_words_apart():
+    assert read(".md", "First line<br>second<br/>third<BR />*fourth*<b>th</b>") == paragraphs(
+        "First line second third fourthth"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "title", "texts"),
+    [
+        ("---\ntitle:\nlayout: default\n---\nText.", None, ["Text."]),
+        ("---\ntitle: >\n  Paper\n  jams\nlayout: default\n---\nText.", "Paper jams", ["Text."]),
+        ("---\ntitle: |-\n\n  Paper jams\n---\nText.", "Paper jams", ["Text."]),
+        ("---  \ntitle: 'It''s in'  # at last\n--- \nText.", "It's in", ["Text."]),
+        ("---\nlayout: default\ntitle: Jams: where?\n---", "Jams: where?", []),
+        ("---\ntitle: [a]\n...\nText.", None, ["Text."]),
+        ("---\n---\nText.", None, ["Text."]),
+    ],
+)
+def test_markdown_front_matter_gives_the_title_and_no_text(text, title, texts):
+    assert (PARSERS[".md"](text).title, read(".md", text)) == (title, paragraphs(*texts))
+
+
+@pytest.mark.parametrize(
+    ("heading", "text"),
+    [
+        ("## Install {#install}", "Install"),
+        ("## `pip` {: #a_pip_b .code } ##", "pip"),
+        ("Install it{#install}\n---", "Install it"),
+        ("## Conditions with `{#if}`", "Conditions with {#if}"),
+        ("## {#if}", "{#if}"),
+        ("## The set {a, b}", "The set {a, b}"),
+    ],
+)
+def test_markdown_attributes_are_no_part_of_a_heading(heading, text):
+    assert read(".md", heading) == [(2, text)]
+
+
+def test_markdown_text_below_a_marker_is_read_and_the_marker_is_not():
+    text = """\
+An intro.
+!!! note
+    Mind the drum.
+
+    - It turns.
+
+    ```sh
+    !!! code
+    ```
+
+    === "Linux"
+
+        Type it.
+
+    === "Windows"
+        Click it.
+
+    Both work.
+??? tip inline "A title"
+
+\tOpen it.
+
+    Then shut it.
+
+After it.
+
+    code
+
+:::note A title
+Inside.
+:::
+
+::: drum.turn
+    options:
+      heading_level: 2
+"""
+    assert read(".md", text) == paragraphs(
+        "An intro.", "Mind the drum.", "It turns.", "Type it.", "Click it.", "Both work.", "Open it.", "Then shut it.",
+        "After it.", "Inside.",
+    )  # fmt: skip
+
+
+def test_markdown_a_marker_in_a_list_or_in_code():
+    text = """\
+1. First:
+
+    !!! warning "Hot"
+        Let it cool.
+
+2. Second:
+
+    ```
+    !!! note
+        Code.
+    ```
+
+- ~~~sh
+  turn
+  ~~~
+
+```md
+!!! note
+
+    ```sh
+    turn
+    ```
+```
+
+```A line``` of code.
+
+!!! bug
+
+    Report it.
+
+The `!!! note` is a marker. !!! No: this is none.
+"""
+    assert read(".md", text) == paragraphs(
+        "First:",
+        "Let it cool.",
+        "Second:",
+        "A line of code.",
+        "Report it.",
+        "The !!! note is a marker. !!! No: this is none.",
+    )
