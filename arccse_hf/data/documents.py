@@ -213,11 +213,12 @@ def _page_suffixes(one_document_per_file: bool) -> frozenset[str]:
 def make_document(page: Page, source: str) -> Document | None:
     """The document of a page; None where the page has no text.
 
-    A heading above all others is the title. Without one, the title that stands outside of the text is.
+    A heading above all others is the title. Without one, the title that stands outside of the text is, and where there
+    is that, a single heading of a lower level is a section like others.
     """
     levels = [block.level for block in page.blocks if block.level]
     top = min(levels, default=0)
-    is_titled = levels.count(top) == 1 and levels[0] == top
+    is_titled = levels.count(top) == 1 and levels[0] == top and (top == 1 or not page.title)
     preamble: list[Section] = []
     sections: list[Section] = []
     heading, title = None, None

@@ -94,9 +94,13 @@ def neighbour_pairs(documents: Sequence[Document], min_chars: int = 20) -> list[
     seen: set[str] = set()
     pairs: list[tuple[str, str]] = []
     for document in documents:
-        # At the end, because queries ask for the beginning.
-        pair = [text for text in document.sections[-1].sentences if len(text) >= min_chars][-2:]
-        if len(set(pair)) == 2 and seen.isdisjoint(pair):
+        # At the end, because queries ask for the beginning. The very last section may be a page's breadcrumb.
+        ends = (
+            [text for text in section.sentences if len(text) >= min_chars][-2:]
+            for section in reversed(document.sections)
+        )
+        pair = next((end for end in ends if len(set(end)) == 2), [])
+        if pair and seen.isdisjoint(pair):
             seen.update(pair)
             pairs.append((pair[0], pair[1]))
     return pairs

@@ -91,6 +91,18 @@ def test_titles_come_from_front_matter_or_the_head_where_no_heading_stands_above
     assert [section.heading for section in documents[0].sections] == ["One", "Two"]
 
 
+def test_a_single_lower_heading_does_not_replace_a_title_that_stands_outside(tmp_path):
+    (tmp_path / "a.md").write_text("---\ntitle: Paper jams\n---\nOpen the cover.\n\n## See also\n\nThe manual.")
+    (tmp_path / "b.md").write_text("---\ntitle: Front\n---\nHome > Toner\n\n# Toner\n\nShake the drum.")
+    (tmp_path / "c.md").write_text("## Drums\n\nThey turn.")
+    documents, _ = read_documents([str(tmp_path)])
+    assert [(document.title, document.sections) for document in documents] == [
+        ("Paper jams", (Section(None, (("Open the cover.",),)), Section("See also", (("The manual.",),)))),
+        ("Toner", (Section(None, (("Shake the drum.",),)), Section(None, (("Home > Toner",),)))),
+        ("Drums", (Section(None, (("They turn.",),)),)),
+    ]
+
+
 def test_folders_and_globs_hold_what_is_a_document_and_the_rest_is_counted_and_named(tmp_path):
     (tmp_path / "deep" / "er").mkdir(parents=True)
     (tmp_path / ".git").mkdir()

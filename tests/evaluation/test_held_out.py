@@ -62,7 +62,11 @@ def test_no_query_and_no_text_twice():
 def test_neighbours_and_passages():
     whole = documents(2, headings=1)
     assert neighbour_pairs(documents(1)) == [("The first sentence of 0.", "The second sentence of 0.")]
-    assert neighbour_pairs(whole) == []  # the last section has a single sentence
+    assert neighbour_pairs(whole) == [  # their last section has a single sentence
+        ("The first sentence of 0.", "The second sentence of 0."),
+        ("The first sentence of 1.", "The second sentence of 1."),
+    ]
+    assert neighbour_pairs([whole[0]._replace(sections=whole[0].sections[1:])]) == []
     assert passages(whole)[:2] == ["The first sentence of 0. The second sentence of 0.", "The text 0 of 0."]
 
 
