@@ -4,16 +4,25 @@ import re
 from collections.abc import Set
 
 _END_MARK = re.compile(r"[.!?。！？]")  # noqa: RUF001
-_SENTENCE_BREAK = re.compile(r"[.!?][\"')]*(\s+)(?=[\"'(]?(\w))|[。！？](\s*)(?=(.))")  # noqa: RUF001
-_ABBREVIATION = re.compile(
-    r"(?:\b(?:e\.g|i\.e|vs|cf|fig|figs|eq|eqs|sec|ch|vol|pp|ref|refs|no|dr|mr|prof|al)|\b[A-Z])\.$", re.I
+# Possessive (*+): a mark that closes a sentence must not open the next one where the text ends behind it.
+_SENTENCE_BREAK = re.compile(
+    r"[.!?][\"')”’»」』）]*+(\s++)(?=[\"'(“‘«¿¡\[]*+(\w))|[。！？][)”’»」』）]*+(\s*+)(?=([^。！？]))"  # noqa: RUF001
 )
+# "ms" in small letters are milliseconds.
+_ABBREVIATION = re.compile(
+    r"(?:\b(?:e\.g|i\.e|vs|cf|fig|figs|eq|eqs|sec|ch|vol|pp|ref|refs|no|nos|approx|dr|mr|mrs|(?-i:Ms)|prof|st|jr|sr|al)"
+    r"|\b[A-Z])\.$",
+    re.I,
+)
+_ABBREVIATION_CHARS = len("approx.")
+"""Those of the longest. To search the whole sentence at each of its abbreviations would take quadratic time."""
 
 
 def split_sentences(text: str) -> list[str]:
     """Cuts a paragraph of prose at the ends of its sentences, but not after "e.g." or an initial.
 
-    A sentence begins with a capital letter, a digit, or a letter of a script without capitals.
+    A sentence begins with a capital letter, a digit, or a letter of a script without capitals. Quotes and brackets that
+    close it belong to it.
 
     Example:
         >>> split_sentences("It works, e.g. Here. So does this.")
@@ -26,7 +35,8 @@ def split_sentences(text: str) -> list[str]:
     start = 0
     for match in _SENTENCE_BREAK.finditer(text):
         gap, first = (1, match[2]) if match[2] else (3, match[4])
-        if first.islower() or first == "_" or _ABBREVIATION.search(text, start, match.start() + 1):
+        end = match.start() + 1
+        if first.islower() or first == "_" or _ABBREVIATION.search(text, max(start, end - _ABBREVIATION_CHARS), end):
             continue
         sentences.append(text[start : match.start(gap)])
         start = match.end()

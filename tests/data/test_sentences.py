@@ -1,0 +1,51 @@
+"""Where sentences end, in several scripts."""
+
+import time
+
+import pytest
+
+from arccse_hf.data.sentences import split_sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["He said “Go away.”", "Then he left."],
+        ["“Go away.”", "‘Never.’", "“‘Yes.’”", "(So be it.)"],  # noqa: RUF001
+        ["“Go away.” said he."],
+        ["Il dit «Non.»", "«Oui.»", "Puis rien."],
+        ["Hola.", "¿Cómo estás?", "¡Bien!"],
+        ["It was shown.", "[2] says more."],
+        ["Mrs. Smith, Ms. Jones and J. Smith Jr. Of St. Ives met.", "Sr. Garcia came too."],
+        ["It took approx. 5 days, see Nos. 3 and 4.", "The rest took 5 ms.", "That is all."],
+        ["That is the best.", "A misnamed wrapprox.", "So it is."],  # "st." and "approx." end longer words
+    ],
+)
+def test_marks_that_close_a_sentence_are_its_own_and_opening_ones_are_the_next_ones(sentences):
+    assert split_sentences(" ".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "sentences",
+    [
+        ["「はい。」", "と彼は言った。"],
+        ["「はい。」"],
+        ["『はい。』", "「いいえ！」", "(そうか。)"],  # noqa: RUF001
+        ["他说：“好。”", "他走了。", "“再见。”"],  # noqa: RUF001
+        ["他走了（真的。）", "我也走。"],  # noqa: RUF001
+        ["すごい！！", "本当に？！", "はい。"],  # noqa: RUF001
+    ],
+)
+def test_scripts_without_spaces_have_their_own_marks(sentences):
+    assert split_sentences("".join(sentences)) == sentences
+
+
+@pytest.mark.parametrize(
+    "piece", ["Dr. A ", "A. ", ". a", ".) (", '."” “(', ". [[", "。", "。」", "。\n", "! ", "¿", "”", "approx. A "]
+)
+def test_the_time_to_cut_is_linear(piece):
+    """Quadratic time would be minutes."""
+    start = time.perf_counter()
+    split_sentences(piece * (100_000 // len(piece)))
+    split_sentences(f"x.{piece[-1] * 100_000}")
+    assert time.perf_counter() - start < 5
