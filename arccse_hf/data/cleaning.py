@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
+from itertools import chain
 
 import numpy as np
 import pyarrow as pa
@@ -15,7 +16,7 @@ from datasets.fingerprint import Hasher
 from ..compat import dataset_fingerprint
 from ..errors import one_line
 from .files.dataset import code_hash, text_features
-from .sentences import is_held_out, split_sentences
+from .sentences import boilerplate, is_distinctive, is_held_out, split_sentences
 
 _ROWS_PER_BATCH = 50_000
 
@@ -155,12 +156,12 @@ def strip_texts(table: pa.Table) -> pa.Table:
 def held_out_texts(texts: Iterable[str]) -> set[str]:
     """Returns every text that training must not see if `texts` are to measure something new.
 
-    These are the texts as they stand and each sentence in them, cut as the training sentences are. A
-    query without a full stop is there with one too, because another docstring may have written it so.
+    These are the texts as they stand, and each sentence in them that `is_distinctive` and no `boilerplate` of the
+    texts, cut as the training sentences are. A greeting would hold out every other text that has it.
+
+    A query without a full stop is there with one too, because another docstring may have written it so.
     """
-    held_out = set()
-    for text in texts:
-        pieces = [text, *split_sentences(text)]
-        held_out.update(pieces)
-        held_out.update(f"{piece}." for piece in pieces if piece[-1:] not in ".!?")
-    return held_out
+    sentences = {text: split_sentences(text) for text in texts}
+    parts = set(filter(is_distinctive, chain.from_iterable(sentences.values()))) - boilerplate(sentences.values())
+    held_out = sentences.keys() | parts
+    return held_out | {f"{text}." for text in held_out if text[-1:] not in ".!?"}

@@ -1,7 +1,11 @@
-"""Where the sentences of a paragraph end."""
+"""Where the sentences of a paragraph end, and which of them keep a text out of training."""
 
 import re
-from collections.abc import Set
+from collections import Counter
+from collections.abc import Collection, Set
+
+DISTINCTIVE_WORDS, DISTINCTIVE_CHARS = 4, 10
+MOST_TEXTS, MOST_SHARE = 2, 0.01
 
 _END_MARK = re.compile(r"[.!?。！？]")  # noqa: RUF001
 # Possessive (*+): a mark that closes a sentence must not open the next one where the text ends behind it.
@@ -16,6 +20,8 @@ _ABBREVIATION = re.compile(
 )
 _ABBREVIATION_CHARS = len("approx.")
 """Those of the longest. To search the whole sentence at each of its abbreviations would take quadratic time."""
+# Thai, Lao, Tibetan and Burmese; Khmer; kana; Chinese characters.
+_UNSPACED = re.compile(r"[\u0e00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
 
 
 def split_sentences(text: str) -> list[str]:
@@ -41,6 +47,26 @@ def split_sentences(text: str) -> list[str]:
         sentences.append(text[start : match.start(gap)])
         start = match.end()
     return [*sentences, text[start:]] if text[start:] else sentences
+
+
+def is_distinctive(sentence: str) -> bool:
+    """Returns whether a sentence is long enough to be of one text: "Hello." and "See below." are of any.
+
+    It needs `DISTINCTIVE_WORDS` words with a letter, or `DISTINCTIVE_CHARS` characters of a script without spaces.
+    """
+    words = sum(any(map(str.isalpha, word)) for word in sentence.split())
+    return words >= DISTINCTIVE_WORDS or len(_UNSPACED.findall(sentence)) >= DISTINCTIVE_CHARS
+
+
+def boilerplate(texts: Collection[Collection[str]]) -> set[str]:
+    """Returns the sentences that more than `MOST_TEXTS` of the texts have, and more than `MOST_SHARE` of them.
+
+    Args:
+        texts: The sentences of each.
+    """
+    having = Counter(sentence for sentences in texts for sentence in set(sentences))
+    most = max(MOST_TEXTS, MOST_SHARE * len(texts))
+    return {sentence for sentence, number in having.items() if number > most}
 
 
 def is_held_out(text: str, held_out: Set[str]) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from ..data.documents import Document
 from ..data.pairs import QUERY_KINDS, query_texts
+from ..data.sentences import boilerplate
 from .retrieval import linked_pairs
 
 TEST_SHARE, MOST_TEST_DOCUMENTS = 1 / 3, 1_000
@@ -90,13 +91,17 @@ def query_pairs(documents: Sequence[Document], kind: str) -> HeldOutQueries:
 
 
 def neighbour_pairs(documents: Sequence[Document], min_chars: int = 20) -> list[tuple[str, str]]:
-    """Two sentences that follow each other, one such pair per document: a control of another kind than queries."""
+    """Two sentences that follow each other, one such pair per document: a control of another kind than queries.
+
+    A sentence that many documents have is left out: it would be held out of all others.
+    """
+    common = boilerplate([document.sentences for document in documents])
     seen: set[str] = set()
     pairs: list[tuple[str, str]] = []
     for document in documents:
         # At the end, because queries ask for the beginning. The very last section may be a page's breadcrumb.
         ends = (
-            [text for text in section.sentences if len(text) >= min_chars][-2:]
+            [text for text in section.sentences if len(text) >= min_chars and text not in common][-2:]
             for section in reversed(document.sections)
         )
         pair = next((end for end in ends if len(set(end)) == 2), [])

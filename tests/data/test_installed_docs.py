@@ -201,14 +201,3 @@ def test_a_held_out_pair_is_never_trained_on(package, monkeypatch, tmp_path):
     )
     assert counts.held_out == 3
     assert sorted(dataset["anchor"]) == sorted(SENTENCES[3:])
-
-
-def test_a_query_without_a_full_stop_is_held_out_with_one_too():
-    texts = held_out_texts(["Add up the gauges", "Dry ones count. So do others."])
-    assert texts == {
-        "Add up the gauges",
-        "Add up the gauges.",
-        "Dry ones count. So do others.",
-        "Dry ones count.",
-        "So do others.",
-    }

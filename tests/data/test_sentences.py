@@ -1,10 +1,10 @@
-"""Where sentences end, in several scripts."""
+"""Where sentences end, in several scripts, and which are long and rare enough to hold a text out."""
 
 import time
 
 import pytest
 
-from arccse_hf.data.sentences import split_sentences
+from arccse_hf.data.sentences import boilerplate, is_distinctive, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -49,3 +49,33 @@ def test_the_time_to_cut_is_linear(piece):
     split_sentences(piece * (100_000 // len(piece)))
     split_sentences(f"x.{piece[-1] * 100_000}")
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("sentence", "distinctive"),
+    [
+        ("Hello.", False),
+        ("Thanks, 2 3 4 - 5!", False),
+        ("See you soon.", False),
+        ("Shake the drum twice.", True),
+        ("Où est la gare?", True),
+        ("用户反馈打印机卡纸。", False),  # nine characters
+        ("用户反馈打印机卡纸了。", True),
+        ("ปุ่มเปิดเครื่องหลวม", True),
+        ("감사합니다 여러분.", False),  # Korean has spaces
+    ],
+)
+def test_a_distinctive_sentence_has_some_words_or_characters(sentence, distinctive):
+    assert is_distinctive(sentence) == distinctive
+
+
+@pytest.mark.parametrize(("number", "common"), [(2, False), (3, True), (300, True)])
+def test_boilerplate_is_what_more_than_two_texts_have(number, common):
+    texts = [["Hello there.", "Hello there.", f"Text {index}."] for index in range(number)]
+    assert boilerplate(texts) == ({"Hello there."} if common else set())
+
+
+@pytest.mark.parametrize(("having", "common"), [(5, False), (6, True)])
+def test_boilerplate_is_what_more_than_a_hundredth_of_many_texts_have(having, common):
+    texts = [["Hello there."] if index < having else [f"Text {index}."] for index in range(500)]
+    assert boilerplate(texts) == ({"Hello there."} if common else set())

@@ -70,6 +70,14 @@ def test_neighbours_and_passages():
     assert passages(whole)[:2] == ["The first sentence of 0. The second sentence of 0.", "The text 0 of 0."]
 
 
+def test_what_many_documents_have_is_no_neighbour():
+    closing = "Thank you for all of your help."
+    texts = [(f"The printer number {n} is jammed.", f"I have opened its cover {n}.", closing) for n in range(3)]
+    tickets = [Document(f"Ticket {n}", (Section(None, (text,)),), "source") for n, text in enumerate(texts)]
+    assert neighbour_pairs(tickets) == [text[:2] for text in texts]
+    assert neighbour_pairs(tickets[:2]) == [texts[0][1:]]  # two are not many; the second pair would repeat a text
+
+
 @pytest.mark.parametrize("shared", ["document", "query", "chain"])
 def test_own_pairs_with_a_query_or_a_document_in_common_stay_together(shared):
     numbers = {

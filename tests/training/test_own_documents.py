@@ -139,6 +139,35 @@ def test_too_few_documents_are_all_trained_on_without_a_verdict(command, tmp_pat
     assert "pairs (90 title) from 90 of 90 documents" in caplog.text
 
 
+def tickets(number):
+    """Rows of titles and texts, which all begin and end alike."""
+    texts = [
+        f"Hello. The printer {n} is jammed again. I opened its cover {n}. Thank you for your help."
+        for n in range(number)
+    ]
+    return [{"title": f"Ticket about printer {n}", "text": text} for n, text in enumerate(texts)]
+
+
+def prepared_tickets(rows, tmp_path, tokenizer, held_out=()):
+    """The pairs that a run on rows trains on, and what became of the others."""
+    file = tmp_path / "rows.jsonl"
+    file.write_text("\n".join(map(json.dumps, rows)))
+    args = ArcCSETrainingArguments(str(tmp_path / "out"), use_cpu=True)
+    prepared = prepare_documents(DataArguments(train_file=[str(file)]), args, tokenizer, held_out)
+    return prepared.rows.rows, prepared.counts
+
+
+def test_a_greeting_of_a_test_text_does_not_hold_out_the_rest_but_another_sentence_does(tmp_path, tokenizer):
+    whole = tickets(600)
+    rows, counts = prepared_tickets(whole, tmp_path, tokenizer)
+    assert counts.made == {"title": 300} and not counts.dropped["held out for evaluation"]
+    trained = {row.texts[1] for row in rows}
+    tested, leaking = (next(n for n in range(600) if (whole[n]["text"] in trained) == kept) for kept in (False, True))
+    whole[leaking]["text"] = f"Hello. The printer {tested} is jammed again. What now?"
+    _, counts = prepared_tickets(whole, tmp_path, tokenizer)
+    assert counts.made == {"title": 299} and counts.dropped["held out for evaluation"] == 1
+
+
 def with_headings(folder, each):
     """Writes the 300 pages as sections of fewer documents."""
     pages = [page(number) for number in range(300)]

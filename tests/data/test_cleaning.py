@@ -1,0 +1,40 @@
+"""What evaluation keeps out of training: whole texts, and sentences of them that no other text would have."""
+
+from arccse_hf.data.cleaning import RowCleaner, held_out_texts
+
+GREETING, CLOSING = "Hello.", "Thank you for all of your help."
+
+
+def ticket(number):
+    return f"{GREETING} The printer number {number} is jammed. I have opened cover {number} already. {CLOSING}"
+
+
+def test_the_texts_are_held_out_and_of_their_sentences_the_distinctive_ones():
+    assert held_out_texts(["Add up the gauges", "Dry ones count here. So do others.", "Hello."]) == {
+        "Add up the gauges",
+        "Add up the gauges.",
+        "Dry ones count here. So do others.",
+        "Dry ones count here.",
+        "Hello.",
+    }
+
+
+def test_a_greeting_of_test_texts_does_not_hold_all_others_out():
+    exclude = held_out_texts(map(ticket, range(3)))
+    cleaner = RowCleaner(5, exclude)
+    leaked = f"{GREETING} The printer number 1 is jammed. What now? {CLOSING}"
+    rows = [*map(ticket, range(3, 9)), ticket(2), "I have opened cover 0 already.", leaked, GREETING, CLOSING]
+    assert [rows[index] for index in cleaner.keep((row,) for row in rows)] == [
+        *map(ticket, range(3, 9)), GREETING, CLOSING,
+    ]  # fmt: skip
+    assert cleaner.counts.held_out == 3
+
+
+def test_a_short_query_is_a_whole_text_and_holds_out_what_has_it_as_a_sentence():
+    rows = [("Look here. Paper jam. That is all.",), ("Look here. Paper jam? That is all.",)]
+    assert RowCleaner(5, held_out_texts(["Paper jam", "Hello. Pull the sheet out."])).keep(rows) == [1]
+
+
+def test_a_text_that_is_given_for_several_queries_is_one_text():
+    text = "Pull the whole sheet out. Then close it."
+    assert "Pull the whole sheet out." in held_out_texts([text] * 9)
