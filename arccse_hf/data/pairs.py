@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,8 @@ import numpy as np
 from ..errors import UserError, one_line
 from .documents import Document, Section
 from .sentences import is_held_out
+
+logger = logging.getLogger(__name__)
 
 PairKind = Literal["auto", "title", "adjacent", "crops", "dropout", "mixed"]
 CropUnit = Literal["sentences", "tokens"]
@@ -92,7 +95,7 @@ def make_pairs(
     - `crops`: two independent crops of up to `WINDOW_CHARS` of sentences; drawn anew each epoch.
     - `dropout`: a sentence with itself, as ArcCSE has it.
     - `mixed`: several of these, their numbers as `weights` say.
-    - `auto`: `title` where at least half of the documents give such a pair, `dropout` otherwise.
+    - `auto`: as `resolve_kind` says.
 
     A text belongs to the first document that has it. A pair of a later document with the same text is left out: in a
     batch the two would be each other's negatives.
@@ -118,13 +121,9 @@ def make_pairs(
     def rows_of(single: str, counts: PairCounts, owners: dict[bytes, int] | None = None) -> list[PairRow]:
         return list(_rows(documents, single, min_chars, excluded, counts, {} if owners is None else owners))
 
+    kind = resolve_kind(kind, documents, min_chars)
     counts = PairCounts(documents=len(documents))
-    if kind == "auto":
-        rows = rows_of("title", counts)
-        if 2 * len({row.document for row in rows}) < len(documents):
-            counts = PairCounts(documents=len(documents))
-            rows = rows_of("dropout", counts)
-    elif kind == "mixed":
+    if kind == "mixed":
         weights = weights or {}
         owners: dict[bytes, int] = {}
         by_kind = {single: rows_of(single, counts, owners) for single in weights}
@@ -141,6 +140,26 @@ def make_pairs(
     counts.made = Counter(row.kind for row in rows)
     counts.used = len({row.document for row in rows})
     return rows, counts
+
+
+def resolve_kind(kind: PairKind, documents: Sequence[Document], min_chars: int = 5) -> PairKind:
+    """Returns what `auto` stands for: `title` where at least half of the documents give such a pair, else `dropout`.
+
+    Args:
+        kind: Another kind is returned as it is.
+        documents: Whose pairs are counted, whatever evaluation holds out of them.
+        min_chars: As for `make_pairs`.
+    """
+    if kind != "auto":
+        return kind
+    titled = len({row.document for row in _rows(documents, "title", min_chars, set(), PairCounts(), {})})
+    if 2 * titled >= len(documents):
+        return "title"
+    logger.info(
+        f"--pairs auto: takes dropout, since {titled:,} of {len(documents):,} documents have a pair of title and text, "
+        "fewer than half"
+    )
+    return "dropout"
 
 
 def parse_weights(pairs: str, weights: Sequence[str]) -> dict[str, float]:

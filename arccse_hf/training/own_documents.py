@@ -14,7 +14,7 @@ from ..data.cleaning import held_out_texts
 from ..data.documents import Document, Section, are_documents, read_documents
 from ..data.installed_docs import docstring_corpus
 from ..data.pair_dataset import PairDataset
-from ..data.pairs import PairCounts, make_pairs, parse_weights
+from ..data.pairs import PairCounts, make_pairs, parse_weights, resolve_kind
 from ..data.sentences import split_sentences
 from ..data.training_texts import INSTALLED_DOCS
 from ..errors import UserError
@@ -109,16 +109,18 @@ def prepare_documents(
             f"--max_train_samples {data_args.max_train_samples}: chooses rows, and these are documents; --max_steps "
             "bounds the run"
         )
-    kind, weights = data_args.pairs or "auto", parse_weights(data_args.pairs or "auto", data_args.pair_weights)
-
-    def pairs_of(chosen: Sequence[Document], exclude: Collection[str] = ()) -> tuple[list, PairCounts]:
-        return make_pairs(chosen, kind, weights=weights, min_chars=data_args.min_chars, exclude=exclude, seed=args.seed)
-
+    weights = parse_weights(data_args.pairs or "auto", data_args.pair_weights)
     own = _own_pairs(data_args)
     documents = load_documents(data_args, exclude=held_out_texts(text for pair in own for text in pair))
     parts = divide_documents(documents, args.seed)
     if own:
         parts = parts._replace(train=parts.train + parts.test, test=[])
+    # Once, or titles that are held out for the test would turn `auto` into another kind.
+    kind = resolve_kind(data_args.pairs or "auto", parts.train, data_args.min_chars)
+
+    def pairs_of(chosen: Sequence[Document], exclude: Collection[str] = ()) -> tuple[list, PairCounts]:
+        return make_pairs(chosen, kind, weights=weights, min_chars=data_args.min_chars, exclude=exclude, seed=args.seed)
+
     made = pairs_of(parts.train)[1].made
     trained = {name for name, number in made.items() if number >= TRAINED_SHARE * made.total()}
     query_kind = choose_query_kind(parts.test or parts.validation, trained)

@@ -1,5 +1,7 @@
 """Pairs: both sides from one document, none that other documents have too, and the same for the same seed."""
 
+import logging
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -120,6 +122,18 @@ def test_auto_takes_titles_where_half_of_the_documents_have_them():
     single = [document(None, (f"Only sentence {number}.",)) for number in range(4)]
     assert {row.kind for row in make_pairs(MANUAL + single[:3], "auto")[0]} == {"title", "first_sentence"}
     assert {row.kind for row in make_pairs(MANUAL + single, "auto")[0]} == {"dropout"}
+
+
+def test_auto_counts_the_titles_that_evaluation_holds_out_and_says_where_it_leaves_titles(caplog):
+    with caplog.at_level(logging.INFO, logger="arccse_hf.data"):
+        rows, counts = make_pairs(MANUAL, "auto", exclude=["Paper jam", "Toner"])
+        assert [row.kind for row in rows] == ["first_sentence"] and "2 held out for evaluation" in str(counts)
+        assert not caplog.messages
+        single = [document(None, (f"Only sentence {number}.",)) for number in range(1_200)]
+        make_pairs(MANUAL + single, "auto")
+    assert caplog.messages == [
+        "--pairs auto: takes dropout, since 3 of 1,203 documents have a pair of title and text, fewer than half"
+    ]
 
 
 def test_an_impossible_kind_is_an_error_that_names_the_possible_ones():

@@ -168,6 +168,22 @@ def test_a_greeting_of_a_test_text_does_not_hold_out_the_rest_but_another_senten
     assert counts.made == {"title": 299} and counts.dropped["held out for evaluation"] == 1
 
 
+def test_titles_that_are_held_out_do_not_turn_auto_into_another_kind(tmp_path, tokenizer):
+    whole = tickets(600)
+    rows, counts = prepared_tickets(whole, tmp_path, tokenizer, [row["title"] for row in whole[:500]])
+    assert {row.kind for row in rows} == {"title"} and counts.dropped["held out for evaluation"] > 200
+    assert {row.texts[0] for row in rows} <= {row["title"] for row in whole[500:]}
+
+
+def test_auto_is_decided_once_and_says_where_it_leaves_titles(tmp_path, tokenizer, caplog):
+    whole = tickets(100) + [{"title": "", "text": f"The printer {n} is new here."} for n in range(110)]
+    with caplog.at_level("INFO", logger="arccse_hf"):
+        rows, _ = prepared_tickets(whole, tmp_path, tokenizer)
+    assert {row.kind for row in rows} == {"dropout"}
+    lines = [message for message in caplog.messages if message.startswith("--pairs auto: takes dropout, since ")]
+    assert len(lines) == 1 and lines[0].endswith(" of 105 documents have a pair of title and text, fewer than half")
+
+
 def with_headings(folder, each):
     """Writes the 300 pages as sections of fewer documents."""
     pages = [page(number) for number in range(300)]
