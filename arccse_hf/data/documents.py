@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from ..errors import UserError
 from ..run_folder import short_names
-from .columns import require_column, require_text
+from .columns import find_column, require_column, require_text
 from .files import KINDS, expand_files, file_kind, open_file
 from .files.find import nothing_found
 from .markup import PARSERS, Block, Page, parse_text
@@ -109,8 +109,8 @@ def read_documents(
     Args:
         patterns: Files, folders (with all that lies below them) and globs; `**` is any number of folders. Either pages
             (.md, .rst, .html), or files of rows (.jsonl, .csv, .parquet ...), of which each row is a document.
-        title_column: The column of rows that holds the title; None: `title`, where there is one.
-        text_column: The column that holds the text; None: `text`, or the only other one.
+        title_column: The column of rows that holds the title; None: `title` or `Title`, where there is one.
+        text_column: The column that holds the text; None: `text` or `Text`, or the only other one.
         one_document_per_file: Whether a .txt file is a document; otherwise each of its lines is one.
         option: Where the user wrote `patterns`, for the errors.
 
@@ -150,7 +150,8 @@ def are_documents(patterns: Sequence[str], one_document_per_file: bool = False) 
     pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), DocumentCounts(), "--train_file")
     if pages or not row_files or file_kind(row_files[0]) == ".txt":
         return bool(pages)
-    return {"title", "text"} <= set(open_file(expand_files(row_files)[0], "--train_file").columns)
+    columns = open_file(expand_files(row_files)[0], "--train_file").columns
+    return all(find_column(columns, [name]) for name in ("title", "text"))
 
 
 def find_files(
@@ -284,9 +285,9 @@ def _choose_columns(
     for option, name in (("--title_column", title_column), ("--text_columns", text_column)):
         if name is not None:
             require_column(name, names, f"{option} {name}", source)
-    title = title_column or ("title" if "title" in names else None)
+    title = title_column or find_column(names, ["title"])
     others = [name for name in names if name != title]
-    text = text_column or ("text" if "text" in others else others[0] if len(others) == 1 else None)
+    text = text_column or find_column(others, ["text"]) or (others[0] if len(others) == 1 else None)
     if text is None:
         raise UserError(f"{source}: which of the columns {', '.join(names)} is the text? name it with --text_columns")
     return title, text

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from arccse_hf.data.documents import Document, Section, read_documents
+from arccse_hf.data.documents import Document, Section, are_documents, read_documents
 from arccse_hf.errors import UserError
 
 EXPECTED = (
@@ -169,6 +169,17 @@ def test_other_columns_are_named(tmp_path):
         read_documents([str(file)])
     with pytest.raises(UserError, match="--title_column head: .* has no column head; it has name, body, id"):
         read_documents([str(file)], title_column="head", text_column="body")
+
+
+def test_columns_are_found_in_any_case(tmp_path):
+    file = tmp_path / "rows.csv"
+    file.write_text("ID,Title,Text\n1,Jam,Open it. Pull it.\n")
+    documents, _ = read_documents([str(file)])
+    assert (documents[0].title, documents[0].sentences) == ("Jam", ["Open it.", "Pull it."])
+    assert are_documents([str(file)])
+    file.write_text("TITLE,body\nJam,Open it. Pull it.\n")
+    assert [document.title for document in read_documents([str(file)])[0]] == ["Jam"]
+    assert not are_documents([str(file)])
 
 
 def test_what_cannot_be_read_is_said_in_one_line(tmp_path):

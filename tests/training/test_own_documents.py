@@ -145,7 +145,7 @@ def tickets(number):
         f"Hello. The printer {n} is jammed again. I opened its cover {n}. Thank you for your help."
         for n in range(number)
     ]
-    return [{"title": f"Ticket about printer {n}", "text": text} for n, text in enumerate(texts)]
+    return [{"Title": f"Ticket about printer {n}", "Text": text} for n, text in enumerate(texts)]
 
 
 def prepared_tickets(rows, tmp_path, tokenizer, held_out=()):
@@ -162,21 +162,21 @@ def test_a_greeting_of_a_test_text_does_not_hold_out_the_rest_but_another_senten
     rows, counts = prepared_tickets(whole, tmp_path, tokenizer)
     assert counts.made == {"title": 300} and not counts.dropped["held out for evaluation"]
     trained = {row.texts[1] for row in rows}
-    tested, leaking = (next(n for n in range(600) if (whole[n]["text"] in trained) == kept) for kept in (False, True))
-    whole[leaking]["text"] = f"Hello. The printer {tested} is jammed again. What now?"
+    tested, leaking = (next(n for n in range(600) if (whole[n]["Text"] in trained) == kept) for kept in (False, True))
+    whole[leaking]["Text"] = f"Hello. The printer {tested} is jammed again. What now?"
     _, counts = prepared_tickets(whole, tmp_path, tokenizer)
     assert counts.made == {"title": 299} and counts.dropped["held out for evaluation"] == 1
 
 
 def test_titles_that_are_held_out_do_not_turn_auto_into_another_kind(tmp_path, tokenizer):
     whole = tickets(600)
-    rows, counts = prepared_tickets(whole, tmp_path, tokenizer, [row["title"] for row in whole[:500]])
+    rows, counts = prepared_tickets(whole, tmp_path, tokenizer, [row["Title"] for row in whole[:500]])
     assert {row.kind for row in rows} == {"title"} and counts.dropped["held out for evaluation"] > 200
-    assert {row.texts[0] for row in rows} <= {row["title"] for row in whole[500:]}
+    assert {row.texts[0] for row in rows} <= {row["Title"] for row in whole[500:]}
 
 
 def test_auto_is_decided_once_and_says_where_it_leaves_titles(tmp_path, tokenizer, caplog):
-    whole = tickets(100) + [{"title": "", "text": f"The printer {n} is new here."} for n in range(110)]
+    whole = tickets(100) + [{"Title": "", "Text": f"The printer {n} is new here."} for n in range(110)]
     with caplog.at_level("INFO", logger="arccse_hf"):
         rows, _ = prepared_tickets(whole, tmp_path, tokenizer)
     assert {row.kind for row in rows} == {"dropout"}
