@@ -57,6 +57,12 @@ def packed(content: bytes) -> bytes:
         ("tabs.tsv", "text\tn\na\t1\tb\n", "line 2: 3 cells where the first row has 2; a tab ends a cell"),
         ("open.csv", 'text,n\na,1\n"b\nc,1\n', "line 3: malformed row (unexpected end of data)"),
         ("inner.csv", 'text\n"a "b" c"\n', "line 2: malformed row (',' expected after '\"')"),
+        ("tabs.csv", "text\tlabel\na cat\t1\na dog\t0\n",
+         "its first rows are one cell each, with the same number of tabs; name it .tsv, or put a header above them if"),
+        ("pipes.csv.gz", packed(b"text|label|n\na cat|1|2\n"),
+         "its first rows are one cell each, with the same number of '|'; write commas between its cells, or put a"),
+        ("long.csv", "text\tn\n" + "a cat\t1\n" * 49 + "tab\tin\ttext\n",
+         "its first rows are one cell each, with the same number of tabs"),
         ("twice.csv", "text,text\na,b\n", "line 1: two columns are called text"),
         # JSON
         ("cut.jsonl", GOOD + '{"text": "b"\n{"text": "c"}\n', "line 2: not a JSON object on one line (Expecting ',' "),

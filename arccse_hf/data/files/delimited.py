@@ -16,6 +16,9 @@ _NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 _NAME = re.compile(r"[^\W\d]([\w \-./()#%]{0,38}[\w)#%])?")
 _NAME_WORDS = 3
 _IDENTIFIER = re.compile(r"[A-Za-z_][\w\-]{0,39}")
+_OTHER_SEPARATORS = {"\t": "tabs; name it .tsv", "|": "'|'; write commas between its cells"}
+_ROWS_TO_AGREE = 50
+"""The first rows of a .csv file, which must agree before it is taken for one with another separator."""
 
 
 class _Tsv(csv.excel_tab):
@@ -36,6 +39,8 @@ class DelimitedFile(ParsedFile):
 
     def _look(self, named: Collection[str]) -> tuple[dict[str, str], bool]:
         self.separator, rows, problem = self._choose_separator(named)
+        if self.kind == ".csv":
+            self._refuse_other_separators(rows)
         if problem:
             raise problem
         if not rows:
@@ -59,6 +64,19 @@ class DelimitedFile(ParsedFile):
         )
         several_cells = bool(semicolon[0]) and len(semicolon[0][0]) > 1
         return (";", *semicolon) if several_cells and for_semicolon > for_comma else (",", *comma)
+
+    def _refuse_other_separators(self, rows: Sequence[Sequence[str]]) -> None:
+        """Raises UnreadableFile where each row is one cell, and all have the same number of tabs or pipes above 0."""
+        first = [row for row in rows if row][:_ROWS_TO_AGREE]
+        if len(first) < 2 or any(len(row) > 1 for row in first):
+            return
+        for separator, advice in _OTHER_SEPARATORS.items():
+            numbers = {row[0].count(separator) for row in first}
+            if len(numbers) == 1 and 0 not in numbers:
+                raise self.source.fault(
+                    f"its first rows are one cell each, with the same number of {advice}, or put a header above them "
+                    "if these are text"
+                )
 
     def _sample(self, separator: str) -> tuple[list[list[str]], _MalformedRow | None]:
         """Returns the first rows, header included, and what is wrong with the next one if it cannot be parsed."""
