@@ -153,6 +153,18 @@ def averages(scores: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     }
 
 
+def measures_test_sets(metric: str) -> bool:
+    """Returns whether a metric is of a published test set, or their average, at whatever number of dimensions.
+
+    Example:
+        >>> [measures_test_sets(name) for name in ("stsb_test_spearman_dim96", "sts_avg_spearman", "stsb_dev_spearman")]
+        [True, True, False]
+    """
+    name = split_dim(metric.removeprefix("eval_"))[0]
+    task = name.rpartition("_")[0]
+    return any(name == average or task in tasks for average, tasks, _ in AVERAGES)
+
+
 def greater_is_better(metric: str) -> bool:
     """Returns whether a larger value of `metric` is better: not for "eval_geometry_alignment", for example."""
     return not split_dim(metric)[0].endswith(LOWER_IS_BETTER)

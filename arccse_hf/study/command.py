@@ -19,6 +19,7 @@ from ..report import needing_matplotlib
 from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments
 from ..training.config_file import read_config
+from ..training.preparation import warning_of_test_sets
 from .execute import LOG, SCORES, check_launcher, check_tests, describe, execute, outcome, read_result
 from .output import RESULTS_JSON, RESULTS_MARKDOWN, result_tables, write_results
 from .plan import StudyConfig, read_study
@@ -26,6 +27,8 @@ from .summary import AVERAGE, Row, main_metrics, summarise
 
 if TYPE_CHECKING:
     from ..report.figures import Figure
+    from ..training.arguments import ArcCSETrainingArguments, DataArguments
+    from ..training.model_arguments import ModelArguments
 
 PUBLISHED = RECIPES / "published" / "spearman.yaml"
 
@@ -68,6 +71,7 @@ def run_study(
     for files, whole in texts:
         if files:
             are_documents(files, whole)  # raises where they are not there, rather than let run after run fail
+    _warn_of_test_sets(study, arguments)
     return run_all(study, resume=resume, only=only)
 
 
@@ -182,6 +186,21 @@ def write_and_print(
         console.print(f"{name} failed: {message}", style="red", markup=False)
     pictures = " and pictures" if figures else "; no pictures"
     console.print(f"written: {study.output_dir}/{RESULTS_MARKDOWN}, {RESULTS_JSON}{pictures}", markup=False)
+
+
+def _warn_of_test_sets(
+    study: StudyConfig, arguments: Sequence[tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]]
+) -> None:
+    """Prints where test sets choose trials or checkpoints: what a run logs is not seen on the terminal."""
+    choosing: dict[tuple[str | None, tuple[str, ...], str | None], None] = {}
+    for run, (_, data, training) in zip(study.runs(), arguments, strict=True):
+        keeps_best = training.load_best_model_at_end and "no" not in (training.eval_strategy, training.save_strategy)
+        if data.eval_tasks and (run.kind == "trial" or (run.kind == "run" and keeps_best)):
+            choosing[training.metric_for_best_model, tuple(data.eval_tasks), data.eval_data] = None
+    metrics = (metric or TaskSuite(load_tasks(tasks, data)).metric_names()[0] for metric, tasks, data in choosing)
+    for warning in dict.fromkeys(map(warning_of_test_sets, metrics)):
+        if warning:
+            print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _test_suite(study: StudyConfig, eval_data: str | None) -> TaskSuite:

@@ -12,6 +12,7 @@ import importlib.util
 import json
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,7 +28,7 @@ from ..errors import UserError, one_line
 from ..evaluation import greater_is_better
 from ..run_folder import RESULTS, SETTINGS, TRAINING, check_writable, read_json, record_path
 from ..training.config import build_arguments, read_values
-from ..training.preparation import load_evaluation
+from ..training.preparation import load_evaluation, warning_of_test_sets
 from ..training.script import run
 from .search_space import Dimension
 
@@ -81,7 +82,9 @@ def tune(search: Search, *, resume: bool = False) -> int:
         raise UserError(
             f"--output_dir {search.output_dir}: holds a search; --resume goes on with it, or choose another"
         )
-    direction = direction_of(search.settings)
+    metric, direction = searched_metric(search.settings)
+    if warning := warning_of_test_sets(metric):
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
     check_writable(search.output_dir)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     try:
@@ -109,8 +112,8 @@ def tune(search: Search, *, resume: bool = False) -> int:
     return _write_result(search, study)
 
 
-def direction_of(settings: Settings) -> Literal["maximize", "minimize"]:
-    """Returns what to do with the metric that trials are compared by, which is the one that chooses checkpoints.
+def searched_metric(settings: Settings) -> tuple[str, Literal["maximize", "minimize"]]:
+    """Returns the metric that trials are compared by, the one that chooses checkpoints, and what to do with it.
 
     Raises:
         UserError: Nothing is measured.
@@ -119,10 +122,8 @@ def direction_of(settings: Settings) -> Literal["maximize", "minimize"]:
     suite, _ = load_evaluation(data)
     if suite is None:
         raise UserError("nothing is measured while a trial trains; give --eval_tasks and --eval_data")
-    better = training.greater_is_better
-    if better is None:
-        better = greater_is_better(training.metric_for_best_model or suite.metric_names()[0])
-    return "maximize" if better else "minimize"
+    metric, better = training.metric_for_best_model or suite.metric_names()[0], training.greater_is_better
+    return metric, "maximize" if (greater_is_better(metric) if better is None else better) else "minimize"
 
 
 def _require_same_search(search: Search, study: optuna.Study) -> None:
@@ -149,7 +150,7 @@ class ReportToTrial(TrainerCallback):
 
     Args:
         trial: Of the run.
-        metric: What is searched for; `direction_of` has made sure that there is one.
+        metric: What is searched for; `searched_metric` has made sure that there is one.
     """
 
     def __init__(self, trial: optuna.Trial, metric: str | None):

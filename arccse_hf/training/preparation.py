@@ -16,9 +16,8 @@ from ..data.streaming import TextStream
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
-from ..evaluation import TaskSuite, load_tasks
+from ..evaluation import TaskSuite, load_tasks, measures_test_sets
 from ..evaluation.held_out import MIN_TEST_DOCUMENTS, MIN_TEST_PAIRS
-from ..evaluation.suite import STS_AVERAGE, TRANSFER_AVERAGE
 from ..inference.loading import max_input_length
 from ..model.adapters import plain_state_dict
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
@@ -117,7 +116,8 @@ def prepare(
         processing_class=tokenizer,
         eval_suite=suite,
     )
-    warn_of_test_sets(suite, trainer.args)
+    if trainer.args.load_best_model_at_end and (warning := warning_of_test_sets(trainer.args.metric_for_best_model)):
+        logger.warning("%s, or --load_best_model_at_end False", warning)
     start = {}
     if verdict_tasks and trainer.is_world_process_zero():
         start = {name: weight.detach().cpu().clone() for name, weight in plain_state_dict(model).items()}
@@ -137,18 +137,14 @@ def load_evaluation(data_args: DataArguments) -> tuple[TaskSuite | None, set[str
     return suite, held_out_texts(suite.sentences)
 
 
-def warn_of_test_sets(suite: TaskSuite | None, args: ArcCSETrainingArguments) -> None:
-    """Warns where a published test set chooses the checkpoint: its score is then no test any more."""
-    if suite is None or not args.load_best_model_at_end:
-        return
-    for task in suite.tasks:
-        chooses = args.metric_for_best_model in [f"{task.name}_{metric}" for metric in task.main_metrics]
-        if chooses and task.name in (*STS_AVERAGE, *TRANSFER_AVERAGE):
-            logger.warning(
-                "--eval_tasks %s: a test set chooses the best checkpoint, so its score flatters the result; choose by "
-                "--metric_for_best_model stsb_dev_spearman, or --load_best_model_at_end False",
-                task.name,
-            )
+def warning_of_test_sets(metric: str | None) -> str | None:
+    """Returns what to say where a published test set chooses, whose score is then no test any more; None elsewhere."""
+    if metric is None or not measures_test_sets(metric):
+        return None
+    return (
+        f"--metric_for_best_model {metric}: a test set chooses the best checkpoint or trial, so its score flatters the "
+        "result; choose by --metric_for_best_model stsb_dev_spearman"
+    )
 
 
 def load_rows(

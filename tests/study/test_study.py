@@ -105,6 +105,32 @@ def test_a_study_trains_scores_and_compares(study_file, base, capsys):
     assert "Arc / CSE, seed 2" in capsys.readouterr().out
 
 
+STS = {"eval_tasks": ["sts"], "load_best_model_at_end": False}
+AVERAGE = STS | {"metric_for_best_model": "sts_avg_spearman"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "tuning", "metrics"),
+    [
+        ({"load_best_model_at_end": True}, {}, ["sts12_spearman"]),
+        ({"load_best_model_at_end": True, "metric_for_best_model": "geometry_alignment"}, {}, []),
+        (STS, {}, []),
+        ({"eval_strategy": "no"}, {}, []),
+        (STS, TUNING, ["sts12_spearman"]),
+        (AVERAGE, TUNING, ["sts_avg_spearman"]),
+        (AVERAGE, {**TUNING, "settings": {"metric_for_best_model": "stsb_dev_spearman_dim8"}}, []),
+    ],
+)
+def test_a_test_set_that_chooses_is_warned_about_once(study_file, base, monkeypatch, capsys, settings, tuning, metrics):
+    scored = (base.parent / "scored.csv").rename(base.parent / "sts12.csv")
+    monkeypatch.setattr(command, "run_all", lambda study, **_: 0)
+    settings = {"eval_data": str(scored)} | settings
+    path = study_file(variants=OBJECTIVES, seeds=[1, 2], settings=settings, untrained=True, tuning=tuning)
+    assert command.run_study(path) == 0
+    lines = [line.partition(": a test set chooses")[0] for line in capsys.readouterr().err.splitlines()]
+    assert lines == [f"warning: --metric_for_best_model {metric}" for metric in metrics]
+
+
 def test_a_run_has_one_line_on_the_terminal_and_a_log_of_its_own(study_file, base):
     path = study_file(
         variants={"x": {"max_steps": 1}, "broken": {"learning_rate": "1e6", "max_steps": 3}}, untrained=True

@@ -5,6 +5,7 @@ import json
 import sys
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -88,10 +89,32 @@ def test_a_search_without_anything_to_look_for_is_an_error(argv):
     ],
 )  # fmt: skip
 def test_the_better_metric_is_the_larger_or_the_smaller(argv, tasks, settings, direction):
-    from arccse_hf.study.tune import direction_of
+    from arccse_hf.study.tune import searched_metric
 
     measured = {"eval_tasks": tasks.split(), "eval_data": "pairs.csv", "train_file": ["sentences.txt"]}
-    assert direction_of(read_config(Path("recipe.yaml")) | measured | settings) == direction
+    metric, found = searched_metric(read_config(Path("recipe.yaml")) | measured | settings)
+    first = {"sts": "pairs_spearman", "geometry": "geometry_alignment"}[tasks.split()[0]]
+    assert (metric, found) == (settings.get("metric_for_best_model", first), direction)
+
+
+@pytest.mark.parametrize(("name", "lines"), [("sts12", 1), ("pairs", 0)])
+def test_a_test_set_that_chooses_trials_is_warned_about_before_the_first(argv, name, lines, monkeypatch, capsys):
+    """Though no trial would load its best checkpoint."""
+
+    def unreachable(**_):
+        raise OSError("no such storage")
+
+    optuna = SimpleNamespace(
+        logging=SimpleNamespace(set_verbosity=print, WARNING=""),
+        samplers=SimpleNamespace(TPESampler=dict),
+        create_study=unreachable,
+    )
+    monkeypatch.setitem(sys.modules, "optuna", optuna)
+    Path("pairs.csv").rename(f"{name}.csv")
+    with pytest.raises(UserError, match="no such storage"):
+        tune([*argv, "--eval_data", f"{name}.csv", "--load_best_model_at_end", "False"])
+    warning = "warning: --metric_for_best_model sts12_spearman: a test set chooses the best checkpoint or trial"
+    assert capsys.readouterr().err.count(warning) == lines
 
 
 @pytest.mark.extras

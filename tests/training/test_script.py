@@ -4,7 +4,6 @@ import gzip
 import json
 import subprocess
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import processes
@@ -18,12 +17,10 @@ from arccse_hf import ArcCSEModel
 from arccse_hf.data import installed_docs
 from arccse_hf.data.sentences import split_sentences
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite
 from arccse_hf.inference.loading import resolve_model_path
 from arccse_hf.run_folder import is_done
 from arccse_hf.training import own_documents, script
 from arccse_hf.training.config import parse_arguments
-from arccse_hf.training.preparation import warn_of_test_sets
 
 ROOT = Path(__file__).parents[2]
 
@@ -285,13 +282,14 @@ def test_weights_of_checkpoints_are_readable_by_whom_the_folder_is(command, tmp_
     assert len(modes) == 1
 
 
-@pytest.mark.parametrize(("task", "warned"), [("stsb_test", True), ("stsb_dev", False)])
-def test_a_test_set_that_chooses_the_checkpoint_is_warned_about(task, warned, caplog):
-    pairs = ScoredPairs(["a", "b"], ["c", "d"], [1.0, 2.0])
-    suite = TaskSuite([STSTask(task, pairs)])
-    args = SimpleNamespace(load_best_model_at_end=True, metric_for_best_model=f"{task}_spearman")
-    warn_of_test_sets(suite, args)
-    assert (f"--eval_tasks {task}: a test set chooses the best checkpoint" in caplog.text) == warned
+@pytest.mark.parametrize(
+    ("name", "best", "warned"), [("stsb_test", True, True), ("stsb_test", False, False), ("x", True, False)]
+)
+def test_a_test_set_that_chooses_the_checkpoint_is_warned_about(command, tmp_path, scored, name, best, warned, caplog):
+    test = scored.rename(tmp_path / f"{name}.csv")
+    script.main([*command, "--eval_data", str(test), "--max_steps", "1", "--load_best_model_at_end", str(best)])
+    warning = f"--metric_for_best_model {name}_spearman: a test set chooses the best checkpoint"
+    assert (warning in caplog.text) == warned
 
 
 def test_the_quickstarts_encoder_is_the_official_one():
