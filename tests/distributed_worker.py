@@ -97,7 +97,11 @@ def tiny_model(triplet_margin=0.3):
     backbone.initializer_range = 0.5  # so that sentences differ from the start
     torch.manual_seed(0)
     config = ArcCSEConfig(backbone_config=backbone, pooling="mean", projection="mlp", triplet_margin=triplet_margin)
-    return ArcCSEForContrastiveLearning(config)
+    model = ArcCSEForContrastiveLearning(config)
+    # A new projection would bring them together again. By this seed, processes differ in the triplets that have a loss.
+    torch.manual_seed(3)
+    model.base_model.projection.dense.reset_parameters()
+    return model
 
 
 def rows(hard_negatives, count=64):

@@ -54,11 +54,11 @@ def test_queries_of_one_document_are_redrawn_together(study_file, base, sentence
 def test_test_tasks_read_the_data_of_the_study_and_not_of_its_trials(study_file, base, monkeypatch):
     asked = []
 
-    def load_tasks(names, data):
-        asked.append(data)
+    def test_suite(study, eval_data):
+        asked.append(eval_data)
         raise UserError("enough")
 
-    monkeypatch.setattr(command, "load_tasks", load_tasks)
+    monkeypatch.setattr(command, "_test_suite", test_suite)
     dev = base.parent / "dev.csv"
     dev.write_text((base.parent / "scored.csv").read_text())
     tuning = {"grid": {"temperature": ["0.05", "0.5"]}, "settings": {"eval_data": str(dev)}}
