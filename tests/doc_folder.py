@@ -43,7 +43,7 @@ def make_folder(folder: Path) -> None:
 
 
 def _write_texts(folder: Path) -> None:
-    names = "sentences tickets texts queries wiki1m_for_simcse support_tickets/a corpus/a docs/a".split()
+    names = "sentences tickets texts queries wiki50k wiki1m_for_simcse support_tickets/a corpus/a docs/a".split()
     for name in names:
         path = folder / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
