@@ -245,11 +245,11 @@ def test_fsdp_in_bfloat16_ends_with_the_best_checkpoint(tmp_path, sharded_runs):
             line["eval_geometry_uniformity"] for line in history if "eval_runtime" in line and line["step"] > 0
         )
         assert after_2_steps < after_4_steps
-        # What was exported is what was best, but for the rounding of the training's evaluation.
+        # What was exported is what was best, but for the rounding of the training's evaluation: the embeddings of so
+        # small an encoder are much alike, and so is their uniformity near 0.
         folder = str(tmp_path / kind)
         exported = evaluate(folder, "geometry", data=str(tmp_path / "scored.csv")).scores[folder]["geometry_uniformity"]
-        assert exported == pytest.approx(after_2_steps, rel=0.02)
-        assert exported != pytest.approx(after_4_steps, rel=0.04)
+        assert abs(exported - after_2_steps) < 0.2 * abs(exported - after_4_steps), (after_2_steps, after_4_steps)
 
 
 @pytest.mark.parametrize("stage", [2, 3])
