@@ -109,7 +109,7 @@ def exported_in_words(results: Mapping[str, Any]) -> str | None:
     if verdict.get("keeps_start"):
         return "the start encoder"
     share = verdict.get("share", 1)
-    return f"a mixture, {share:g} of it the trained weights" if share < 1 else None
+    return f"a mixture with {share:g} of the trained weights" if share < 1 else None
 
 
 def begin_run(folder: Path, *, resume: bool, overwrite: bool, facts: Mapping[str, object]) -> None:

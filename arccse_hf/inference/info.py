@@ -216,7 +216,7 @@ def _steps(state: Mapping[str, Any], training: Mapping[str, Any], results: Mappi
     step, last = state.get("global_step", 0), state.get("max_steps") or 0
     kept = kept_step(state, bool(training.get("load_best_model_at_end")))
     if exported := exported_in_words(results):
-        return f"{step:,} of {last:,}; the weights are those of {exported}"
+        return f"{step:,} of {last:,}; exported is {exported}"
     return f"{step:,} of {last:,}" + (f"; the weights are those of step {kept:,}" if kept != step else "")
 
 

@@ -62,7 +62,10 @@ class Encoder:
         return replace(self, task=task) if prompted or routed else self
 
     def fingerprint(self) -> str:
-        """Returns a hash of all that decides about the embeddings of a text: weights, tokenizer, modules, prompts."""
+        """Returns a hash of what decides about the embeddings of a text: weights, tokenizer, modules, prompts.
+
+        The length that a text is cut to (`model.max_seq_length`) is not in it: whoever keeps embeddings keeps that too.
+        """
         tokenizer = self.model.tokenizer
         if tokenizer.is_fast:
             words = json.loads(tokenizer.backend_tokenizer.to_str())

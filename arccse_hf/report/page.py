@@ -83,7 +83,7 @@ def _runs_list(runs: Sequence[Run]) -> str:
     for index, run in enumerate(runs):
         facts = [f"{run.state.get('global_step', 0):,} steps"]
         if run.exported:
-            facts.append(f"{run.exported} exported")
+            facts.append(f"exported is {run.exported}")
         elif run.kept_step != run.state.get("global_step", 0):
             facts.append(f"the weights of step {run.kept_step:,} kept")
         if is_number(run.results.get("train_runtime")) and not run.mark.get("resumed"):

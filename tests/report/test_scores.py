@@ -38,8 +38,8 @@ def test_verdicts_are_ranked_where_they_are_on_the_same_queries():
 def test_cosines_of_the_trained_weights_do_not_stand_for_what_was_exported():
     for verdict, said in (
         ({}, None),
-        ({"keeps_start": True}, "the start encoder exported"),
-        ({"share": 0.25}, "a mixture, 0.25 of it the trained weights exported"),
+        ({"keeps_start": True}, "exported is the start encoder"),
+        ({"share": 0.25}, "exported is a mixture with 0.25 of the trained weights"),
     ):
         run = judged("run", 0.5, 0.6, "t", **verdict)
         run.results |= {"before_dev_spearman": 0.4, "eval_dev_spearman": 0.9}
