@@ -46,7 +46,8 @@ def test_queries_of_one_document_are_redrawn_together(study_file, base, sentence
     (sample,) = execute.read_samples(study, study.runs()[0]).values()
     np.testing.assert_array_equal(sample.groups, np.arange(12) // 4)
     # Another assignment of the same texts is another test.
-    (base.parent / "queries.csv").write_text("\n".join(["query,document", *rows[:3], rows[4], rows[3], *rows[5:]]))
+    rows[5] = f"{sentences[12 + 5]},{sentences[0]}"
+    (base.parent / "queries.csv").write_text("\n".join(["query,document", *rows]))
     with pytest.raises(UserError, match="was scored on other tests than the study has"):
         command.run_study(path, resume=True)
 
