@@ -30,6 +30,8 @@ RESULTS = "all_results.json"
 
 It describes the model, and stands beside it.
 """
+MEASURED_ON = "measured_on"
+"""The entry of the results that has a fingerprint of each task's data."""
 SETTINGS = "run_settings.json"
 """Every field by group: `model`, `data`, `training`."""
 COSINES = {"before": "cosines_before.json", "after": "cosines_after.json"}
@@ -147,7 +149,7 @@ def finish_run(folder: Path) -> None:
 
 
 def remove_checkpoints(folder: Path) -> None:
-    """Removes the checkpoints of a run that is done, and the optimizer's state with them."""
+    """Removes all checkpoints of a run, and the optimizer's state with them."""
     for checkpoint in checkpoints(folder):
         shutil.rmtree(checkpoint)
 

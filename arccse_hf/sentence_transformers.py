@@ -20,7 +20,7 @@ from sentence_transformers.base.losses import CachedLossMixin
 from sentence_transformers.util import all_gather_with_grad, get_rank
 from torch import Tensor, nn
 
-from .data.collator import TRIPLET_MIN_TOKENS, pad_views, require_pad_token
+from .data.collator import TRIPLET_MIN_TOKENS, pad_views, require_pad_token, special_ids
 from .data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, check_span_ratios, corrupt, nested_spans
 from .model.losses import arccon_loss_from_cosines, cosine_matrix, triplet_loss
 from .model.modeling_arccse import without_dropout
@@ -167,7 +167,7 @@ class MaskedSpanTripletLoss(nn.Module):
         self.margin = margin
         self.min_tokens = max(1, min_tokens)
         self._pad_id, self._mask_id = require_pad_token(tokenizer), tokenizer.mask_token_id
-        self._special_ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        self._special_ids = special_ids(tokenizer)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None = None) -> Tensor:
         """Returns the mean loss of a batch's triplets; `labels` are not used."""

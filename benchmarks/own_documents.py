@@ -70,8 +70,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     command = "python benchmarks/own_documents.py " + shlex.join(sys.argv[1:] if argv is None else argv)
     report = {"command": command, "date": date.today().isoformat(), "runs": []}
+    report["asked"] = {name: getattr(options, name) for name in ("model", "settings", "dims")}
     if options.output.exists():
-        report["runs"] = json.loads(options.output.read_text(encoding="utf-8"))["runs"]
+        before = json.loads(options.output.read_text(encoding="utf-8"))
+        if before.get("asked", report["asked"]) != report["asked"]:
+            parser.error(f"--output {options.output}: holds runs of {before['asked']}; choose another file")
+        report["runs"] = before["runs"]
     done = {(run["corpus"], run["variant"], run["seed"]) for run in report["runs"]}
     corpora = dict(corpus.split("=", 1) for corpus in options.corpus)
     common = [word for setting in options.settings for word in ("--{}={}".format(*setting.split("=", 1)),)]

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from importlib.resources import files
 from pathlib import Path
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 RECIPES = Path(str(files("arccse_hf"))) / "configs"
 """Recipes of `train`; its folder `studies` has those of `study`, and `published` the papers' scores."""
@@ -38,6 +37,4 @@ def find_recipe(name: str, folder: str = ".") -> Path:
         return RECIPES / folder / f"{name}.yaml"
     if Path(name).suffix in (".yaml", ".yml", ".json") or "/" in name:
         raise UserError(f"{name}: there is no such file; recipes that ship with the package: {', '.join(known)}")
-    close = difflib.get_close_matches(name, known, n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise UserError(f"{name}: neither a file nor a recipe ({', '.join(known)}){hint}")
+    raise UserError(f"{name}: neither a file nor a recipe ({', '.join(known)}){did_you_mean(name, known)}")

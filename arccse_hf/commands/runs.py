@@ -1,4 +1,4 @@
-"""The verbs of training runs: train, report, study, reproduce."""
+"""The verbs of training runs: train, report, study, reproduce, tune."""
 
 from __future__ import annotations
 

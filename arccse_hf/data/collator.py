@@ -82,8 +82,7 @@ class ArcCSECollator:
         if triplets and span_corruption == "mask" and self.mask_token_id is None:
             logger.warning("The tokenizer has no mask token: spans are deleted instead of masked.")
             span_corruption = "delete"
-        # An unknown or masked word is part of the sentence; the other special tokens are not.
-        self.special_ids = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        self.special_ids = special_ids(tokenizer)
         self.triplets = triplets
         self.ratios = (small_span_ratio, large_span_ratio)
         self.triplet_min_tokens = max(triplet_min_tokens, 1)
@@ -132,6 +131,11 @@ def require_pad_token(tokenizer: PreTrainedTokenizerBase) -> int:
     if tokenizer.pad_token_id is None:
         raise ValueError("the tokenizer has no padding token: set tokenizer.pad_token and save it with the model")
     return tokenizer.pad_token_id
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> set[int]:
+    """Returns the ids that are no part of a sentence; an unknown or a masked word is."""
+    return set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
 
 
 def pad_views(rows: Sequence[Sequence[Sequence[int]]], pad_token_id: int, multiple_of: int = 1) -> dict[str, Tensor]:

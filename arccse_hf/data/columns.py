@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 from collections.abc import Collection, Mapping, Sequence
 
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 
 logger = logging.getLogger(__name__)
 
@@ -57,10 +56,9 @@ def require_column(name: str, columns: Collection[str], given: str, source: str)
         source: What has the columns, as errors name it. It may be `given` itself.
     """
     if name not in columns:
-        close = difflib.get_close_matches(name, list(columns), n=1)
-        hint = f"did you mean {close[0]}?" if close else "name one of these"
+        hint = did_you_mean(name, columns) or "; name one of these"
         subject = "" if source == given else f"{source} "
-        raise UserError(f"{given}: {subject}has no column {name}; it has {', '.join(columns) or 'none'}; {hint}")
+        raise UserError(f"{given}: {subject}has no column {name}; it has {', '.join(columns) or 'none'}{hint}")
 
 
 def require_text(name: str, columns: Mapping[str, str], given: str, source: str) -> None:

@@ -109,8 +109,8 @@ def read_documents(
     Args:
         patterns: Files, folders (with all that lies below them) and globs; `**` is any number of folders. Either pages
             (.md, .rst, .html), or files of rows (.jsonl, .csv, .parquet ...), of which each row is a document.
-        title_column: The column of rows that holds the title; None: `title` or `Title`, where there is one.
-        text_column: The column that holds the text; None: `text` or `Text`, or the only other one.
+        title_column: The column of rows that holds the title; None: `title`, in any case, where there is one.
+        text_column: The column that holds the text; None: `text`, in any case, or the only other one.
         one_document_per_file: Whether a .txt file is a document; otherwise each of its lines is one.
         option: Where the user wrote `patterns`, for the errors.
 
@@ -152,6 +152,16 @@ def are_documents(patterns: Sequence[str], one_document_per_file: bool = False) 
         return bool(pages)
     columns = open_file(expand_files(row_files)[0], "--train_file").columns
     return all(find_column(columns, [name]) for name in ("title", "text"))
+
+
+def list_files(patterns: Sequence[str], one_document_per_file: bool = False) -> list[str]:
+    """Returns the files that `--train_file` stands for, pages or rows.
+
+    Raises:
+        UserError: A pattern stands for nothing.
+    """
+    pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), DocumentCounts(), "--train_file")
+    return pages + row_files
 
 
 def find_files(

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainingArguments
 
+from .collator import special_ids
 from .dataloaders import loader_options, prepare_share
 from .distinct_batches import DistinctDocumentBatchSampler
 from .pairs import CropUnit, PairRow, draw_texts
@@ -58,7 +59,7 @@ class PairDataset(Dataset):
         self.crop_unit = crop_unit
         self.crop_deletion = crop_deletion
         self.seed = seed
-        self._special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}
+        self._special = special_ids(tokenizer)
         # Shared memory: worker processes hold copies of the dataset and must see the epoch change too.
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()
 

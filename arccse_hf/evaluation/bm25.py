@@ -59,7 +59,7 @@ class BM25Index:
 def baseline_ranks(task: RetrievalTask, embeddings: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The rank, 1 being best, of each query's own document by BM25, and by the sum of BM25's rank and an encoder's.
 
-    Another document that is exactly as good counts as better.
+    Another document that is exactly as good counts as better; one that is right too is passed over.
 
     Args:
         task: The queries and their documents.
@@ -75,8 +75,11 @@ def baseline_ranks(task: RetrievalTask, embeddings: np.ndarray) -> tuple[np.ndar
     queries, documents = np.split(normalize(embeddings), [task.num_queries])
     by_words, by_both = np.empty((2, task.num_queries), dtype=np.int64)
     for number, (query, own) in enumerate(zip(task.queries, task.own, strict=True)):
-        word_ranks = rankdata(-index.scores(query), method="max")
-        sums = word_ranks + rankdata(-(documents @ queries[number]), method="max")
+        counted = np.ones(len(documents), dtype=bool)
+        counted[task.others[task.others[:, 0] == number, 1]] = False
+        own = counted[:own].sum()
+        word_ranks = rankdata(-index.scores(query)[counted], method="max")
+        sums = word_ranks + rankdata(-(documents[counted] @ queries[number]), method="max")
         by_words[number] = word_ranks[own]
         by_both[number] = (sums <= sums[own]).sum()
     return by_words, by_both

@@ -10,6 +10,8 @@ import numpy as np
 from scipy.stats import DegenerateDataWarning, bootstrap, rankdata
 
 RESAMPLES = 1000
+MIN_GROUPS = 20
+"""Of fewer groups than these, the bootstrap's intervals are too narrow."""
 _CELLS = 2**21  # values of one block of resamples, which are ranked at once
 
 
@@ -47,6 +49,9 @@ def bootstrap_differences(
         resamples: How often the units are redrawn.
         seed: The same seed redraws the same units.
 
+    Returns:
+        NaN throughout where there are fewer than `MIN_GROUPS` groups of several units, with a warning.
+
     Raises:
         ValueError: The two have different numbers of units.
     """
@@ -60,6 +65,12 @@ def bootstrap_differences(
     else:
         groups = np.arange(len(sample.values)) if sample.groups is None else sample.groups
         _, group = np.unique(groups, return_inverse=True)
+        if (found := len(np.unique(group))) < min(MIN_GROUPS, len(group)):
+            warnings.warn(
+                f"no interval: the {len(group)} units hang together in {found} groups, and {MIN_GROUPS} are needed",
+                stacklevel=1,
+            )
+            return np.full(resamples, np.nan)
         columns = [np.bincount(group, weights) for weights in (sample.values, baseline.values, None)]
         statistic = _mean_difference
     with warnings.catch_warnings():
@@ -76,9 +87,9 @@ def bootstrap_differences(
         ).bootstrap_distribution
 
 
-def interval(differences: np.ndarray, level: float = 0.95) -> tuple[float, float]:
-    """Returns the percentile interval of bootstrapped differences `[resamples]`; NaN where one of them is undefined."""
-    low, high = np.quantile(differences, [(1 - level) / 2, (1 + level) / 2])
+def interval(differences: np.ndarray) -> tuple[float, float]:
+    """Returns the 95 % percentile interval of bootstrapped differences `[resamples]`; NaN where one is undefined."""
+    low, high = np.quantile(differences, [0.025, 0.975])
     return float(low), float(high)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..errors import UserError
 from ..run_folder import without_checksum
 from .bootstrap import PerItemScores, bootstrap_differences, interval
 from .suite import AVERAGES, TaskSuite, averages
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -82,6 +86,7 @@ def score_suite(result: ModelResult, embeddings: np.ndarray, suite: TaskSuite) -
                 result.samples[task.name] = samples
         except Exception as error:  # whatever goes wrong in one task must not lose the others' results
             result.errors[task.name] = f"{type(error).__name__}: {error}"
+            logger.warning(f"{result.name}: {task.name} failed", exc_info=not isinstance(error, UserError))
     return result
 
 

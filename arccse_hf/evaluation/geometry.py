@@ -83,20 +83,18 @@ class GeometryTask:
         first: The first sentences of the pairs.
         second: The second sentences.
         scores: Gold similarities `[num_pairs]`; a higher one means closer.
-        name: The beginning of the metrics' names.
 
     Raises:
         UserError: No pair counts as positive.
     """
 
-    group = "geometry"
+    name = group = "geometry"
     main_metrics = ("alignment", "uniformity", "mean_cosine")
 
-    def __init__(self, first: Sequence[str], second: Sequence[str], scores: Sequence[float], name: str = "geometry"):
-        self.name = name
+    def __init__(self, first: Sequence[str], second: Sequence[str], scores: Sequence[float]):
         values = np.asarray(scores, dtype=np.float64)
         if len(values) == 0 or values.max() <= 0:
-            raise UserError(f"{name}: no pair has a score above 0, so there is no positive pair to align")
+            raise UserError(f"{self.name}: no pair has a score above 0, so there is no positive pair to align")
         position: dict[str, int] = {}
         pairs = [
             (position.setdefault(a, len(position)), position.setdefault(b, len(position)))
@@ -119,4 +117,6 @@ class GeometryTask:
 
 
 def _normalize(embeddings: np.ndarray | torch.Tensor) -> torch.Tensor:
-    return torch.nn.functional.normalize(torch.as_tensor(embeddings).detach().float(), dim=1)
+    """Rows of length 1; a row of zeros has no direction, and becomes NaN."""
+    rows = torch.as_tensor(embeddings).detach().float()
+    return rows / torch.linalg.vector_norm(rows, dim=1, keepdim=True)

@@ -10,13 +10,15 @@ import numpy as np
 from ..data.documents import Document
 from ..data.pairs import QUERY_KINDS, query_texts
 from ..data.sentences import boilerplate
+from .bootstrap import MIN_GROUPS
 from .retrieval import linked_pairs
 
 TEST_SHARE, MOST_TEST_DOCUMENTS = 1 / 3, 1_000
 VALIDATION_SHARE, MOST_VALIDATION_DOCUMENTS = 1 / 6, 500
+MIN_SENTENCE_CHARS = 20
 MIN_TEST_PAIRS = 100
 """With fewer, an interval is too wide, and too unsure itself, to say anything."""
-MIN_TEST_DOCUMENTS = 20
+MIN_TEST_DOCUMENTS = MIN_GROUPS
 """Queries out of one document are no independent draws: with fewer documents, an interval is too narrow."""
 MIN_VALIDATION_PAIRS = 50
 ENOUGH_PAIRS = 500
@@ -90,7 +92,7 @@ def query_pairs(documents: Sequence[Document], kind: str) -> HeldOutQueries:
     return found
 
 
-def neighbour_pairs(documents: Sequence[Document], min_chars: int = 20) -> list[tuple[str, str]]:
+def neighbour_pairs(documents: Sequence[Document]) -> list[tuple[str, str]]:
     """Two sentences that follow each other, one such pair per document: a control of another kind than queries.
 
     A sentence that many documents have is left out: it would be held out of all others.
@@ -101,7 +103,7 @@ def neighbour_pairs(documents: Sequence[Document], min_chars: int = 20) -> list[
     for document in documents:
         # At the end, because queries ask for the beginning. The very last section may be a page's breadcrumb.
         ends = (
-            [text for text in section.sentences if len(text) >= min_chars and text not in common][-2:]
+            [text for text in section.sentences if len(text) >= MIN_SENTENCE_CHARS and text not in common][-2:]
             for section in reversed(document.sections)
         )
         pair = next((end for end in ends if len(set(end)) == 2), [])

@@ -43,7 +43,7 @@ def correlations(predictions: np.ndarray, references: np.ndarray) -> dict[str, f
     if is_constant(predictions):
         warnings.warn(CONSTANT_WARNING, stacklevel=1)  # from one line: Python shows it once, and not per set
         return undefined
-    if is_constant(references):
+    if np.ptp(references) == 0:
         return undefined
     return {
         "spearman": float(stats.spearmanr(predictions, references).statistic),

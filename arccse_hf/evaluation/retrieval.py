@@ -15,7 +15,9 @@ from .bootstrap import PerItemScores
 BLOCK_CELLS = 2**24  # cosines in memory at a time: 64 MiB
 
 
-def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray) -> np.ndarray:
+def ranks_of_own(
+    queries: np.ndarray, documents: np.ndarray, own: np.ndarray, others: np.ndarray | None = None
+) -> np.ndarray:
     """Returns the rank by cosine, 1 being best, of each query's document among all documents: integers `[num_queries]`.
 
     A document that is exactly as close counts as closer, so that a collapsed encoder scores nothing.
@@ -24,13 +26,18 @@ def ranks_of_own(queries: np.ndarray, documents: np.ndarray, own: np.ndarray) ->
         queries: `[num_queries, dim]`.
         documents: `[num_documents, dim]`.
         own: `[num_queries]`, the row of each query's document.
+        others: `[n, 2]`, rows of queries, in ascending order, and of documents that are right for them too: they are
+            passed over.
     """
+    others = np.empty((0, 2), dtype=np.int64) if others is None else others
     queries, documents = normalize(queries), normalize(documents)
     ranks = np.empty(len(queries), dtype=np.int64)
     block = max(1, BLOCK_CELLS // len(documents))
     for start in range(0, len(queries), block):
         cosines = queries[start : start + block] @ documents.T
         threshold = cosines[np.arange(len(cosines)), own[start : start + block], None]
+        first, last = np.searchsorted(others[:, 0], (start, start + block))
+        cosines[others[first:last, 0] - start, others[first:last, 1]] = -np.inf
         # "not below" instead of "at least", because a NaN must not look like a first place.
         ranks[start : start + block] = (~(cosines < threshold)).sum(axis=1)
     return ranks
@@ -51,10 +58,14 @@ def linked_pairs(pairs: Sequence[tuple[str, str]]) -> np.ndarray:
 
 
 class RetrievalTask:
-    """Retrieval over (query, document) pairs, where the only relevant document of a query is the one it is paired with.
+    """Retrieval over (query, document) pairs: the rank of each pair's document among all that are not right too.
 
-    The scores equal those of sentence-transformers' `InformationRetrievalEvaluator`, except for exact ties (see
-    `ranks_of_own`). That evaluator embeds the texts itself and keeps the hits of each query in Python objects.
+    A query that is paired with several documents is asked once for each, and the others are passed over: the "filtered"
+    ranks of Bordes et al., "Translating Embeddings for Modeling Multi-relational Data", NeurIPS 2013, section 4.2.
+
+    Where each query has one document, the scores equal those of sentence-transformers' `InformationRetrievalEvaluator`,
+    except for exact ties (see `ranks_of_own`). That evaluator embeds the texts itself and keeps the hits of each query
+    in Python objects.
 
     Args:
         name: The beginning of the metrics' names.
@@ -86,6 +97,7 @@ class RetrievalTask:
         position: dict[str, int] = {}
         self.own = np.array([position.setdefault(document, len(position)) for _, document in pairs], dtype=np.int64)
         self.groups = np.array(list(group_of.values()))
+        self.others = _other_documents(pairs, self.own)
         if len({*position, *corpus}) < 2:
             raise UserError(f"{name}: retrieval needs pairs with at least 2 different documents, got {len(position)}")
         self.num_queries = len(pairs)
@@ -96,13 +108,27 @@ class RetrievalTask:
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """Returns what `score` does, and the reciprocal rank of each query, which is 0 beyond rank 10."""
-        ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own)
+        ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own, self.others)
         scores, samples = score_ranks(ranks)
         return scores, replace(samples, groups=self.groups)
 
     def score(self, embeddings: np.ndarray) -> dict[str, float]:
         """Returns scores in [0, 1] of embeddings `[len(self.sentences), dim]`; `mrr` is not cut at rank 10."""
         return self.score_with_samples(embeddings)[0]
+
+
+def _other_documents(pairs: Sequence[tuple[str, str]], own: np.ndarray) -> np.ndarray:
+    """Returns, for pairs that share their query, whose documents else are right: `[n, 2]`, see `ranks_of_own`."""
+    right: dict[str, list[int]] = {}
+    for (query, _), row in zip(pairs, own.tolist(), strict=True):
+        right.setdefault(query, []).append(row)
+    found = [
+        (number, row)
+        for number, ((query, _), mine) in enumerate(zip(pairs, own.tolist(), strict=True))
+        for row in right[query]
+        if row != mine
+    ]
+    return np.array(found, dtype=np.int64).reshape(-1, 2)
 
 
 def score_ranks(ranks: np.ndarray) -> tuple[dict[str, float], PerItemScores]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -131,6 +132,17 @@ class TaskSuite:
 
     def _metrics(self, task: Task) -> list[str]:
         return [*task.main_metrics, *(at_dim(metric, dim) for dim in self.dims for metric in task.main_metrics)]
+
+
+def fingerprint(task: Task) -> str:
+    """Returns a hash of a task's sentences and of what is expected of them: only where it is equal, scores compare."""
+    digest = hashlib.sha256("\0".join(task.sentences).encode("utf-8", "replace"))
+    expected = [getattr(task, name, ()) for name in ("references", "positives", "own", "groups")]
+    expected += [split.labels for split in getattr(task, "splits", ())]
+    for numbers in expected:
+        values = np.asarray(numbers, dtype=np.float64)
+        digest.update(f" {values.shape} ".encode() + values.tobytes())
+    return digest.hexdigest()
 
 
 def at_dim(metric: str, dim: int) -> str:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from pathlib import Path
 
 from ..data.columns import DOCUMENT_COLUMNS, QUERY_COLUMNS, SCORE_COLUMNS, find_column
-from ..errors import UserError
+from ..errors import UserError, did_you_mean
 from .files import OPTION, is_table, read_table, text_field
 from .geometry import GeometryTask
 from .retrieval import RetrievalTask
@@ -69,9 +68,8 @@ def expand(name: str) -> tuple[str, ...]:
         return (name,)
     key = _key(name)
     if key not in TASK_NAMES:
-        nearest = difflib.get_close_matches(key, TASK_NAMES, n=1, cutoff=0.5)
-        hint = f"did you mean {nearest[0]}?" if nearest else f"choose from {', '.join(TASK_NAMES)}"
-        raise UserError(f"evaluation task {name}: there is no such task; {hint}")
+        hint = did_you_mean(key, TASK_NAMES) or f"; choose from {', '.join(TASK_NAMES)}"
+        raise UserError(f"evaluation task {name}: there is no such task{hint}")
     return GROUPS.get(key, (key,))
 
 

@@ -1,7 +1,4 @@
-"""The one place that embeds a list of texts.
-
-Training's evaluation, the command line, `encode`, cosine samples and studies all come here.
-"""
+"""Embeds a list of texts: for training's evaluation, the command line, `encode`, cosine samples and studies."""
 
 from __future__ import annotations
 

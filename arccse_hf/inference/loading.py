@@ -120,11 +120,17 @@ def _may_be_hub_id(name: str) -> bool:
 def max_input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase) -> int:
     """Number of tokens, special ones included, that the encoder can read at once."""
     limit = getattr(model.config.backbone_config, "max_position_embeddings", None) or tokenizer.model_max_length
+    return min(limit, tokenizer.model_max_length, *position_limits(model))
+
+
+def position_limits(model: nn.Module) -> list[int]:
+    """Returns how many tokens each table of position embeddings in a model is enough for."""
+    limits = []
     for name, module in model.named_modules():
-        # RoBERTa and its kin count positions from the one behind the padding index.
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
-            limit = min(limit, module.num_embeddings - module.padding_idx - 1)
-    return min(limit, tokenizer.model_max_length)
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from the one behind the padding index.
+            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
+    return limits
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""The one place that opens an encoder, any encoder, as a SentenceTransformer."""
+"""Opens an encoder that is to embed, any encoder, as a SentenceTransformer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,14 @@ from ..cli.options import DTYPES
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
-from .loading import model_type, require_tokenizer, resolve_model_path, why_not_opened, without_loading_bar
+from .loading import (
+    model_type,
+    position_limits,
+    require_tokenizer,
+    resolve_model_path,
+    why_not_opened,
+    without_loading_bar,
+)
 from .onnx import OnnxEncoder, is_graph
 from .process_group import process_state
 
@@ -128,7 +135,7 @@ def load_encoder(
         model, how = _open(name, path, pooling)
     require_tokenizer(model.tokenizer, f"MODEL {name}", _vocab_size(model))
     if max_seq_length is not None:
-        positions = _positions(model)
+        positions = max([model.max_seq_length or 0, *position_limits(model)]) or 2**31
         if not 3 <= max_seq_length <= positions:
             raise UserError(f"--max_seq_length {max_seq_length}: {name} reads from 3 to {positions} tokens")
         model.max_seq_length = max_seq_length
@@ -216,13 +223,3 @@ def _vocab_size(model: SentenceTransformer) -> int | None:
     if not isinstance(model[0], Transformer):
         return None
     return getattr(model[0].model.config.get_text_config(), "vocab_size", None)
-
-
-def _positions(model: SentenceTransformer) -> int:
-    limits = [model.max_seq_length] if model.max_seq_length else []
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            # RoBERTa and its kin count positions from the one behind the padding index.
-            offset = 0 if module.padding_idx is None else module.padding_idx + 1
-            limits.append(module.num_embeddings - offset)
-    return max(limits, default=2**31)

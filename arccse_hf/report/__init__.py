@@ -22,7 +22,7 @@ def needing_matplotlib(command: str) -> Iterator[None]:
     except ModuleNotFoundError as error:
         if (error.name or "").split(".")[0] != "matplotlib":
             raise
-        raise UserError(f"{command}: the pictures need matplotlib: pip install arccse-hf[report]") from error
+        raise UserError(f"{command}: the pictures need matplotlib: pip install 'arccse-hf[report]'") from error
 
 
 def write_report(folders: Sequence[str | os.PathLike], output: str | os.PathLike) -> Path:

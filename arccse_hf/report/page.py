@@ -10,7 +10,7 @@ from ..evaluation import greater_is_better
 from .figures import Figure, Style
 from .records import is_number
 from .runs import Run
-from .scores import VERDICT, Score, best_of, headline, in_words, metric_label, same_test, score_table
+from .scores import Score, best_of, headline, in_words, metric_label, same_test, score_table
 from .sections import Section
 
 _NONE = "-"
@@ -107,7 +107,7 @@ def _scores_table(runs: Sequence[Run], table: Mapping[str, Sequence[Score]]) -> 
         title = f'{escape(metric_label(name))} <span title="{better} is better">{arrow}</span>'
         rows.append(f'<tr class="metric"><th scope="rowgroup" colspan="4">{title}</th></tr>')
         ranked = best_of(name, scores)
-        comparable = name != VERDICT or same_test(scores)
+        comparable = same_test(name, scores)
         for index, score in enumerate(scores):
             is_best = len(runs) > 1 and bool(ranked) and score.after == ranked[0].after and comparable
             change = None if score.before is None or score.after is None else score.after - score.before

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import UserError
-from ..run_folder import COSINES, RESULTS, SETTINGS, STATE, STATUS, read_cosines, read_json, record_path
+from ..run_folder import COSINES, MEASURED_ON, RESULTS, SETTINGS, STATE, STATUS, read_cosines, read_json, record_path
 
 _NUMBER, _TEXT, _COUNT = (int, float), (str,), (int,)
 _NUMBERS = [(int, float, type(None))]
@@ -22,7 +22,7 @@ _SHAPES: dict[str, Any] = {
         "best_model_checkpoint": (str, type(None)),
     },
     RESULTS: {
-        "train_runtime": _NUMBER,
+        "train_runtime": _NUMBER, MEASURED_ON: {},
         "verdict": {"difference": _NUMBER, "low": _NUMBER, "high": _NUMBER, "keeps_start": (bool,)},
     },
     SETTINGS: {"model": {"angular_margin": (int, float, type(None))}, "data": {}, "training": {}},

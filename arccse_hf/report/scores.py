@@ -13,7 +13,7 @@ from ..evaluation.bootstrap import PerItemScores, bootstrap_differences, interva
 from ..evaluation.metrics import correlations
 from ..evaluation.suite import LOWER_IS_BETTER
 from ..evaluation.tables import format_value, label
-from ..run_folder import metrics_of
+from ..run_folder import MEASURED_ON, metrics_of
 from .records import is_number
 from .runs import Run, evaluation_series, main_metric
 
@@ -122,19 +122,31 @@ def headline(table: dict[str, list[Score]]) -> tuple[str, str]:
     sentence = f"{named}{more} on {where}"
     if len(ranked) == 1:
         return sentence, _scale(name)
+    if not same_test(name, scores):
+        own = "; ".join(f"{s.run.name} {in_words(s.before, name)} → {in_words(s.after, name)}" for s in scores)
+        what = "judged on queries" if name == VERDICT else "measured on data"
+        return f"{own} on {where}", f"{_scale(name)} Each run was {what} of its own: compare the changes."
     ends = None if name == VERDICT else _interval(name, best.run, "after", ranked[1].run, "after")
     sentence += f": {in_words(_difference(best.after, ranked[1].after), name, signed=True)}{_in_brackets(ends, name)}"
-    if name == VERDICT and not same_test(scores):
-        own = "; ".join(f"{s.run.name} {in_words(s.before, name)} → {in_words(s.after, name)}" for s in scores)
-        return f"{own} on {where}", f"{_scale(name)} Each run was judged on queries of its own: compare the changes."
     seeds = "It holds for these runs: other seeds may differ by more."
     return sentence, f"{_scale(name)}{_how(ends, name, f'{best.run.name} and {ranked[1].run.name}')} {seeds}"
 
 
-def same_test(scores: Sequence[Score]) -> bool:
-    """Returns whether the verdicts of all runs are on the same queries, so that their levels can be compared."""
-    tests = {score.run.results.get("verdict", {}).get("test") for score in scores}
-    return len(scores) == 1 or (len(tests) == 1 and None not in tests)
+def same_test(name: str, scores: Sequence[Score]) -> bool:
+    """Returns whether all runs measured a metric on the same data, so that their levels can be compared.
+
+    Runs of earlier versions do not say on what they measured; then the task's name decides.
+    """
+    results = [score.run.results for score in scores]
+    if name.startswith("verdict_"):
+        tests = {result.get("verdict", {}).get("test") for result in results}
+        return len(scores) == 1 or (len(tests) == 1 and None not in tests)
+    return len({_data_of(name, result.get(MEASURED_ON, {})) for result in results} - {None}) <= 1
+
+
+def _data_of(name: str, measured_on: dict[str, str]) -> str | None:
+    tasks = [task for task in measured_on if name.startswith(f"{task}_")]
+    return measured_on[max(tasks, key=len)] if tasks else None
 
 
 def _without_infinities(metrics: dict[str, float]) -> dict[str, float]:

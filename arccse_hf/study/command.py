@@ -14,6 +14,7 @@ from ..cli.recipes import RECIPES, find_recipe
 from ..data.documents import are_documents
 from ..errors import UserError, one_line
 from ..evaluation import TaskSuite, greater_is_better, load_tasks
+from ..evaluation.suite import fingerprint
 from ..evaluation.tables import print_table, table_console
 from ..report import needing_matplotlib
 from ..run_folder import check_writable
@@ -191,16 +192,26 @@ def write_and_print(
 def _warn_of_test_sets(
     study: StudyConfig, arguments: Sequence[tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]]
 ) -> None:
-    """Prints where test sets choose trials or checkpoints: what a run logs is not seen on the terminal."""
+    """Prints where tests choose trials or checkpoints: what a run logs is not seen on the terminal."""
     choosing: dict[tuple[str | None, tuple[str, ...], str | None], None] = {}
     for run, (_, data, training) in zip(study.runs(), arguments, strict=True):
         keeps_best = training.load_best_model_at_end and "no" not in (training.eval_strategy, training.save_strategy)
         if data.eval_tasks and (run.kind == "trial" or (run.kind == "run" and keeps_best)):
             choosing[training.metric_for_best_model, tuple(data.eval_tasks), data.eval_data] = None
-    metrics = (metric or TaskSuite(load_tasks(tasks, data)).metric_names()[0] for metric, tasks, data in choosing)
-    for warning in dict.fromkeys(map(warning_of_test_sets, metrics)):
-        if warning:
-            print(f"warning: {warning}", file=sys.stderr, flush=True)
+    warnings: dict[str, None] = {}
+    for given, names, eval_data in choosing:
+        suite = TaskSuite(load_tasks(names, eval_data))
+        metric = (given or suite.metric_names()[0]).removeprefix("eval_")
+        if warning := warning_of_test_sets(metric):
+            warnings[warning] = None
+            continue
+        tests = {fingerprint(task) for task in load_tasks(study.test_tasks, eval_data)}
+        for task in suite.tasks:
+            if metric.startswith(f"{task.name}_") and fingerprint(task) in tests:
+                chosen_by = f"{task.name} chooses checkpoints or trials, and is a test too"
+                warnings[f"{chosen_by}: its score there is too good; give other test_tasks, or other eval_data"] = None
+    for warning in warnings:
+        print(f"warning: {warning}", file=sys.stderr, flush=True)
 
 
 def _test_suite(study: StudyConfig, eval_data: str | None) -> TaskSuite:

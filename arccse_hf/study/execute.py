@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import math
 import os
 import shutil
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from ..errors import UserError
 from ..evaluation import TaskSuite, greater_is_better
 from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
+from ..evaluation.suite import fingerprint
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
 from ..inference.process_group import process_state
@@ -41,6 +42,7 @@ from ..run_folder import (
 )
 from ..training.config import parse_arguments
 from ..training.model_arguments import ModelArguments
+from .inputs import inputs_of
 from .plan import PlannedRun, StudyConfig, format_choice
 
 CONFIG = "config.yaml"
@@ -62,6 +64,7 @@ class RunResult:
         scores: `{test task: {metric: value}}`, not multiplied by 100; empty for trials.
         seconds: Of training, evaluation in between included.
         tests: `tests_of` when the scores were computed.
+        inputs: `inputs_of` when it was begun; empty where an earlier version has not noted it.
         kept_start: Whether its verdict kept the start encoder: the scores are of that, then.
     """
 
@@ -71,6 +74,7 @@ class RunResult:
     scores: dict[str, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     tests: dict[str, str] = field(default_factory=dict)
+    inputs: dict[str, str] = field(default_factory=dict)
     kept_start: bool = False
 
     @property
@@ -88,7 +92,7 @@ def read_result(study: StudyConfig, run: PlannedRun) -> RunResult | None:
     """Reads what `run` left; None if it is not done.
 
     Raises:
-        UserError: It was done with other fields than the study has now.
+        UserError: It was done with other fields than the study has now, or from other files of the same names.
     """
     folder = study.output_dir / run.name
     if not (folder / SCORES).is_file():
@@ -105,18 +109,28 @@ def read_result(study: StudyConfig, run: PlannedRun) -> RunResult | None:
             f"{folder}: was done with other fields than the study has now ({changes}); choose another output, or "
             "delete that folder to have it done again"
         )
+    now = _inputs(study, run, wanted)
+    if names := [name for name, then in result.inputs.items() if name in now and now[name] != then]:
+        changes = ", ".join(f"{name} {wanted[name]}" for name in names)
+        raise UserError(
+            f"{folder}: was done from other files of the same name than there are now ({changes}); choose another "
+            "output, or delete that folder to have it done again"
+        )
     return result
+
+
+def _inputs(study: StudyConfig, run: PlannedRun, fields: Settings) -> dict[str, str]:
+    names = ("model_name_or_path",) if run.kind == "untrained" else ("model_name_or_path", "train_file")
+    key = (*names, *(str(fields.get(name)) for name in (*names, "one_document_per_file")))
+    if key not in study.inputs:
+        model, data, _ = parse_arguments(fields)
+        study.inputs[key] = {name: value for name, value in inputs_of(model, data).items() if name in names}
+    return study.inputs[key]
 
 
 def tests_of(study: StudyConfig, suite: TaskSuite) -> dict[str, str]:
     """Returns what scores depend on besides the encoder: the type of the computation, a hash of each task's data."""
-    hashes = {}
-    for task in suite.tasks:
-        data = hashlib.sha256("\0".join(task.sentences).encode("utf-8", "replace"))
-        for numbers in ("references", "groups"):
-            data.update(np.asarray(getattr(task, numbers, ()), dtype=np.float64).tobytes())
-        hashes[task.name] = data.hexdigest()
-    return {"test_dtype": study.test_dtype, **hashes}
+    return {"test_dtype": study.test_dtype, **{task.name: fingerprint(task) for task in suite.tasks}}
 
 
 def check_tests(study: StudyConfig, suite: TaskSuite) -> None:
@@ -158,7 +172,7 @@ def read_samples(study: StudyConfig, run: PlannedRun) -> dict[str, PerItemScores
 
 
 def chosen_fields(study: StudyConfig, variant: str) -> Settings | None:
-    """Returns the values of the variant's best trial: empty without tuning, None while trials are missing."""
+    """Returns the values of the variant's best trial: empty without tuning, None if one is missing or none will do."""
     if not study.trials:
         return {}
     trials = [run for run in study.runs() if run.kind == "trial" and run.variant == variant]
@@ -166,7 +180,7 @@ def chosen_fields(study: StudyConfig, variant: str) -> Settings | None:
     if len(results) < len(trials):
         return None
     ranks = [result.rank for result in results]
-    return trials[ranks.index(max(ranks))].choice
+    return None if max(ranks) == -math.inf else trials[ranks.index(max(ranks))].choice
 
 
 def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite, *, log: bool = True) -> RunResult:
@@ -179,16 +193,19 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite, *, log: bool 
         log: Whether what it prints goes into the file `LOG` of its folder.
 
     Raises:
-        UserError: The script refused its input, its launcher failed, or the trials that choose its values are missing.
+        UserError: The script refused its input, its launcher failed, or there are no trials to choose its values by.
     """
     folder = study.output_dir / run.name
     chosen = chosen_fields(study, run.variant) if run.kind == "run" else {}
     if chosen is None:
         trials = [other for other in study.runs() if other.kind == "trial" and other.variant == run.variant]
         missing = sum(read_result(study, trial) is None for trial in trials)
+        tuned = ", ".join(study.trials[0])
         raise UserError(
-            f"{run.variant}: {missing} of its {len(trials)} trials are not done, which choose "
-            f"{', '.join(study.trials[0])}; do them first"
+            f"{run.variant}: {missing} of its {len(trials)} trials are not done, which choose {tuned}; do them first"
+            if missing
+            else f"{run.variant}: each of its {len(trials)} trials kept the start encoder, or has a score that is not "
+            f"finite; try other values of {tuned}"
         )
     fields = study.run_settings(run, chosen)
     config = yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
@@ -197,13 +214,20 @@ def execute(study: StudyConfig, run: PlannedRun, suite: TaskSuite, *, log: bool 
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with printed_into(folder / LOG) if log else contextlib.nullcontext():
-        return _train_and_score(study, run, suite, folder, fields, config)
+        try:
+            return _train_and_score(study, run, suite, folder, fields, config)
+        except UserError:
+            raise
+        except Exception:
+            traceback.print_exc()  # into the log; the caller has one line for it
+            raise
 
 
 def _train_and_score(
     study: StudyConfig, run: PlannedRun, suite: TaskSuite, folder: Path, fields: Settings, config: str
 ) -> RunResult:
-    result = RunResult(fields, tests={} if run.kind == "trial" else tests_of(study, suite))
+    tests = {} if run.kind == "trial" else tests_of(study, suite)
+    result = RunResult(fields, tests=tests, inputs=_inputs(study, run, fields))
     samples: dict[str, PerItemScores] = {}
     if run.kind != "untrained":
         (folder / CONFIG).write_text(config, encoding="utf-8")

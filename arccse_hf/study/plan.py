@@ -93,6 +93,8 @@ class StudyConfig:
     keep_models: bool = False
     launcher: Sequence[str] = ()
     source: str = "study"
+    inputs: dict[tuple[str, ...], dict[str, str]] = field(default_factory=dict, init=False, repr=False)
+    """What `inputs_of` found while this study is at work."""
 
     def __post_init__(self):
         folders = {folder_name(variant) for variant in self.variants}

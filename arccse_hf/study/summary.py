@@ -88,7 +88,8 @@ def summarise(study: StudyConfig, suite: TaskSuite) -> list[Row]:
             theirs = [read_samples(study, runs[study.baseline, seed]) for seed in common]
             measured = all(samples.keys() == metrics.keys() for samples in (*ours, *theirs))
             if measured and math.isfinite(row.difference):
-                row.interval = seed_and_pair_interval(differences, ours, theirs)
+                ends = seed_and_pair_interval(differences, ours, theirs)
+                row.interval = ends if all(map(math.isfinite, ends)) else None
     return list(rows.values())
 
 
@@ -97,7 +98,6 @@ def seed_and_pair_interval(
     ours: Sequence[Mapping[str, PerItemScores]],
     theirs: Sequence[Mapping[str, PerItemScores]],
     resamples: int = RESAMPLES,
-    seed: int = 0,
 ) -> tuple[float, float]:
     """Returns the 95 % interval of the mean difference in the average score, over seeds and the test tasks' units.
 
@@ -111,12 +111,11 @@ def seed_and_pair_interval(
         ours: For each of these seeds, what the main metrics of the test tasks are computed from.
         theirs: The same of the baseline.
         resamples: How often the pairs are drawn.
-        seed: Of the drawing.
     """
     by_seed = np.empty((len(ours), resamples))
     for index, (our, their) in enumerate(zip(ours, theirs, strict=True)):
         drawn = [
-            bootstrap_differences(our[task], their[task], resamples=resamples, seed=(seed, number))
+            bootstrap_differences(our[task], their[task], resamples=resamples, seed=(0, number))
             for number, task in enumerate(our)
         ]
         by_seed[index] = np.mean(drawn, axis=0)

@@ -30,6 +30,7 @@ from ..run_folder import RESULTS, SETTINGS, TRAINING, check_writable, read_json,
 from ..training.config import build_arguments, read_values
 from ..training.preparation import load_evaluation, warning_of_test_sets
 from ..training.script import run
+from .inputs import inputs_of
 from .search_space import Dimension
 
 if TYPE_CHECKING:
@@ -95,7 +96,7 @@ def tune(search: Search, *, resume: bool = False) -> int:
             load_if_exists=True,
         )
     except Exception as error:  # of the database's own driver
-        raise UserError(f"--storage {search.storage}: cannot be opened ({one_line(error)})") from error
+        raise UserError(f"--storage {search.storage or database}: cannot be opened ({one_line(error)})") from error
     _require_same_search(search, study)
     # With the same seed again, a search that goes on would draw its first trials once more.
     seed = None if search.seed is None else search.seed + len(study.trials)
@@ -132,11 +133,21 @@ def _require_same_search(search: Search, study: optuna.Study) -> None:
     Raises:
         UserError: The trials that are there were made with other settings, or in another space.
     """
-    own = {"settings": search.settings, "space": {name: asdict(values) for name, values in search.space.items()}}
+    model, data, _ = build_arguments(read_values(search.settings | {"output_dir": "unused"}))
+    own = {
+        "settings": search.settings,
+        "space": {name: asdict(values) for name, values in search.space.items()},
+        "files": inputs_of(model, data),
+    }
     own = json.loads(json.dumps(own, default=str))  # as the storage gives it back
     theirs = study.user_attrs.get("search", own)
-    for part, option in (("space", "--space"), ("settings", "its fields")):
-        changed = [name for name in {**theirs[part], **own[part]} if theirs[part].get(name) != own[part].get(name)]
+    for part, option in (
+        ("space", "--space"),
+        ("settings", "its fields"),
+        ("files", "it has changed since"),
+    ):
+        then, now = theirs.get(part, own[part]), own[part]  # earlier versions have not noted the files
+        changed = [name for name in {**then, **now} if then.get(name) != now.get(name)]
         if changed:
             raise UserError(
                 f"arccse tune {search.name}: the search that is there has another {changed[0]} ({option}), and trials "

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
-from pathlib import Path
 from typing import Literal
 
 from accelerate import PartialState
@@ -12,6 +11,7 @@ from transformers import TrainerControl, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collator import TRIPLET_MIN_TOKENS
+from ..data.files import KINDS, file_kind
 from ..data.pairs import CropUnit, PairKind
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
@@ -102,7 +102,7 @@ class DataArguments:
         default_factory=list,
         metadata={
             "help": "What is measured while training: stsb_dev, sickr, sts12 ..., geometry, retrieval. By default "
-            "stsb_dev and geometry where --eval_data is given, nothing otherwise."
+            "stsb_dev (of your own --eval_data file: sts) and geometry where --eval_data is given, nothing otherwise."
         },
     )
     eval_data: str | None = field(
@@ -119,7 +119,7 @@ class DataArguments:
                 f"--max_train_samples {self.max_train_samples}: a stream cannot be sampled; --max_steps bounds the run"
             )
         if not self.eval_tasks and self.eval_data:
-            own_file = Path(self.eval_data).suffix != ""
+            own_file = file_kind(self.eval_data) in KINDS
             self.eval_tasks = ["sts" if own_file else "stsb_dev", "geometry"]
 
 

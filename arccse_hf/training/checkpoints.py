@@ -17,13 +17,13 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 
 from ..errors import UserError
+from ..run_folder import STATE
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 STAGING = ".checkpoint-in-progress"
 REPLACED = ".checkpoint-replaced"
-_STATE = "trainer_state.json"
 _PREFIX = "checkpoint-"
 
 
@@ -36,7 +36,7 @@ def publish_checkpoint(staged: Path, target: Path, run: dict[str, object]) -> No
         run: What the checkpoint was trained with; `read_manifest` returns it.
     """
     paths = sorted(path for path in staged.rglob("*") if path.is_file())
-    mode = (staged / _STATE).stat().st_mode
+    mode = (staged / STATE).stat().st_mode
     for path in paths:
         path.chmod(mode)  # safetensors writes weights for their owner alone
     files = {
@@ -93,7 +93,7 @@ def is_complete(checkpoint: Path) -> bool:
     if (checkpoint / MANIFEST).is_file():
         return True
     try:
-        return "global_step" in json.loads((checkpoint / _STATE).read_text(encoding="utf-8"))
+        return "global_step" in json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
     except (OSError, ValueError, TypeError):
         return False
 
@@ -147,7 +147,7 @@ def _problem_of_unsealed(checkpoint: Path, contents: bool) -> str | None:
     """Of a checkpoint that was written without a manifest: by its list of files, and by what each says of itself."""
     names = {path.name for path in checkpoint.iterdir()} if checkpoint.is_dir() else set()
     if not is_complete(checkpoint):
-        return f"is no checkpoint folder (it has no readable {_STATE})"
+        return f"is no checkpoint folder (it has no readable {STATE})"
     deepspeed = any(name.startswith("global_step") for name in names)
     needed = {
         "model.safetensors": ("model.safetensors", "pytorch_model", "adapter_model", "global_step"),

@@ -11,9 +11,9 @@ import datasets
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState
-from transformers.utils import logging as transformers_logging
 
 from ..evaluation import split_dim
+from ..inference.loading import silence_load_report, without_loading_bar
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import metrics_of
 from .arguments import ArcCSETrainingArguments
@@ -153,7 +153,7 @@ def header(
     words = []
     if model is not None:
         config = model.base_model.encoder.config
-        name = getattr(config, "_name_or_path", "") or config.model_type
+        name = config.name_or_path or config.model_type
         # The last two parts: "model" alone, as some packages call the folder, says nothing.
         words.append(f"{'/'.join(name.rstrip('/').split('/')[-2:])} ({model.config.pooling})")
     words.append("a stream of rows" if rows is None else f"{rows:,} rows")
@@ -183,19 +183,13 @@ def quiet_libraries(log_level: str) -> Iterator[None]:
     if log_level not in ("passive", "error", "critical"):
         yield
         return
-    verbosity, bars = transformers_logging.get_verbosity(), transformers_logging.is_progress_bar_enabled()
     dataset_bars = datasets.are_progress_bars_disabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()  # in a file each of their steps is a line
     try:
-        with warnings.catch_warnings():
+        with silence_load_report(), without_loading_bar(), warnings.catch_warnings():
             warnings.filterwarnings("ignore", category=UserWarning, module=_LIBRARIES)
             yield
     finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()
         if not dataset_bars:
             datasets.enable_progress_bars()

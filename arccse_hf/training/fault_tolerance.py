@@ -19,6 +19,7 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from ..errors import UserError, one_line
+from ..run_folder import STATE
 from .checkpoints import (
     STAGING,
     check_checkpoint,
@@ -35,7 +36,6 @@ from .stop_signals import StopSignals, TrainingStopped
 
 logger = logging.getLogger(__name__)
 
-_STATE = "trainer_state.json"
 _MOST_SKIPPED_IN_SUCCESSION = 5
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -105,7 +105,7 @@ class FaultTolerantTrainer(Trainer):
         else:
             for line in differences(manifest["run"], self._identity):
                 self._warn(f"{checkpoint}: {line}")
-        best = json.loads((checkpoint / _STATE).read_text(encoding="utf-8")).get("best_model_checkpoint")
+        best = json.loads((checkpoint / STATE).read_text(encoding="utf-8")).get("best_model_checkpoint")
         if best is not None and Path(best).is_dir():
             check_checkpoint(Path(best), checksums=True)
         return checkpoint
@@ -137,7 +137,7 @@ class FaultTolerantTrainer(Trainer):
         self._find_best_checkpoint(run_dir, target)
         staged = staging / target.name
         if self.args.should_save:
-            self.state.save_to_json(str(staged / _STATE))
+            self.state.save_to_json(str(staged / STATE))
         self.accelerator.wait_for_everyone()
         # The first process publishes; after that those of other machines, where they have a disk of their own.
         for first in (True, False):

@@ -196,7 +196,7 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
         "objective": objective,
         "temperature": model_args.temperature,
         "pooling": model_args.pooling,
-        "projection": model_args.projection or "default of the pooling",
+        "projection": model_args.projection,
         "batch": f"{args.per_device_train_batch_size} x {args.world_size} processes x "
         f"{args.gradient_accumulation_steps} accumulation steps",
         "max_seq_length in training": args.max_seq_length,
@@ -234,7 +234,7 @@ def _data_in_words(data_args: DataArguments, counts: CleaningCounts | PairCounts
     sources = [data_args.dataset_name] if data_args.dataset_name else data_args.train_file
     source = inline_code(", ".join(map(without_folder, sources))) if sources else "given in memory"
     if isinstance(counts, PairCounts):
-        return f"Text: {source or 'documents'}; {counts}."
+        return f"Text: {source}; {counts}."
     most = data_args.max_train_samples
     used = f" {most:,} of them were drawn at random." if most is not None and most < counts.kept else ""
     return f"Text: {source}; {counts}.{used}"

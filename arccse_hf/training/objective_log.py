@@ -26,14 +26,13 @@ class ObjectiveLog:
         self._reduce = reduce
         self._sums: dict[str, Tensor] = {}
 
-    def add(self, outputs: ArcCSEOutput, losses: dict[str, Tensor], *, triplets: int, all_triplets: Tensor) -> None:
+    def add(self, outputs: ArcCSEOutput, losses: dict[str, Tensor], *, triplets: int) -> None:
         """Adds a batch.
 
         Args:
             outputs: Of this process's rows.
             losses: Each head's, such that their mean over processes is the loss of all rows or all triplets.
             triplets: How many this process has.
-            all_triplets: Scalar, how many all processes have.
         """
         anchors, keys = _given(outputs.anchors).detach(), _given(outputs.key_embeddings).detach()
         rows = len(anchors)

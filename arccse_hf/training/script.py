@@ -21,6 +21,7 @@ from ..compat import without_zero3_init
 from ..data.streaming import TextStream
 from ..errors import UserError
 from ..evaluation import split_dim
+from ..evaluation.suite import fingerprint
 from ..evaluation.tables import dims_table
 from ..inference.export import export
 from ..model.configuration_arccse import Pooling, Projection
@@ -28,6 +29,7 @@ from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import (
     COSINES,
     FINAL_CHECKPOINT,
+    MEASURED_ON,
     RESULTS,
     SETTINGS,
     TRAINING,
@@ -245,7 +247,8 @@ def write_records(
         folder = Path(trainer.args.output_dir)
         scores = {f"before_{name}": value for name, value in before.items()}
         scores |= {f"eval_{name}": value for name, value in after.items()}
-        write_json(folder.parent / RESULTS, trained | scores)
+        measured_on = {task.name: fingerprint(task) for task in setup.suite.tasks} if setup.suite else {}
+        write_json(folder.parent / RESULTS, trained | scores | {MEASURED_ON: measured_on})
         training = trainer.args.to_dict() | {"output_dir": str(folder.parent)}
         write_json(folder / SETTINGS, {"model": asdict(model_args), "data": asdict(data_args), "training": training})
 

@@ -25,7 +25,7 @@ class StopSignals:
     process at once. Dataloader workers that are forked meanwhile do nothing on either signal, for they often get it
     together with the process that they work for, which needs them until its step is done.
 
-    Args:
+    Attributes:
         received: Number of the first signal that came; 0 before.
     """
 

@@ -195,7 +195,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         outputs = self._outputs(model, inputs, left_out)
         losses = terms(outputs)
         loss = sum(weights[name] * value for name, value in losses.items())
-        self._objective_log.add(outputs, losses, triplets=counts[1], all_triplets=total[1])
+        self._objective_log.add(outputs, losses, triplets=counts[1])
         if self._is_step_to_log():
 
             def shares_of_the_step(**embeddings: Tensor) -> dict[str, Tensor]:

@@ -7,14 +7,6 @@ from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..errors import UserError, one_line
 
-_SUPPORTED = {
-    "do_predict": (False, "there is nothing to predict; arccse encode embeds files of text"),
-    "neftune_noise_alpha": (None, "its noise would depend on how a batch is cut by length"),
-    "include_num_input_tokens_seen": ("no", "tokens are not counted; rows per second stand in the log"),
-    "enable_jit_checkpoint": (False, "leave it out: on SIGTERM a checkpoint is written anyway"),
-}
-"""The one value of each field that means something here, and why others are refused; `field_rules` has the others."""
-
 
 def refuse_unsupported(args: TrainingArguments) -> None:
     """Makes sure that no field asks for what this training would ignore, or end at with a traceback.
@@ -22,10 +14,6 @@ def refuse_unsupported(args: TrainingArguments) -> None:
     Raises:
         UserError: The message names the field, its value and why.
     """
-    for name, (supported, reason) in _SUPPORTED.items():
-        value = getattr(args, name)
-        if value != supported:
-            raise UserError(f"--{name} {value}: is not supported: {reason}")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("--fp16 True: a CPU would train in float32 all the same; --bf16 True is what it can do")
     if args.activation_checkpointing and args.train_last_layers is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..errors import UserError
 from ..evaluation.bm25 import baseline_ranks
 from ..evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from ..evaluation.retrieval import RetrievalTask, normalize, score_ranks
-from ..evaluation.suite import Task
+from ..evaluation.suite import Task, fingerprint
 from ..evaluation.tables import label
 from .mixtures import choose_mixture
 
@@ -120,7 +119,7 @@ class Verdict:
         return " · ".join(parts)
 
     def metrics(self) -> dict[str, float]:
-        """Returns MRR@10 on the test part as a run's results name it: of the start encoder, and of what is exported."""
+        """Returns MRR@10 on the test part as a run's results name it: of the start, of what is exported, as trained."""
         start, trained, mixture = (self.scores[row]["mrr_at_10"] for row in (START, TRAINED, EXPORTED))
         return {
             "before_verdict_mrr_at_10": start,
@@ -196,7 +195,7 @@ def judge(
         control=None if tasks.control is None else (label(tasks.control.name), control_before, control_after),
         notes=notes,
         example=_example(test, untrained, mixture),
-        test=sha256("\0".join(test.sentences).encode("utf-8", "replace")).hexdigest(),
+        test=fingerprint(test),
     )
     if WORDS in rows and rows[WORDS]["mrr_at_10"] > rows[START if verdict.keeps_start else EXPORTED]["mrr_at_10"]:
         notes.append("BM25, which needs no model, ranks these queries' texts higher")

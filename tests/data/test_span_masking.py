@@ -18,9 +18,9 @@ def test_the_small_span_lies_inside_the_large_one_inside_the_sentence(num_tokens
     assert len(small) >= 1
     if num_tokens > 1:
         assert len(small) < len(large)
-    for span, ratio in ((small, ratios[0]), (large, ratios[1])):
-        # A span covers its rounded share, but for short sentences, where each must cover at least one token more.
-        assert len(span) == round(ratio * num_tokens) or (len(span) <= 2 + round(ratios[0] * num_tokens))
+    # A span covers its rounded share, but for short sentences: at least one token, and the large one one more.
+    assert len(small) == min(max(1, round(ratios[0] * num_tokens)), max(1, num_tokens - 1))
+    assert len(large) == min(max(len(small) + 1, round(ratios[1] * num_tokens)), num_tokens)
 
 
 @pytest.mark.parametrize("num_tokens", [1, 2, 3, 10, 25])

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from sklearn.metrics.pairwise import cosine_similarity as sklearn_cosines
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation import (
@@ -17,6 +18,7 @@ from arccse_hf.evaluation import (
     mean_cosine,
     uniformity,
 )
+from arccse_hf.evaluation.bm25 import baseline_ranks
 from arccse_hf.evaluation.retrieval import ranks_of_own
 from arccse_hf.evaluation.similarity_correlation import SimilarityCorrelation
 
@@ -50,6 +52,9 @@ class TestCorrelations:
 
     def test_small_but_real_differences_are_no_constant(self):
         assert correlations([0.99, 0.9901, 0.9902], [1, 2, 3])["spearman"] == pytest.approx(1)
+
+    def test_gold_scores_of_any_size_are_ranked(self):
+        assert correlations([0.1, 0.2, 0.4], [1e9, 1e9 + 1, 1e9 + 2])["spearman"] == pytest.approx(1)
 
     def test_a_nan_prediction_gives_nan(self):
         assert math.isnan(correlations([0.1, math.nan, 0.3], [1, 2, 3])["spearman"])
@@ -125,6 +130,11 @@ class TestUniformity:
     def test_the_ends_of_the_scale(self):
         assert uniformity(np.ones((10, 4))) == pytest.approx(0, abs=1e-6)  # collapsed
         assert math.isnan(uniformity(np.ones((1, 4))))
+
+    def test_embeddings_of_zeros_have_no_direction(self):
+        """By the formulas, zeros would be spread as well as anything in a plane: uniformity -4, alignment 0."""
+        zeros = np.zeros((5, 4))
+        assert all(map(math.isnan, (uniformity(zeros), alignment(zeros, zeros), mean_cosine(zeros))))
 
 
 class TestGeometryTask:
@@ -210,6 +220,22 @@ class TestRetrieval:
         assert task.score_with_samples(np.eye(5))[1].groups.tolist() == [0, 0, 1]  # of one document, drawn together
         assert task.sentences == ["q0", "q1", "q2", "same", "other"]
         assert task.score(on_circle(0, 1, 89, 0, 90))["recall_at_1"] == 1
+
+    def test_a_query_of_several_documents_can_be_answered_perfectly(self):
+        """Each of the first three queries has two documents; BM25 passes over the other one too."""
+        pairs = [(f"word{i} query", f"word{i} text{j}") for i in range(3) for j in range(2)] + [("alone", "apart")]
+        task = RetrievalTask("own", pairs)
+        directions = [0, 0, 20, 20, 40, 40, 80]
+        assert task.score(on_circle(*directions, 1, 2, 21, 22, 41, 42, 80))["recall_at_1"] == 1
+        embeddings = random_embeddings(14, seed=3)
+        cosines = sklearn_cosines(embeddings[:7], embeddings[7:])
+        expected = [
+            1 + sum(cosines[i, j] > cosines[i, i] for j in range(7) if pairs[j][0] != pairs[i][0]) for i in range(7)
+        ]
+        ranks = ranks_of_own(embeddings[:7], embeddings[7:], task.own, task.others)
+        assert ranks.tolist() == expected and max(expected) > 1
+        by_words, by_both = baseline_ranks(task, on_circle(*directions, 1, 2, 21, 22, 41, 42, 80))
+        assert by_words.tolist()[:6] == by_both.tolist()[:6] == [1] * 6
 
     @pytest.mark.parametrize("value", [1.0, math.nan])
     def test_a_collapsed_or_broken_encoder_finds_nothing(self, value):

@@ -382,7 +382,7 @@ def test_mistakes_are_named(tmp_path, monkeypatch):
     ]:
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(UserError, match=r"pip install arccse-hf\[report\]"):
+    with pytest.raises(UserError, match=r"pip install 'arccse-hf\[report\]'"):
         write_report([tmp_path / "bare"], tmp_path / "out")
 
 

@@ -3,7 +3,7 @@
 import re
 
 from arccse_hf.report.figures import Style
-from arccse_hf.report.page import _runs_list
+from arccse_hf.report.page import _runs_list, _scores_table
 from arccse_hf.report.runs import Run
 from arccse_hf.report.scores import headline, score_table
 from arccse_hf.report.sections import _sts
@@ -33,6 +33,36 @@ def test_verdicts_are_ranked_where_they_are_on_the_same_queries():
         sentence, reading = headline(score_table(others))
         assert sentence == "a 50.00 → 60.00; b 50.00 → 70.00 on held-out queries (MRR@10)"
         assert "Each run was judged on queries of its own" in reading
+
+
+def test_levels_are_compared_where_the_data_of_a_task_is_the_same():
+    def run(name, after, english):
+        results = {"before_dev_spearman": 0.5, "eval_dev_spearman": after, "eval_dev_b_spearman": after}
+        return Run(name, {"global_step": 4}, results | {"measured_on": {"dev": english, "dev_b": "b"}})
+
+    table = score_table([run("a", 0.6, "en"), run("b", 0.7, "de")])
+    sentence, reading = headline(table)
+    assert sentence == "a 50.00 → 60.00; b 50.00 → 70.00 on dev" and "measured on data of its own" in reading
+    assert best_values(table) == {"dev_spearman": [], "dev_b_spearman": ["70.00"]}
+    same = score_table([run("a", 0.6, "en"), run("b", 0.7, "en")])
+    assert headline(same)[0].startswith("b 70.00, a 60.00 on dev: +10.00")
+    assert best_values(same) == {"dev_spearman": ["70.00"], "dev_b_spearman": ["70.00"]}
+
+
+def test_no_value_of_a_verdict_is_best_where_queries_differ():
+    runs = [judged(name, 0.5, after, test) for name, after, test in (("a", 0.6, "t"), ("b", 0.7, "u"))]
+    for run, value in zip(runs, (0.79, 0.36), strict=True):
+        run.results["eval_verdict_trained_mrr_at_10"] = value
+    assert set(map(tuple, best_values(score_table(runs)).values())) == {()}
+
+
+def best_values(table):
+    """The values that the page's table has in bold, by metric."""
+    found = {}
+    for name, scores in table.items():
+        page = _scores_table([score.run for score in scores], {name: scores})
+        found[name] = re.findall(r"<td><strong>(.*?)</strong></td>", page)
+    return found
 
 
 def test_cosines_of_the_trained_weights_do_not_stand_for_what_was_exported():

@@ -78,7 +78,12 @@ def test_the_defaults_suit_contrastive_training():
 
 @pytest.mark.parametrize(
     ("given", "tasks"),
-    [(["--eval_data", "senteval"], ["stsb_dev", "geometry"]), (["--eval_data", "mine.csv"], ["sts", "geometry"])],
+    [
+        (["--eval_data", "senteval"], ["stsb_dev", "geometry"]),
+        (["--eval_data", "SentEval-1.0"], ["stsb_dev", "geometry"]),
+        (["--eval_data", "mine.csv"], ["sts", "geometry"]),
+        (["--eval_data", "mine.jsonl.gz"], ["sts", "geometry"]),
+    ],
 )
 def test_data_to_measure_on_brings_its_tasks(given, tasks):
     assert parse_arguments([*REQUIRED, *given, "--use_cpu"])[1].eval_tasks == tasks

@@ -30,7 +30,10 @@ REFUSED = [
     ({"lr_scheduler_type": "reduce_lr_on_plateau"}, "--lr_scheduler_type reduce_lr_on_plateau: is not supported: it"),
     ({"lr_scheduler_type": "greedy"}, "--lr_scheduler_type greedy: is not supported: it would take a better score"),
     ({"optim": "schedule_free_adamw"}, "--optim schedule_free_adamw: is not supported: checkpoints would hold other"),
-    ({"include_num_input_tokens_seen": "all"}, "--include_num_input_tokens_seen all: is not supported: tokens are not"),
+    (
+        {"include_num_input_tokens_seen": "all"},
+        "--include_num_input_tokens_seen all: must be no or false; tokens are not",
+    ),
     ({"activation_checkpointing": True, "train_last_layers": 1}, "--activation_checkpointing True: does not go with"),
     ({"lr_scheduler_type": "warmup_stable_decay"}, "--lr_scheduler_type warmup_stable_decay"),
 ]
