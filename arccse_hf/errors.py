@@ -1,4 +1,4 @@
-"""The one exception for mistakes that the person at the keyboard can fix, and how a command line ends with it."""
+"""Mistakes that the person at the keyboard can fix, how a command ends with one, and text that fits one line."""
 
 import difflib
 import os
@@ -24,6 +24,11 @@ class UserError(ValueError):
 def one_line(text: object) -> str:
     """Returns `text` without colours, with every run of whitespace, line breaks included, as one space."""
     return " ".join(_COLOUR.sub("", str(text)).split())
+
+
+def without_surrogates(text: str) -> str:
+    """Returns `text` with each half of a surrogate pair, which tokenizers and Arrow refuse, as "?"."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def did_you_mean(name: str, known: Iterable[str], prefix: str = "") -> str:

@@ -17,7 +17,7 @@ from datasets import Dataset, Features, IterableDataset, load_dataset
 from datasets.exceptions import DatasetsError
 
 from ..compat import use_caches_where_hub_is_out_of_reach
-from ..errors import UserError, one_line
+from ..errors import UserError, one_line, without_surrogates
 from .blocks import DatasetShard, FileShard, Shard
 from .cleaning import CleaningCounts, clean
 from .columns import CANONICAL_COLUMNS, choose_columns, require_text
@@ -120,9 +120,7 @@ def texts_as_dataset(texts: Dataset | Iterable[str] | Iterable[Sequence[str]]) -
         is_row = isinstance(row, list | tuple) and all(isinstance(text, str) for text in row)
         if not is_row or not 1 <= len(row) <= 3 or len(row) != width:
             raise UserError(f"texts[{number}]: {str(row)[:80]} is not like the rest; give {kinds}")
-    columns = [
-        [text.encode("utf-8", "replace").decode("utf-8") for text in column] for column in zip(*rows, strict=True)
-    ]
+    columns = [list(map(without_surrogates, column)) for column in zip(*rows, strict=True)]
     return Dataset.from_dict(dict(zip(CANONICAL_COLUMNS, columns, strict=False)))
 
 

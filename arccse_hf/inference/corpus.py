@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
 from ..data.files import expand_files
-from ..errors import UserError
+from ..errors import UserError, without_surrogates
 from ..run_folder import check_writable
 from .encode_files.command import embedding_settings, inspect_files, write_missing
 from .encode_files.reading import Columns, InputFile, Row, read_rows
@@ -131,7 +131,7 @@ class EmbeddedCorpus:
         ids, texts = zip(*rows, strict=True)
         file = pa.scalar(names.index(name).as_py(), pa.int32())
         files = pa.DictionaryArray.from_arrays(pa.repeat(file, len(rows)), names)
-        valid = pa.array([text if text is None else _valid(text) for text in texts], pa.string())
+        valid = pa.array([text if text is None else without_surrogates(text) for text in texts], pa.string())
         return pa.table([files, pa.array(ids, self.schema.field("id").type), valid], schema=self.schema)
 
     def read(self) -> Documents:
@@ -221,11 +221,6 @@ def _key(settings: Settings, files: Sequence[tuple[str, str]]) -> str:
     deciding = {name: value for name, value in settings.items() if name != "model"}
     digest = hashlib.sha256(json.dumps([deciding, sorted(files)], sort_keys=True).encode()).hexdigest()
     return f"{os.path.basename(str(settings['model']).rstrip('/'))[:40]}-{digest[:16]}"
-
-
-def _valid(text: str) -> str:
-    """Returns `text` with half of a surrogate pair, which Arrow cannot hold, as "?"."""
-    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..errors import UserError
+from ..errors import UserError, without_surrogates
 from .corpus import CorpusOptions, check_corpus, embed_corpus
 from .demo import DEPTH, MAX_QUERY_CHARS, MAX_SENTENCES, MAX_SENTENCES_CHARS, Demo, Found
 from .nearest import ExactStore
@@ -156,8 +156,8 @@ def _told(error: UserError) -> str:
 
 
 def _text(given: str | None) -> str:
-    """Returns what was typed; halves of surrogate pairs, which requests made by hand may hold, become "?"."""
-    return (given or "").encode("utf-8", "replace").decode("utf-8")
+    """Returns what was typed, or what a request made by hand holds."""
+    return without_surrogates(given or "")
 
 
 class LimitBody:

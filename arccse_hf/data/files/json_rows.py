@@ -9,6 +9,7 @@ from io import TextIOWrapper
 from itertools import islice
 from typing import Any
 
+from ...errors import without_surrogates
 from .rows import SAMPLED_CHARACTERS, SAMPLED_ROWS, NumberedRow, ParsedFile, RawRow
 from .source import MAX_TEXT_CHARACTERS, Cursor, Source, UnreadableFile
 
@@ -63,9 +64,9 @@ class JsonFile(ParsedFile):
             yield number, tuple([value_of(name) for name in columns])
 
     def text(self, value: object, number: int, column: str) -> str | None:
-        """As `RowFile.text`. Half of a surrogate pair is no character, and tokenizers refuse a text that holds one."""
+        """As `RowFile.text`, without halves of surrogate pairs, which JSON can hold."""
         text = super().text(value, number, column)
-        return text and text.encode(errors="replace").decode()
+        return text and without_surrogates(text)
 
     def _elements(self) -> Iterator[RawRow]:
         with self.source.open() as stream:
