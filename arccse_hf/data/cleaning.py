@@ -16,7 +16,7 @@ from datasets.fingerprint import Hasher
 from ..compat import dataset_fingerprint
 from ..errors import one_line
 from .files.dataset import code_hash, text_features
-from .sentences import boilerplate, is_distinctive, is_held_out, split_sentences
+from .sentences import boilerplate, full_stop, is_distinctive, is_held_out, pieces
 
 _ROWS_PER_BATCH = 50_000
 
@@ -103,9 +103,9 @@ class RowCleaner:
             return "empty"
         if min(map(len, row)) < self.min_chars:
             return "too_short"
-        texts = [one_line(text) for text in row]
-        if any(is_held_out(text, self._held_out) for text in texts):
+        if any(is_held_out(text, self._held_out) for text in row):
             return "held_out"
+        texts = [one_line(text) for text in row]
         # 16 bytes for a row of any length keep millions of rows in memory.
         key = blake2b("\n".join(texts).encode(), digest_size=16).digest()
         if key in self._seen:
@@ -156,12 +156,12 @@ def strip_texts(table: pa.Table) -> pa.Table:
 def held_out_texts(texts: Iterable[str]) -> set[str]:
     """Returns every text that training must not see if `texts` are to measure something new.
 
-    These are the texts as they stand, and each sentence in them that `is_distinctive` and no `boilerplate` of the
+    These are the texts on one line, and each sentence or line in them that `is_distinctive` and no `boilerplate` of the
     texts, cut as the training sentences are. A greeting would hold out every other text that has it.
 
     A query without a full stop is there with one too, because another docstring may have written it so.
     """
-    sentences = {text: split_sentences(text) for text in texts}
+    sentences = {one_line(text): pieces(text) for text in texts}
     parts = set(filter(is_distinctive, chain.from_iterable(sentences.values()))) - boilerplate(sentences.values())
     held_out = sentences.keys() | parts
-    return held_out | {f"{text}." for text in held_out if text[-1:] not in ".!?"}
+    return held_out | {text + full_stop(text) for text in held_out}

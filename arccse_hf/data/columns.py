@@ -41,8 +41,8 @@ _READABLE = ("text", "nothing")
 
 
 def find_column(columns: Collection[str], accepted: Sequence[str]) -> str | None:
-    """Returns the first of the `accepted` names among `columns`, whatever their case, or None."""
-    by_lower = {name.lower(): name for name in columns}
+    """Returns the first of `accepted` among `columns`, or None; case counts where names differ by it alone."""
+    by_lower = {name.lower(): name for name in reversed(list(columns))} | {name: name for name in columns}
     return next((by_lower[name] for name in accepted if name in by_lower), None)
 
 

@@ -21,7 +21,7 @@ from .columns import find_column, require_column, require_text
 from .files import KINDS, expand_files, file_kind, open_file
 from .files.find import nothing_found
 from .markup import PARSERS, Block, Page, parse_text
-from .sentences import split_sentences
+from .sentences import join_sentences, split_sentences
 
 PAGE_SUFFIXES = frozenset(PARSERS) - {".txt"}
 """Endings of files that are one document each."""
@@ -40,6 +40,11 @@ class Section(NamedTuple):
     def sentences(self) -> list[str]:
         """All of its sentences, in their order."""
         return [sentence for paragraph in self.paragraphs for sentence in paragraph]
+
+    @property
+    def text(self) -> str:
+        """Its paragraphs, a line each."""
+        return "\n".join(map(join_sentences, self.paragraphs))
 
 
 class Document(NamedTuple):
@@ -132,7 +137,7 @@ def read_documents(
     if row_files:
         documents = _rows_as_documents(expand_files(row_files, option), title_column, text_column, counts, option)
     else:
-        documents = _pages_as_documents(pages, counts)
+        documents = _pages_as_documents(pages, counts, option)
     distinct = _without_boilerplate(list(_without_duplicates(documents, counts)), counts)
     counts.documents = len(distinct)
     if not distinct:
@@ -251,10 +256,13 @@ def make_document(page: Page, source: str) -> Document | None:
     return Document(page.title if title is None else title, tuple(sections), source) if sections else None
 
 
-def _pages_as_documents(files: Sequence[str], counts: DocumentCounts) -> Iterator[Document]:
+def _pages_as_documents(files: Sequence[str], counts: DocumentCounts, option: str) -> Iterator[Document]:
     counts.read += len(files)
     for file in files:
-        text = _decode(Path(file).read_bytes())
+        try:
+            text = _decode(Path(file).read_bytes())
+        except OSError as error:
+            raise UserError(f"{option} {file}: cannot be read ({error.strerror}); check its permissions") from error
         if text is None:
             counts.not_text.append(file)
             continue
@@ -345,7 +353,7 @@ def _decode(content: bytes) -> str | None:
     if b"\0" in content:
         return None
     try:
-        return content.decode("utf-8-sig").replace("\r\n", "\n")
+        return content.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError:
         return None
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import tomllib
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType
@@ -54,30 +55,40 @@ class Page(NamedTuple):
     title: str | None = None
 
 
-_FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)^(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+_FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
+# What stands between two rules and neither is empty nor begins with a key is text.
+_KEYS = re.compile(r"\s*\Z|(?:[ \t]*(?:#.*)?\n)*[ \t]*[\w\"'.-]+[ \t]*[:=]")
 # With the indented lines below it, where YAML lets a title go on.
 _FRONT_MATTER_TITLE = re.compile(r"^title:((?:[ \t].*)?(?:\n(?:[ \t].*)?)*)", re.MULTILINE)
 _HEADING_ATTRIBUTES = re.compile(r"(?<=\S)\s*\{:?\s*[#.][^{}]*\}$")
+_MOST_NESTED = 100
+"""Lists within lists; what is nested more deeply would be lost."""
+_PARAGRAPH_MARK = re.compile(r"^\[(?:!\w+|[ xX])\]\s*")  # [!NOTE] and the box of a task
+_FOOTNOTE = re.compile(r"\[\^[^\]\s]+\]")
+_NO_PROSE = re.compile(r"\[\^[^\]\s]+\]:|\$\$.*\$\$\s*\Z", re.DOTALL)  # the text of a footnote, and a formula
 _BR = re.compile(r"<br\b", re.IGNORECASE)
 
 
 def parse_markdown(text: str) -> Page:
-    """CommonMark, and the markers of MkDocs and Docusaurus around text; YAML front matter gives the title."""
+    """CommonMark, GitHub's marks, and those of MkDocs and Docusaurus around text; front matter gives the title."""
     from markdown_it import MarkdownIt
 
     title = None
-    if front_matter := _FRONT_MATTER.match(text):
-        title = _front_matter_title(front_matter[1])
+    front_matter = _FRONT_MATTER.match(text)
+    if front_matter and _KEYS.match(front_matter[2]):
+        title = _yaml_title(front_matter[2]) if front_matter[1] == "---" else _toml_title(front_matter[2])
         text = text[front_matter.end() :]
     blocks: list[Block] = []
     level = in_table = 0
-    for token in MarkdownIt("commonmark").enable("table").parse(_without_markers(text)):
+    parser = MarkdownIt("commonmark", {"maxNesting": _MOST_NESTED}).enable(["table", "strikethrough"])
+    for token in parser.parse(_without_markers(text)):
         if token.type == "heading_open":
             level = int(token.tag[1])
         elif token.type in ("table_open", "table_close"):
             in_table = token.type == "table_open"
-        elif token.type == "inline" and not in_table:
+        elif token.type == "inline" and not in_table and not _NO_PROSE.match(token.content):
             line = one_line("".join(map(_inline_text, token.children or ())))
+            line = _PARAGRAPH_MARK.sub("", line)
             has_attributes = level and token.content.endswith("}")  # and not with the quote of `{#code}`
             blocks.append(Block(level, _HEADING_ATTRIBUTES.sub("", line) if has_attributes else line))
             level = 0
@@ -86,7 +97,15 @@ def parse_markdown(text: str) -> Page:
     return Page([block for block in blocks if block.text], title)
 
 
-def _front_matter_title(front_matter: str) -> str | None:
+def _toml_title(front_matter: str) -> str | None:
+    try:
+        title = tomllib.loads(front_matter).get("title")
+    except tomllib.TOMLDecodeError:
+        return None
+    return one_line(title) or None if isinstance(title, str) else None
+
+
+def _yaml_title(front_matter: str) -> str | None:
     entry = _FRONT_MATTER_TITLE.search(front_matter)
     if entry is None:
         return None
@@ -98,7 +117,9 @@ def _front_matter_title(front_matter: str) -> str | None:
 
 
 def _inline_text(token: Token) -> str:
-    if token.type in ("text", "code_inline"):
+    if token.type == "text":
+        return _FOOTNOTE.sub("", token.content)
+    if token.type == "code_inline":
         return token.content
     is_space = token.type in ("softbreak", "hardbreak") or (token.type == "html_inline" and _BR.match(token.content))
     return " " if is_space else ""
@@ -180,7 +201,7 @@ def parse_html(text: str) -> Page:
                 end = partial(pieces.append, " ") if level else flush  # A block within a heading is a part of it.
                 end()
                 todo.append(end)
-            if not _is_skipped(node):
+            if not _is_skipped(node) or (level and node.tag == "button"):  # as the headings of accordions are
                 level = level or (int(node.tag[1]) if re.fullmatch(r"h[1-6]", node.tag) else 0)
                 todo += list(node.iter(include_text=True))[::-1]
     flush()
@@ -233,6 +254,7 @@ def parse_rst(text: str) -> Page:
         nodes.citation, nodes.math_block, nodes.image, nodes.field_list, nodes.option_list,
         nodes.substitution_definition, nodes.docinfo, nodes.target,
     )  # fmt: skip
+    references = (nodes.footnote_reference, nodes.citation_reference)
     blocks: list[Block] = []
 
     def visit(node: Node, level: int) -> None:
@@ -241,7 +263,8 @@ def parse_rst(text: str) -> Page:
             return
         if isinstance(node, (nodes.title, nodes.paragraph, nodes.term, nodes.line, nodes.caption)):
             is_heading = isinstance(node, nodes.title) and isinstance(node.parent, nodes.section)
-            blocks.append(Block(level if is_heading else 0, one_line(node.astext())))
+            texts = [text for text in node.findall(nodes.Text) if not isinstance(text.parent, references)]
+            blocks.append(Block(level if is_heading else 0, one_line("".join(texts))))
             return
         for child in node.children:
             visit(child, level + isinstance(child, nodes.section))
@@ -290,7 +313,7 @@ _SENTENCE_AT_LINE_END = re.compile(r"(?<=[.!?:。！？])[ \t]*\n")  # noqa: RUF
 
 def parse_text(text: str) -> Page:
     """Plain text: paragraphs end at blank lines, or, where there is none, at lines that end with a sentence."""
-    text = text.replace("\r\n", "\n").strip()
+    text = text.replace("\r\n", "\n").replace("\r", "\n").strip()
     end = _PARAGRAPH_END if _PARAGRAPH_END.search(text) else _SENTENCE_AT_LINE_END
     paragraphs = (one_line(paragraph) for paragraph in end.split(text))
     return Page([Block(0, paragraph) for paragraph in paragraphs if paragraph])

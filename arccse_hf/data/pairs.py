@@ -14,7 +14,7 @@ import numpy as np
 
 from ..errors import UserError, one_line
 from .documents import Document, Section
-from .sentences import is_held_out
+from .sentences import MIN_CHARS, is_held_out, join_sentences
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class PairRow(NamedTuple):
 
 
 _TOO_SHORT, _SHARED, _REPEATED = "too short", "with a text of another document", "repeated"
-_HELD_OUT, _OVER_WEIGHT = "held out for evaluation", "over the weights"
+_HELD_OUT, _OVER_WEIGHT, _ALONE = "held out for evaluation", "over the weights", "alone in its passage"
 
 
 @dataclass
@@ -71,7 +71,7 @@ class PairCounts:
 
     def __str__(self) -> str:
         made = ", ".join(f"{number:,} {kind}" for kind, number in self.made.items())
-        dropped = ", ".join(f"{number:,} {reason}" for reason, number in self.dropped.items())
+        dropped = ", ".join(f"{number:,} {reason}" for reason, number in self.dropped.items() if number)
         return (
             f"{self.made.total():,} pairs ({made or 'none'}) from {self.used:,} of {self.documents:,} documents; "
             f"left out: {dropped or 'none'}"
@@ -83,7 +83,7 @@ def make_pairs(
     kind: PairKind = "auto",
     *,
     weights: dict[str, float] | None = None,
-    min_chars: int = 5,
+    min_chars: int = MIN_CHARS,
     exclude: Collection[str] = (),
     seed: int = 0,
 ) -> tuple[list[PairRow], PairCounts]:
@@ -142,7 +142,7 @@ def make_pairs(
     return rows, counts
 
 
-def resolve_kind(kind: PairKind, documents: Sequence[Document], min_chars: int = 5) -> PairKind:
+def resolve_kind(kind: PairKind, documents: Sequence[Document], min_chars: int = MIN_CHARS) -> PairKind:
     """Returns what `auto` stands for: `title` where at least half of the documents give such a pair, else `dropout`.
 
     Args:
@@ -190,10 +190,10 @@ def parse_weights(pairs: str, weights: Sequence[str]) -> dict[str, float]:
 
 
 def opening(section: Section) -> str:
-    """The beginning of a section: paragraphs, whole, until `OPENING_CHARS` are there."""
+    """The beginning of a section: paragraphs, whole and a line each, until `OPENING_CHARS` are there."""
     text = ""
-    for paragraph in section.paragraphs:
-        text = " ".join(filter(None, [text, *paragraph]))
+    for paragraph in map(join_sentences, section.paragraphs):
+        text += f"\n{paragraph}" if text else paragraph
         if len(text) >= OPENING_CHARS:
             break
     return text
@@ -207,7 +207,7 @@ def draw_texts(row: PairRow, rng: np.random.Generator, crop_unit: CropUnit = "se
     if row.kind != "crops":
         return row.texts[0], row.texts[-1]
     if crop_unit == "tokens":
-        window = " ".join(row.texts)
+        window = join_sentences(row.texts)
         return window, window
     return _sentence_crop(row.texts, rng), _sentence_crop(row.texts, rng)
 
@@ -216,11 +216,11 @@ def _sentence_crop(sentences: Sequence[str], rng: np.random.Generator) -> str:
     """One or two sentences that follow each other."""
     length = int(rng.integers(1, 3))
     start = int(rng.integers(len(sentences) - length + 1))
-    return " ".join(sentences[start : start + length])
+    return join_sentences(sentences[start : start + length])
 
 
 def query_texts(document: Document, kind: str) -> list[tuple[str, str]]:
-    """Returns what can stand for a text, with that text.
+    """Returns what can stand for a text, with that text, of which each paragraph is a line.
 
     Args:
         document: Where both come from.
@@ -232,9 +232,9 @@ def query_texts(document: Document, kind: str) -> list[tuple[str, str]]:
         return [(document.title, opening(first_section))] if document.title else []
     if kind == "heading":
         return [(section.heading, opening(section)) for section in document.sections if section.heading]
-    first, *rest = first_section.sentences
-    in_opening = opening(first_section)[len(first) :].strip()
-    return [(first, in_opening or opening(Section(None, (tuple(rest),))))] if rest else []
+    first = first_section.sentences[0]
+    rest = opening(first_section)[len(first) :].strip() or first_section.text[len(first) :].strip()
+    return [(first, rest)] if rest else []
 
 
 def _rows(
@@ -254,30 +254,41 @@ def _rows(
                 counts.dropped[reason] += 1
             return reason is None
 
+        def take(*texts: str, number: int = number, seen: set[tuple[str, ...]] = seen) -> None:
+            texts = tuple(map(one_line, texts))
+            owners.update(dict.fromkeys(map(_key, texts), number))
+            seen.add(texts)
+
         for row_kind, texts in _CANDIDATES[kind](document, min_chars, counts):
             if row_kind == "crops":
-                window = tuple(sentence for sentence in texts if stays(sentence))
-                if len(window) > 1:
-                    yield PairRow(number, row_kind, window)
+                different = tuple(dict.fromkeys(texts))
+                window = tuple(sentence for sentence in different if stays(sentence))
+                counts.dropped[_REPEATED] += len(texts) - len(different)
+                if len(window) < 2:
+                    counts.dropped[_ALONE] += len(window)
+                    continue
+                for sentence in window:
+                    take(sentence)
+                yield PairRow(number, row_kind, window)
             elif stays(*texts):
-                yield PairRow(number, row_kind, texts)
+                take(*texts)
+                yield PairRow(number, row_kind, tuple(map(one_line, texts)))
 
 
 def _reason_against(
     texts: tuple[str, ...], document: int, owners: dict[bytes, int], excluded: set[str], seen: set[tuple[str, ...]]
 ) -> str | None:
-    """Why these texts are left out; None: they stay, and belong to the document from now on."""
-    texts = tuple(map(one_line, texts))
-    if texts in seen or len(set(texts)) < len(texts):
+    """Why these texts are left out; None: they stay."""
+    lines = tuple(map(one_line, texts))
+    if lines in seen or len(set(lines)) < len(lines):
         return _REPEATED
     if any(is_held_out(text, excluded) for text in texts):
         return _HELD_OUT
-    keys = [blake2b(text.encode(), digest_size=16).digest() for text in texts]
-    if any(owners.get(key, document) != document for key in keys):
-        return _SHARED
-    owners.update(dict.fromkeys(keys, document))
-    seen.add(texts)
-    return None
+    return _SHARED if any(owners.get(_key(line), document) != document for line in lines) else None
+
+
+def _key(line: str) -> bytes:
+    return blake2b(line.encode(), digest_size=16).digest()
 
 
 def _long_sentences(document: Document, min_chars: int, counts: PairCounts) -> list[list[str]]:

@@ -2,8 +2,12 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Set
+from collections.abc import Collection, Iterable, Set
 
+from ..errors import one_line
+
+MIN_CHARS = 5
+"""Shorter texts are not trained on, where nothing else is said."""
 DISTINCTIVE_WORDS, DISTINCTIVE_CHARS = 4, 10
 MOST_TEXTS, MOST_SHARE = 2, 0.01
 
@@ -12,6 +16,9 @@ _END_MARK = re.compile(r"[.!?。！？]")  # noqa: RUF001
 _SENTENCE_BREAK = re.compile(
     r"[.!?][\"')”’»」』）]*+(\s++)(?=[\"'(“‘«¿¡\[]*+(\w))|[。！？][)”’»」』）]*+(\s*+)(?=([^。！？]))"  # noqa: RUF001
 )
+_WIDE_END = re.compile(r"[。！？][)”’»」』）]*$")  # noqa: RUF001
+_WIDE_END_CHARS = 4
+"""A mark, and as many quotes and brackets as may follow it."""
 # "ms" in small letters are milliseconds.
 _ABBREVIATION = re.compile(
     r"(?:\b(?:e\.g|i\.e|vs|cf|fig|figs|eq|eqs|sec|ch|vol|pp|ref|refs|no|nos|approx|dr|mr|mrs|(?-i:Ms)|prof|st|jr|sr|al)"
@@ -49,6 +56,31 @@ def split_sentences(text: str) -> list[str]:
     return [*sentences, text[start:]] if text[start:] else sentences
 
 
+def join_sentences(sentences: Iterable[str]) -> str:
+    """Returns sentences as the paragraph that they were cut from: behind an ideographic full stop there is no blank.
+
+    Example:
+        >>> join_sentences(["It works.", "So does this."]), join_sentences(["打开后盖。", "取出卡纸。"])
+        ('It works. So does this.', '打开后盖。取出卡纸。')
+    """
+    text = ""
+    for sentence in filter(None, sentences):
+        text += sentence if not text or _WIDE_END.search(text[-_WIDE_END_CHARS:]) else f" {sentence}"
+    return text
+
+
+def full_stop(text: str) -> str:
+    """Returns what ends a text as a sentence, by the script of its last character: nothing where it has an end mark."""
+    return "" if not text or _END_MARK.match(text[-1]) else "。" if _UNSPACED.match(text[-1]) else "."
+
+
+def pieces(text: str) -> list[str]:
+    """Returns the sentences of a text and those of each of its lines, of which some end without a full stop."""
+    lines = text.splitlines()
+    whole = split_sentences(one_line(text))
+    return whole if len(lines) < 2 else [*whole, *(part for line in lines for part in split_sentences(one_line(line)))]
+
+
 def is_distinctive(sentence: str) -> bool:
     """Returns whether a sentence is long enough to be of one text: "Hello." and "See below." are of any.
 
@@ -70,15 +102,15 @@ def boilerplate(texts: Collection[Collection[str]]) -> set[str]:
 
 
 def is_held_out(text: str, held_out: Set[str]) -> bool:
-    """Returns whether a text to train on is one of `held_out`, or has a sentence that is.
+    """Returns whether a text to train on is one of `held_out`, or has a sentence or a line that is.
 
     Args:
-        text: On one line (`one_line`).
+        text: Its line ends are the ends of sentences too.
         held_out: What `held_out_texts` gives, each on one line.
     """
     if not held_out:
         return False
-    if text in held_out:
+    if one_line(text) in held_out:
         return True
     # The number of a list item is cut off as a sentence, and tells nothing of the text that it stands in.
-    return any(sentence in held_out and any(map(str.isalpha, sentence)) for sentence in split_sentences(text))
+    return any(piece in held_out and any(map(str.isalpha, piece)) for piece in pieces(text))

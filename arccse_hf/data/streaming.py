@@ -24,6 +24,7 @@ from .blocks import BlockStart, ShuffledBlocks
 from .cleaning import CleaningCounts, RowCleaner
 from .columns import CANONICAL_COLUMNS
 from .dataloaders import loader_options, prepare_share
+from .sentences import MIN_CHARS
 from .tokenization import check_length, tokenize_batch
 from .training_texts import DATASET_ERRORS, innermost_reason, open_shards
 
@@ -101,7 +102,7 @@ class TextStream(IterableDataset):
         dataset_config: str | None = None,
         dataset_split: str = "train",
         text_columns: Sequence[str] = (),
-        min_chars: int = 5,
+        min_chars: int = MIN_CHARS,
         exclude: Collection[str] = (),
         shuffle_buffer: int = 50_000,
         seed: int = 0,

@@ -24,6 +24,7 @@ from .columns import CANONICAL_COLUMNS, choose_columns, require_text
 from .files import RowFile, expand_files, open_file
 from .files.dataset import load_rows
 from .installed_docs import docstring_corpus
+from .sentences import MIN_CHARS
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ def load_training_texts(
     dataset_config: str | None = None,
     dataset_split: str = "train",
     text_columns: Sequence[str] = (),
-    min_chars: int = 5,
+    min_chars: int = MIN_CHARS,
     max_samples: int | None = None,
     exclude: Collection[str] = (),
     seed: int = 0,

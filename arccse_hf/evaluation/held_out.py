@@ -72,7 +72,7 @@ def choose_query_kind(documents: Sequence[Document], trained: Collection[str] = 
 
 
 def query_pairs(documents: Sequence[Document], kind: str) -> HeldOutQueries:
-    """(query, text) pairs, in which no query and no text occurs twice.
+    """(query, text) pairs, in which no query and no text occurs twice; of a text each paragraph is a line.
 
     One pair per document, so that the pairs are independent of each other, unless that gives fewer than
     `ENOUGH_PAIRS`: then more of its headings, the same number from each.
@@ -114,8 +114,8 @@ def neighbour_pairs(documents: Sequence[Document]) -> list[tuple[str, str]]:
 
 
 def passages(documents: Sequence[Document]) -> list[str]:
-    """One text per section, to be searched among the others."""
-    return [" ".join(section.sentences) for document in documents for section in document.sections]
+    """One text per section, of which each paragraph is a line, to be searched among the others."""
+    return [section.text for document in documents for section in document.sections]
 
 
 def divide_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..data.documents import read_documents
 from ..data.files import RowFile, expand_files, file_kind, open_file
 from ..data.files.find import KINDS
 from ..data.pairs import PairKind, draw_texts, make_pairs
+from ..data.sentences import MIN_CHARS
 from ..errors import UserError, one_line
 from ..run_folder import (
     MODULES,
@@ -258,6 +260,7 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
     from datasets import Dataset
     from transformers import AutoTokenizer
 
+    from ..data.cleaning import RowCleaner
     from ..data.health import text_health
     from .loading import require_tokenizer
 
@@ -265,18 +268,11 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
     length = length or max_length(folder)
     if length is None:
         raise UserError(f"--max_seq_length: is missing, and {model} says nothing of it")
-    seen: dict[tuple[str, ...], None] = {}
-    rows = 0
-    for file in files:
-        for name in columns:
-            require_text(name, file.columns, file.source.where(), file.source.where())
-        for number, values in file.rows(columns):
-            texts = tuple(file.text(value, number, name) for value, name in zip(values, columns, strict=True))
-            if rows < _MAX_ROWS and all(text and text.strip() for text in texts):
-                rows += 1
-                seen.setdefault(tuple(str(text) for text in texts))
-    if not seen:
-        raise UserError(f"{files[0].source.where()}: no row has text")
+    rows = list(islice(_texts(files, columns), _MAX_ROWS))
+    cleaner = RowCleaner(MIN_CHARS, ())
+    kept = [rows[index] for index in cleaner.keep(rows)]
+    if not kept:
+        raise UserError(f"{files[0].source.where()}: no row can be trained on ({cleaner.counts})")
     modules = _modules(folder)
     encoder = folder / modules[0]["path"] if modules else folder
     try:
@@ -284,9 +280,25 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
     except (OSError, ValueError) as error:
         raise UserError(f"--model {model}: there is no tokenizer in its folder ({one_line(error)[:200]})") from error
     require_tokenizer(tokenizer, f"--model {model}", read_json(encoder / "config.json").get("vocab_size"))
-    texts = Dataset.from_dict(dict(zip(columns, map(list, zip(*seen, strict=True)), strict=True)))
-    health = text_health(texts, tokenizer, length, duplicates=rows - len(seen))
-    return {"tokenizer": model, "health": str(health), "warnings": health.warnings(max_length(folder))}
+    texts = Dataset.from_dict(dict(zip(columns, map(list, zip(*kept, strict=True)), strict=True)))
+    health = text_health(texts, tokenizer, length, duplicates=cleaner.counts.duplicate)
+    looked_at = f"the first {_MAX_ROWS:,} rows: " if len(rows) == _MAX_ROWS else ""
+    return {
+        "tokenizer": model,
+        "cleaning": f"{looked_at}{cleaner.counts}",
+        "health": str(health),
+        "warnings": health.warnings(max_length(folder)),
+    }
+
+
+def _texts(files: Sequence[RowFile], columns: Sequence[str]) -> Iterator[tuple[str, ...]]:
+    """Yields the rows without surrounding whitespace, "" where there is no text."""
+    for file in files:
+        for name in columns:
+            require_text(name, file.columns, file.source.where(), file.source.where())
+        for number, values in file.rows(columns):
+            texts = (file.text(value, number, name) for value, name in zip(values, columns, strict=True))
+            yield tuple((text or "").lstrip("\ufeff").strip() for text in texts)
 
 
 def _find_model(name: str) -> Path:

@@ -14,6 +14,7 @@ import pyarrow as pa
 from ..data.documents import PAGE_SUFFIXES, Document, DocumentCounts, find_files, read_documents
 from ..data.files import RowFile
 from ..data.files.rows import NumberedRow, Range
+from ..data.sentences import join_sentences
 from ..errors import UserError
 from .encode_files.reading import InputFile, common_folder
 
@@ -91,5 +92,5 @@ def _rows(document: Document, root: str) -> Iterator[tuple[str, int, str, str | 
     for heading, paragraphs in document.sections:
         titles = dict.fromkeys(title for title in (document.title, heading) if title)
         for paragraph in paragraphs:
-            yield name, number, " ".join(paragraph), " > ".join(titles) or None
+            yield name, number, join_sentences(paragraph), " > ".join(titles) or None
             number += 1

@@ -13,6 +13,7 @@ from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 from ..data.collator import TRIPLET_MIN_TOKENS
 from ..data.files import KINDS, file_kind
 from ..data.pairs import CropUnit, PairKind
+from ..data.sentences import MIN_CHARS
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from .field_rules import check_rules
@@ -63,7 +64,7 @@ class DataArguments:
         },
     )
     min_chars: int = field(
-        default=5, metadata={"help": "Rows with a text of fewer characters are dropped (and counted)."}
+        default=MIN_CHARS, metadata={"help": "Rows with a text of fewer characters are dropped (and counted)."}
     )
     preprocessing_num_workers: int | None = field(default=None, metadata={"help": "Processes that tokenise."})
     pairs: PairKind | None = field(

@@ -17,7 +17,7 @@ from ..data.pair_dataset import PairDataset
 from ..data.pairs import PairCounts, make_pairs, parse_weights, resolve_kind
 from ..data.sentences import split_sentences
 from ..data.training_texts import INSTALLED_DOCS
-from ..errors import UserError
+from ..errors import UserError, one_line
 from ..evaluation import RetrievalTask, ScoredPairs, STSTask, Task, read_sts
 from ..evaluation.held_out import (
     MIN_TEST_DOCUMENTS,
@@ -136,7 +136,10 @@ def prepare_documents(
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
         rows, counts = pairs_of(parts.train, unseen | set(held_out))
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
-        tasks = _verdict_tasks(data_args, test, validation, control, queries, groups)
+        corpus = _read_corpus(data_args, data_args.title_column, next(iter(data_args.text_columns), None))
+        if not own:
+            test = _on_one_line(test)
+        tasks = _verdict_tasks(data_args, test, _on_one_line(validation), control, queries, corpus, groups)
         logger.info(
             f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
             f"{len(parts.validation):,} to choose a mixture by ({len(validation):,} queries)"
@@ -173,7 +176,7 @@ def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | Non
     validation, test = divide_pairs(own, seed)
     if _too_small(test):
         return None
-    return _verdict_tasks(data_args, test, validation, [], "own queries")
+    return _verdict_tasks(data_args, test, validation, [], "own queries", _read_corpus(data_args))
 
 
 def _own_pairs(data_args: DataArguments) -> Pairs:
@@ -225,15 +228,45 @@ def load_documents(data_args: DataArguments, exclude: Collection[str] = ()) -> l
     return documents
 
 
+def _read_corpus(
+    data_args: DataArguments, title_column: str | None = None, text_column: str | None = None
+) -> list[str]:
+    """Returns the passages of `--eval_corpus`, and logs what became of it; none where it is not given.
+
+    Args:
+        data_args: Names it.
+        title_column: As for `read_documents`.
+        text_column: As for `read_documents`.
+
+    Raises:
+        UserError: It cannot be read.
+    """
+    if not data_args.eval_corpus:
+        return []
+    documents, counts = read_documents(
+        data_args.eval_corpus,
+        title_column=title_column,
+        text_column=text_column,
+        one_document_per_file=data_args.one_document_per_file,
+        option="--eval_corpus",
+    )
+    logger.info("--eval_corpus: %s", counts)
+    return list(map(one_line, passages(documents)))
+
+
+def _on_one_line(pairs: Pairs) -> Pairs:
+    return [(query, one_line(text)) for query, text in pairs]
+
+
 def _verdict_tasks(
     data_args: DataArguments,
     test: Pairs,
     validation: Pairs,
     control: Pairs,
     queries: str,
+    corpus: Sequence[str],
     groups: Sequence[int] | None = None,
 ) -> VerdictTasks:
-    corpus = passages(read_documents(data_args.eval_corpus, option="--eval_corpus")[0]) if data_args.eval_corpus else []
     other: Task | None = None
     if "stsb_dev" in data_args.eval_tasks:
         other = STSTask("stsb_dev", read_sts("stsb_dev", data_args.eval_data))

@@ -38,3 +38,17 @@ def test_a_short_query_is_a_whole_text_and_holds_out_what_has_it_as_a_sentence()
 def test_a_text_that_is_given_for_several_queries_is_one_text():
     text = "Pull the whole sheet out. Then close it."
     assert "Pull the whole sheet out." in held_out_texts([text] * 9)
+
+
+def test_lines_of_rows_that_end_without_a_full_stop_are_held_out():
+    """A list on lines of its own: with the lines joined, none of its items would be a sentence."""
+    steps = ["Open the rear door of the printer", "Pull the stuck sheet out slowly"]
+    rows = [(f"Do this:\n- first\n{steps[0]}\nPut the new drum unit in",), ("Nothing\nof it is here",)]
+    assert RowCleaner(5, held_out_texts(steps)).keep(rows) == [1]
+    assert RowCleaner(5, held_out_texts(["\n".join(steps)])).keep([*rows, (steps[1],)]) == [1]
+
+
+def test_an_ideographic_full_stop_is_tried_too():
+    assert held_out_texts(["打印机卡住了", "打印机又卡住了。"]) == {
+        "打印机卡住了", "打印机卡住了。", "打印机又卡住了。"
+    }  # fmt: skip

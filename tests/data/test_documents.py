@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from arccse_hf.data.columns import find_column
 from arccse_hf.data.documents import Document, Section, are_documents, read_documents
 from arccse_hf.errors import UserError
 
@@ -221,3 +222,25 @@ def test_rst_reads_no_other_file(tmp_path):
     (tmp_path / "secret.txt").write_text("The secret.")
     (tmp_path / "a.rst").write_text(f"Text.\n\n.. include:: {tmp_path}/secret.txt\n\n.. raw:: html\n\n   <b>Raw.</b>\n")
     assert read_documents([str(tmp_path)])[0][0].sentences == ["Text."]
+
+
+def test_a_page_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    (tmp_path / "a.md").write_text("Text.")
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("pathlib.Path.read_bytes", refuse)
+    with pytest.raises(UserError, match=r"--train_file .*a.md: cannot be read \(Permission denied\); check its perm"):
+        read_documents([str(tmp_path)])
+
+
+def test_a_carriage_return_alone_ends_a_line(tmp_path):
+    (tmp_path / "old.md").write_bytes(b"---\rtitle: A\r---\rOne\r\rtwo.\r")
+    (document,), _ = read_documents([str(tmp_path)])
+    assert (document.title, document.sentences) == ("A", ["One", "two."])
+
+
+def test_of_columns_that_differ_by_case_the_one_that_is_meant_is_read():
+    assert find_column(["Text", "text", "TEXT"], ["text"]) == "text"
+    assert find_column(["TEXT", "Text"], ["text"]) == "TEXT"

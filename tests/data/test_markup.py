@@ -2,7 +2,7 @@
 
 import pytest
 
-from arccse_hf.data.markup import PARSERS
+from arccse_hf.data.markup import PARSERS, Block, Page, parse_html, parse_markdown, parse_rst
 
 
 def read(suffix, text):
@@ -238,3 +238,42 @@ The `!!! note` is a marker. !!! No: this is none.
         "Report it.",
         "The !!! note is a marker. !!! No: this is none.",
     )
+
+
+def test_text_between_rules_is_no_front_matter():
+    page = parse_markdown("---\n# Manual\n\nIts text is here.\n\n---\n\nA last line.\n")
+    assert page == Page([Block(1, "Manual"), Block(0, "Its text is here."), Block(0, "A last line.")])
+    assert parse_markdown("---\n\n---\nBody.") == Page([Block(0, "Body.")])
+    assert parse_markdown("---\n# ours\n\nlayout: post\ntitle: A page\n---\nBody.").title == "A page"
+
+
+def test_front_matter_of_hugo_gives_the_title():
+    assert parse_markdown('+++\ntitle = "A page"\ndraft = false\n+++\nBody.') == Page([Block(0, "Body.")], "A page")
+    assert parse_markdown("+++\ntitle = broken\n+++\nBody.") == Page([Block(0, "Body.")])
+
+
+def test_marks_of_github_are_no_text():
+    text = (
+        "> [!NOTE]\n> Useful.\n\n- [ ] To do\n- [x] Done\n\n~~Gone~~ here[^1], `[^a]`.\n\n[^1]: A note.\n\n$$\nE\n$$\n"
+    )
+    assert [block.text for block in parse_markdown(text).blocks] == ["Useful.", "To do", "Done", "Gone here, [^a]."]
+
+
+def test_what_stands_below_a_deep_list_is_read():
+    deep = "".join(f"{'  ' * level}- item {level}\n" for level in range(30))
+    assert parse_markdown(deep + "\n# After\n\nText.\n").blocks[-3:] == [
+        Block(0, "item 29"), Block(1, "After"), Block(0, "Text."),
+    ]  # fmt: skip
+
+
+def test_a_button_within_a_heading_is_its_text():
+    page = parse_html("<main><h2><button>How?</button></h2><div>So.</div><button>Send</button></main>")
+    assert page.blocks == [Block(2, "How?"), Block(0, "So.")]
+
+
+def test_images_and_references_of_rst_are_no_text():
+    text = (
+        "|build|\n\nAs shown in [#f1]_ and |build| [Smith]_.\n\n.. |build| image:: b.png\n   :alt: Passing\n\n"
+        ".. [#f1] A note.\n\n.. [Smith] A book.\n"
+    )
+    assert [block.text for block in parse_rst(text).blocks] == ["As shown in and ."]

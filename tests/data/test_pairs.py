@@ -7,10 +7,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from arccse_hf.data.cleaning import RowCleaner
+from arccse_hf.data.cleaning import RowCleaner, held_out_texts
 from arccse_hf.data.documents import Document, Section
 from arccse_hf.data.pair_dataset import PairDataset
-from arccse_hf.data.pairs import QUERY_KINDS, SINGLE_KINDS, PairRow, make_pairs, parse_weights
+from arccse_hf.data.pairs import (
+    QUERY_KINDS,
+    SINGLE_KINDS,
+    PairRow,
+    draw_texts,
+    make_pairs,
+    parse_weights,
+    query_texts,
+)
 from arccse_hf.errors import UserError
 
 # Few different sentences, so that documents share some.
@@ -217,3 +225,50 @@ def test_texts_to_look_at_are_spread_over_the_rows_and_leave_crops_of_tokens_out
     assert looked_at["positive"] == ["text 0", "text 3", "text 6", "text 9"]
     assert len(PairDataset(windows, tokenizer, 16, crop_unit="tokens").texts(4)) == 0
     assert len(PairDataset(windows, tokenizer, 16).texts(9)) == 4
+
+
+LISTS = [
+    document(
+        "Clear a jam", ("Do this:",), ("Open the rear door of the printer",), ("Pull the stuck sheet out slowly",)
+    ),
+    document(
+        "Replace a drum", ("First, then:",), ("Open the rear door of the printer",), ("Put the new drum unit in",)
+    ),
+]
+
+
+@pytest.mark.parametrize("kind", SINGLE_KINDS)
+def test_paragraphs_without_a_full_stop_are_held_out_and_hold_out(kind):
+    """Both ways: a list item that is held out, and a held-out text that has the item."""
+    item = "Open the rear door of the printer"
+    for exclude in ([item], [text for pair in query_texts(LISTS[0], "title") for text in pair]):
+        try:
+            rows, _ = make_pairs(LISTS[1:], kind, exclude=held_out_texts(exclude))
+        except UserError:
+            continue
+        assert not any(item in text for row in rows for text in row.texts)
+
+
+def test_rows_are_on_one_line_and_queries_have_a_line_per_paragraph():
+    (row,) = make_pairs(LISTS[:1], "title")[0]
+    assert row.texts == ("Clear a jam", "Do this: Open the rear door of the printer Pull the stuck sheet out slowly")
+    assert query_texts(LISTS[0], "title")[0][1].split("\n") == [text for (text,) in LISTS[0].sections[0].paragraphs]
+
+
+def test_chinese_sentences_are_put_together_as_they_were():
+    manual = document("卡纸", ("打开后盖。", "取出卡纸。", "关上后盖。"))
+    assert make_pairs([manual], "title")[0][0].texts[1] == "打开后盖。取出卡纸。关上后盖。"
+    (window,) = make_pairs([manual], "crops", min_chars=2)[0]
+    crops = {text for seed in range(20) for text in draw_texts(window, np.random.default_rng(seed))}
+    assert {"打开后盖。取出卡纸。", "关上后盖。"} <= crops
+
+
+def test_every_sentence_of_crops_is_used_or_counted_and_owned_only_where_it_is_used():
+    alone, both = "Only one sentence here.", "And a second one here."
+    first = Document(
+        "T", (Section(None, ((alone,),)), Section("B", (("One of two.", "Two of two.", "One of two."),))), "a"
+    )
+    second = document("V", (alone, both), ("No.",))
+    rows, counts = make_pairs([first, second], "crops", min_chars=4)
+    assert [row.texts for row in rows] == [("One of two.", "Two of two."), (alone, both)]
+    assert dict(counts.dropped) == {"too short": 1, "alone in its passage": 1, "repeated": 1}

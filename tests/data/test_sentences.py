@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from arccse_hf.data.sentences import boilerplate, is_distinctive, split_sentences
+from arccse_hf.data.sentences import boilerplate, is_distinctive, join_sentences, split_sentences
 
 
 @pytest.mark.parametrize(
@@ -79,3 +79,11 @@ def test_boilerplate_is_what_more_than_two_texts_have(number, common):
 def test_boilerplate_is_what_more_than_a_hundredth_of_many_texts_have(having, common):
     texts = [["Hello there."] if index < having else [f"Text {index}."] for index in range(500)]
     assert boilerplate(texts) == ({"Hello there."} if common else set())
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["It works. So does this. No end", "打开后盖。“取出卡纸。”好。", "「はい。」と言う。終わり。", "One.", ""],
+)
+def test_sentences_are_joined_to_the_paragraph_that_they_come_from(text):
+    assert join_sentences(split_sentences(text)) == text

@@ -79,6 +79,7 @@ def test_a_file_is_read_with_a_models_tokenizer(finished, tmp_path, capsys, monk
     assert found["rows"] == 4 and found["columns"] == ["text (text)", "n (integers)"] and "--model" in found["hint"]
     found = facts(capsys, "texts.jsonl", "--model", finished)
     # 74 tokens with [CLS] and [SEP], of 64 that are read; one of 72 + 3 words is unknown; the copy is left out.
+    assert found["cleaning"].startswith("2 of 4 rows kept: 1 empty, 0 shorter than 5 characters, 1 duplicates")
     assert found["health"] == (
         f"2 rows · 50.0% cut at 64 tokens ({10 / 79:.1%} of tokens lost) · {1 / 75:.1%} unknown tokens"
         " · median 34 tokens · 1 duplicates"
@@ -93,7 +94,7 @@ def test_a_file_is_read_with_a_models_tokenizer(finished, tmp_path, capsys, monk
 
 def test_the_example_of_the_help_runs(finished, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    Path("texts.txt").write_text("a cat\nthe dog\n")
+    Path("texts.txt").write_text("a cat\nthe dog\ndog\n")  # the last is too short to be trained on
     argv = shlex.split(INFO.example)
     assert argv[:2] == ["arccse", "info"] and info(argv[2:]) == 0
     assert "health     2 rows" in capsys.readouterr().out

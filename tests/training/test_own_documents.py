@@ -1,6 +1,7 @@
 """The whole command on a folder of documents, and what is said where documents do not do."""
 
 import json
+import logging
 import random
 from pathlib import Path
 from types import SimpleNamespace
@@ -263,3 +264,21 @@ def test_one_giant_document_is_too_few(command, folder, tmp_path):
     giant.write_text("\n\n".join(f"## {number}\n\nThe text {number}. And more." for number in range(500)))
     with pytest.raises(UserError, match="1 documents do not fill a batch of 8: each may have one pair in it"):
         script.main([*command, "--train_file", str(giant)])
+
+
+def test_what_is_searched_too_is_read_as_the_documents_are_and_counted(folder, tmp_path, tokenizer, caplog):
+    caplog.set_level(logging.INFO, logger="arccse_hf")
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    for name, content in (("a.txt", b"One text.\n\nIts end."), ("b.txt", b"\xff\xfe"), ("c.txt", b" ")):
+        (corpus / name).write_bytes(content)
+    pairs = tmp_path / "pairs.csv"
+    pairs.write_text("query,document\n" + "\n".join(f"{a},{b}" for a, b in queries_about(165, each=1)))
+    data_args = DataArguments(
+        train_file=[str(folder)], eval_pairs=str(pairs), eval_corpus=[str(corpus)], one_document_per_file=True
+    )
+    args = ArcCSETrainingArguments(str(tmp_path / "out"), use_cpu=True)
+    tasks = prepare_documents(data_args, args, tokenizer).tasks
+    assert "One text. Its end." in tasks.test.documents
+    said = "--eval_corpus: 1 documents of 3: 1 empty (c.txt), 1 binary or not UTF-8 (b.txt)"
+    assert said in caplog.messages
