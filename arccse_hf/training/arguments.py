@@ -124,6 +124,9 @@ class DataArguments:
             self.eval_tasks = ["sts" if own_file else "stsb_dev", "geometry"]
 
 
+_SHARES = 1_000_000  # shares of all steps are compared as so many parts: in binary numbers 0.3 is no multiple of 0.1
+
+
 @dataclass
 class ArcCSETrainingArguments(TrainingArguments):
     """`TrainingArguments` with the settings of tokens, triplets and batches, and defaults for contrastive training.
@@ -324,12 +327,12 @@ class ArcCSETrainingArguments(TrainingArguments):
         Raises:
             UserError: `metric_for_best_model` is not measured, or there is nothing to stop early by.
         """
-        if not metrics or self.eval_strategy == IntervalStrategy.NO:
+        if not metrics or self.eval_strategy == IntervalStrategy.NO or self.save_strategy == SaveStrategy.NO:
             self.load_best_model_at_end = False
         if self.early_stopping_patience is not None and not self.load_best_model_at_end:
             raise UserError(
                 f"--early_stopping_patience {self.early_stopping_patience}: needs something to measure on the way "
-                "(--eval_tasks, --eval_strategy steps) and --load_best_model_at_end True"
+                "(--eval_tasks, --eval_strategy steps), --save_strategy steps and --load_best_model_at_end True"
             )
         if not metrics:
             self.eval_strategy, self.eval_on_start = IntervalStrategy.NO, False
@@ -343,18 +346,34 @@ class ArcCSETrainingArguments(TrainingArguments):
         self.metric_for_best_model = metric
         if self.greater_is_better is None:
             self.greater_is_better = greater_is_better(metric)
-        if self.save_strategy == SaveStrategy.NO:
-            self.load_best_model_at_end = False
-        if self.load_best_model_at_end and self.save_strategy != SaveStrategy.BEST:
-            save_strategy, eval_strategy = SaveStrategy(self.save_strategy), IntervalStrategy(self.eval_strategy)
-            eval_steps = self.logging_steps if self.eval_steps is None else self.eval_steps  # as Trainer has it
-            save_steps = eval_steps if self.save_steps is None else self.save_steps
-            if save_strategy != eval_strategy or (eval_strategy == IntervalStrategy.STEPS and save_steps % eval_steps):
-                raise UserError(
-                    f"--save_strategy {save_strategy.value} --save_steps {save_steps:g}: the best checkpoint can only "
-                    f"be kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; "
-                    "make the one a multiple of the other, or --load_best_model_at_end False"
-                )
+        eval_steps = self.logging_steps if self.eval_steps is None else self.eval_steps  # as Trainer has it
+        self.check_steps(eval_steps, eval_steps if self.save_steps is None else self.save_steps)
+
+    def check_steps(self, eval_steps: float, save_steps: float) -> None:
+        """Makes sure that the best checkpoint is saved where it is measured.
+
+        Args:
+            eval_steps: Steps, or below 1 the share of all steps, between measurements.
+            save_steps: Between checkpoints.
+
+        Raises:
+            UserError: Some checkpoints are not measured.
+        """
+        if not self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST:
+            return
+        save_strategy, eval_strategy = SaveStrategy(self.save_strategy), IntervalStrategy(self.eval_strategy)
+        if (save_steps < 1) != (eval_steps < 1):
+            multiple = False  # of which one is a share is not known before the steps are counted
+        elif save_steps < 1:
+            multiple = round(_SHARES * save_steps) % round(_SHARES * eval_steps) == 0
+        else:
+            multiple = save_steps % eval_steps == 0
+        if save_strategy != eval_strategy or (eval_strategy == IntervalStrategy.STEPS and not multiple):
+            raise UserError(
+                f"--save_strategy {save_strategy.value} --save_steps {save_steps:g}: the best checkpoint can only be "
+                f"kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; make "
+                "the first a multiple of the second, or --load_best_model_at_end False"
+            )
 
     def chooses_by(self, control: TrainerControl) -> bool:
         """Returns whether an evaluation may choose the best checkpoint: where one is loaded, it has to be saved."""

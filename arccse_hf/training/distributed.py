@@ -145,10 +145,15 @@ def set_up_fsdp(plugin: FullyShardedDataParallelPlugin, model: nn.Module) -> Non
     """Fills in what to shard, and has mixed precision keep losses, and average gradients, in float32, as DDP does.
 
     Raises:
-        UserError: FSDP 1, whose weights do not show that they are shards.
+        UserError: FSDP 1, whose weights do not show that they are shards; or its own way of computing layers again.
     """
     if plugin.fsdp_version == 1:
         raise UserError("fsdp_version 1: not supported; set fsdp_version: 2, as configs/accelerate/fsdp.yaml does")
+    if plugin.activation_checkpointing:
+        raise UserError(
+            "fsdp_activation_checkpointing: not supported: a layer computed again would have other dropout masks; "
+            "leave it out, and give --activation_checkpointing True"
+        )
     if plugin.transformer_cls_names_to_wrap is None:
         plugin.transformer_cls_names_to_wrap = _layer_classes(model)
     if isinstance(plugin.mixed_precision_policy, MixedPrecisionPolicy):

@@ -16,8 +16,8 @@ _NOBODY = 0
 def same_texts(pair: Mapping[str, Tensor], gather_keys: Callable[[Tensor], Tensor] | None) -> Tensor | None:
     """Returns booleans `[batch, keys]`: the keys of other rows that are no negatives of a row; None if there are none.
 
-    They are the texts that equal, token by token, the row's anchor or its positive, and the positives of the same
-    anchor. Rows share texts where a question has several answers, an answer several questions, or a pair several mined
+    They are the texts that equal, token by token, the row's anchor, its positive, or a positive of the same anchor.
+    Rows share texts where a question has several answers, an answer several questions, or a pair several mined
     negatives. The row's own positive is marked too; no loss leaves it out.
 
     Args:
@@ -41,6 +41,12 @@ def same_texts(pair: Mapping[str, Tensor], gather_keys: Callable[[Tensor], Tenso
         bits = torch.tensor(_PIECES, device=pieces.device)
         keys, asked_by = (gather_keys(pieces.float()).to(pieces.dtype).unflatten(1, (2, -1)) << bits).sum(-1).unbind(1)
     same = anchors[:, None] == asked_by
+    # An answer of the row's own question may stand beside another question too, or be a hard negative of one.
+    texts, text_of = keys.unique(return_inverse=True)
+    rows, places = same.nonzero(as_tuple=True)
+    answers = torch.zeros(len(anchors), len(texts), dtype=torch.bool, device=keys.device)
+    answers[rows, text_of[places]] = True
+    same |= answers[:, text_of]
     same |= anchors[:, None] == keys
     same |= positives[:, None] == keys
     return same if int(same.sum()) > len(anchors) else None

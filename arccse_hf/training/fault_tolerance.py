@@ -78,6 +78,9 @@ class FaultTolerantTrainer(Trainer):
         with StopSignals() as self._signals:
             checkpoint = None if self._last_checkpoint is None else str(self._last_checkpoint)
             output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            self._stop_signal = self._agree(None)[2]
+            if self._stop_signal:  # it came behind the last step
+                self._stop()
         self._require_finite_weights()
         if self._skipped_in_succession:
             raise UserError(
@@ -160,6 +163,7 @@ class FaultTolerantTrainer(Trainer):
         progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
         # A checkpoint brings its own --eval_steps, --save_steps and --logging_steps along.
         self.state.compute_steps(self.args, max_steps)
+        self.args.check_steps(self.state.eval_steps, self.state.save_steps)
         # The folder of the run may have another name than when its checkpoints were written.
         self._find_best_checkpoint(Path(self.args.output_dir))
         return progress

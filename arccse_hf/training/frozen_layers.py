@@ -23,16 +23,19 @@ def train_last_layers(model: ArcCSEForContrastiveLearning, number: int) -> None:
     """
     encoder = model.base_model.encoder
     option = f"--train_last_layers {number}"
-    stacks = [
-        module
-        for module in encoder.modules()
+    stacks = {
+        name: module
+        for name, module in encoder.named_modules()
         if isinstance(module, nn.ModuleList) and len(module) == encoder.config.num_hidden_layers
-    ]
+    }
     if not stacks:
         raise UserError(f"{option}: the layers of {encoder.config.model_type} share their weights; leave it out")
-    layers = list(stacks[0])
-    if not 1 <= number <= len(layers):
-        raise UserError(f"{option}: the encoder has {len(layers)} layers; give 1 to {len(layers)}")
+    layers = encoder.config.num_hidden_layers
+    if not 1 <= number <= layers:
+        raise UserError(f"{option}: the encoder has {layers} layers; give 1 to {layers}")
     encoder.requires_grad_(False)
-    for layer in layers[-number:]:
-        layer.requires_grad_(True)
+    # XLM keeps the parts of its layers in several lists beside each other.
+    parent = next(iter(stacks)).rpartition(".")[0]
+    for stack in (stack for name, stack in stacks.items() if name.rpartition(".")[0] == parent):
+        for layer in stack[-number:]:
+            layer.requires_grad_(True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import numpy as np
 from rich.console import Console
@@ -57,6 +58,7 @@ def measure_exported(
     tokenizer: PreTrainedTokenizerBase,
     suite: TaskSuite,
     args: ArcCSETrainingArguments,
+    autocast: Callable[[], AbstractContextManager],
 ) -> dict[str, float]:
     """Returns the metrics of a model with other weights than those that training measured last, by name.
 
@@ -65,8 +67,10 @@ def measure_exported(
         tokenizer: Its tokenizer.
         suite: What to measure.
         args: How it was trained, and the device.
+        autocast: The precision that training measured in.
     """
-    scores = suite.flatten(suite.score(_embedder(model, tokenizer, args)(suite.sentences)))
+    with autocast():
+        scores = suite.flatten(suite.score(_embedder(model, tokenizer, args)(suite.sentences)))
     model.cpu()
     return scores
 

@@ -43,6 +43,8 @@ def train_rows(
     """
     if isinstance(rows, list | tuple):
         rows = texts_as_dataset(rows)
+    if isinstance(rows, datasets.Dataset):
+        rows = rows.with_format(None)  # of tensors, every token would be another one
     if isinstance(rows, datasets.Dataset) and not isinstance(rows.features.get("anchor"), datasets.List):
         columns = choose_columns(kinds_of(rows.features), source="train_dataset")
         names = zip(columns, CANONICAL_COLUMNS, strict=False)

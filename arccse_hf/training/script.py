@@ -292,7 +292,8 @@ def export_trained(
                 if setup.suite is not None and verdict.keeps_start and before:
                     after = before
                 elif setup.suite is not None and (verdict.keeps_start or verdict.share < 1):
-                    after = measure_exported(trained, setup.tokenizer, setup.suite, trainer.args)
+                    precision = trainer.accelerator.autocast
+                    after = measure_exported(trained, setup.tokenizer, setup.suite, trainer.args, precision)
                 scores = {f"eval_{name}": value for name, value in after.items()}
                 results = read_json(folder / RESULTS) | scores | verdict.metrics()
                 write_json(folder / RESULTS, results | {"verdict": verdict.as_dict()})

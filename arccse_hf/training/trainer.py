@@ -271,9 +271,12 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
 
     def train(self, *args, **kwargs) -> TrainOutput:
         """Trains; see `transformers.Trainer`. The terminal is as it was, also where training ends with an error."""
+        seed = torch.initial_seed()
         try:
             return super().train(*args, **kwargs)
         finally:
+            if self.args.process_index > 0:
+                torch.manual_seed(seed)  # that of all processes: another call draws the order of rows from it
             self._console.close()
 
     def end(self) -> None:

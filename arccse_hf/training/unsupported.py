@@ -21,10 +21,11 @@ def refuse_unsupported(args: TrainingArguments) -> None:
             "--activation_checkpointing True: does not go with --train_last_layers, which keeps nothing of frozen "
             "layers anyway; leave it out"
         )
-    for name in ("dataloader_persistent_workers", "dataloader_multiprocessing_context"):
-        value = getattr(args, name, None)
-        if value and not args.dataloader_num_workers:
-            raise UserError(f"--{name} {value}: there are no workers; give --dataloader_num_workers too")
+    context = args.dataloader_multiprocessing_context
+    if context and not args.dataloader_num_workers:
+        raise UserError(
+            f"--dataloader_multiprocessing_context {context}: there are no workers; give --dataloader_num_workers too"
+        )
     _check_trackers(args.report_to)
     _check_optimizer(args)
     _check_scheduler(args)

@@ -1,6 +1,7 @@
 """Settings from YAML, JSON and the command line, and what a wrong one is answered with."""
 
 import ast
+import contextlib
 import dataclasses
 import inspect
 import re
@@ -182,11 +183,27 @@ def test_checkpoints_are_saved_where_they_are_measured():
     training.resolve_eval_settings(METRICS, better)
     assert (training.save_steps, training.load_best_model_at_end) == (20, True)
     training = parse_arguments([*REQUIRED, "--use_cpu", "--eval_steps", "20", "--save_steps", "30"])[2]
-    with pytest.raises(UserError, match="--save_steps 30: .*--eval_steps 20; make the one a multiple"):
+    with pytest.raises(UserError, match="--save_steps 30: .*--eval_steps 20; make the first a multiple"):
         training.resolve_eval_settings(METRICS, better)
     training = parse_arguments([*REQUIRED, "--use_cpu", "--eval_strategy", "no"])[2]
     training.resolve_eval_settings(METRICS, better)
     assert not training.load_best_model_at_end
+
+
+@pytest.mark.parametrize(
+    ("eval_steps", "save_steps", "fits"),
+    [("0.1", "0.3", True), ("0.1", "0.5", True), ("0.2", "0.3", False), ("0.5", "4", False), ("4", "0.5", False)],
+)
+def test_shares_of_all_steps_are_compared_with_shares(eval_steps, save_steps, fits):
+    training = parse_arguments([*REQUIRED, "--use_cpu", "--eval_steps", eval_steps, "--save_steps", save_steps])[2]
+    with contextlib.nullcontext() if fits else pytest.raises(UserError, match=f"--save_steps {save_steps}: the best"):
+        training.resolve_eval_settings(METRICS, better)
+
+
+def test_early_stopping_needs_checkpoints():
+    given = ["--early_stopping_patience", "2", "--save_strategy", "no"]
+    with pytest.raises(UserError, match="--early_stopping_patience 2: needs .* --save_strategy steps"):
+        parse_arguments([*REQUIRED, "--use_cpu", *given])[2].resolve_eval_settings(METRICS, better)
 
 
 def test_without_anything_to_measure_nothing_is_evaluated():

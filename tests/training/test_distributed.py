@@ -57,7 +57,7 @@ def test_two_processes_train_as_one_with_the_whole_batch(results, mode, tmp_path
     assert first["metrics"] == second["metrics"] == pytest.approx(alone["metrics"], rel=1e-4)
     assert first["log"] == second["log"]
     for line, expected in zip(first["log"], alone["log"], strict=True):
-        assert line == pytest.approx(expected, rel=1e-5, abs=1e-6)
+        assert line == pytest.approx(expected, rel=1e-4, abs=1e-6)  # rounding depends on the number of threads
     assert ("triplet_loss" in first["log"][0]) == (mode != "pairs")
     assert first["reductions"] == second["reductions"] == distributed_worker.STEPS
 

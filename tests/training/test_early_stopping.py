@@ -93,3 +93,13 @@ def test_a_resumed_run_measures_saves_and_logs_at_its_own_steps(train, tmp_path)
     assert [line["step"] for line in after if "eval_scripted_mean" in line] == [8, 12]
     assert [line["step"] for line in after if "loss" in line] == [6, 9, 12]
     assert not (tmp_path / "run" / "checkpoint-6").exists() and (tmp_path / "run" / "checkpoint-8").exists()
+
+
+def test_another_call_of_train_has_its_own_patience(tmp_path, tokenizer, sentences):
+    """As a search for hyper-parameters makes them; the second one had trained nothing."""
+    task = ByStep(sentences[:3], FALLING_FROM_STEP_4)
+    rows = Dataset.from_dict({"anchor": tokenizer(sentences)["input_ids"]})
+    settings = EVERY_TWO_STEPS | {"early_stopping_patience": 1}
+    trainer = make_trainer(tmp_path / "out", rows, tokenizer, suite=TaskSuite([task]), **settings)
+    task.trainer = trainer
+    assert [trainer.train().global_step for _ in range(3)] == [6, 6, 6]

@@ -18,7 +18,11 @@ def padded(rows: list[list[tuple[int, ...]]], length: int) -> dict[str, torch.Te
 
 def expected(rows, all_keys):
     """`all_keys`: the text of each key, and the anchor that it answers."""
-    return [[text in (row[0], row[1]) or answers == row[0] for text, answers in all_keys] for row in rows]
+    found = []
+    for row in rows:
+        answers = [text for text, question in all_keys if question == row[0]]
+        found.append([text in (row[0], row[1], *answers) for text, _ in all_keys])
+    return found
 
 
 def keys_of(rows):
@@ -48,6 +52,13 @@ def test_they_are_those_that_a_loop_finds_on_one_process_and_on_two(views):
     same_texts(padded(other, 5), lambda keys: sent.append(keys) or keys)
     found = same_texts(padded(own, 3), lambda keys: torch.cat([keys, *sent]))
     assert found.tolist() == expected(own, keys_of(own) + keys_of(other))
+
+
+def test_an_answer_of_the_same_question_is_none_beside_another_question_either():
+    rows = [[(1,), (7,)], [(1,), (8,)], [(2,), (8,)]]
+    assert same_texts(padded(rows, 1), None).int().tolist() == [[1, 1, 1], [1, 1, 1], [0, 1, 1]]
+    triples = [[(1,), (7,), (10,)], [(1,), (8,), (11,)], [(3,), (9,), (8,)]]  # the last one's hard negative
+    assert same_texts(padded(triples, 1), None)[0].tolist() == [True, True, False, False, False, True]
 
 
 def test_rows_that_share_no_text_have_none():

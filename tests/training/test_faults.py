@@ -314,3 +314,18 @@ def test_the_script_exports_nothing_of_a_run_that_was_not_good(tmp_path, rows, t
     assert [line for line in capsys.readouterr().err.splitlines() if "not finite" in line and "error: " in line]
     assert not (tmp_path / "out" / "model.safetensors").exists()
     assert not (tmp_path / "out" / "modules.json").exists()
+
+
+def test_a_signal_behind_the_last_step_ends_the_process_too(trainer, tmp_path):
+    """While the last measurement runs, say: nothing would have been said of it, and the model exported."""
+    run = trainer("run")
+
+    class AtEnd(TrainerCallback):
+        def on_train_end(self, args, state, control, **kwargs):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    run.add_callback(AtEnd())
+    with pytest.raises(TrainingStopped) as stopped:
+        run.train()
+    assert stopped.value.code == 143 and run.state.global_step == run.state.max_steps
+    assert max(checkpoints(tmp_path / "run")) == run.state.max_steps

@@ -1,9 +1,12 @@
 """Frozen layers get no gradient and no optimizer state, and nothing is kept of their forward pass."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from backbones import BACKBONES
 from tiny import batch, make_trainer, tiny_model, trainable
+from transformers import XLMConfig, XLMModel
 
 from arccse_hf.errors import UserError
 from arccse_hf.training.arguments import ArcCSETrainingArguments
@@ -60,3 +63,11 @@ def test_what_cannot_be_frozen_is_said():
             train_last_layers(trainable("bert"), number)
     with pytest.raises(UserError, match="--train_last_layers 1: the layers of albert share their weights"):
         train_last_layers(trainable("albert"), 1)
+
+
+def test_all_parts_of_a_layer_are_trained_where_they_stand_in_several_lists():
+    encoder = XLMModel(XLMConfig(vocab_size=20, emb_dim=16, n_layers=3, n_heads=2, max_position_embeddings=16))
+    train_last_layers(SimpleNamespace(base_model=SimpleNamespace(encoder=encoder)), 1)
+    found = {name for name, weight in encoder.named_parameters() if weight.requires_grad}
+    assert found == {name for name, _ in encoder.named_parameters() if ".2." in name}
+    assert {name.split(".")[0] for name in found} == {"attentions", "layer_norm1", "ffns", "layer_norm2"}

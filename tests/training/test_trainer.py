@@ -320,6 +320,8 @@ def test_fsdp_averages_gradients_and_leaves_losses_in_float32():
 def test_fsdp_1_is_refused():
     with pytest.raises(UserError, match="fsdp_version: 2"):
         set_up_fsdp(FullyShardedDataParallelPlugin(fsdp_version=1), tiny_model())
+    with pytest.raises(UserError, match="fsdp_activation_checkpointing: not supported: .* --activation_checkpointing"):
+        set_up_fsdp(FullyShardedDataParallelPlugin(fsdp_version=2, activation_checkpointing=True), tiny_model())
 
 
 def test_training_lowers_the_loss(tmp_path, rows, tokenizer):

@@ -117,3 +117,15 @@ def test_what_does_not_fit_is_named(args, tokenizer, scored, sentences):
         make(train_dataset=sentences[:7])
     with pytest.raises(UserError, match=r"texts\[1\]: 3 is not like the rest"):
         make(train_dataset=["one", 3])
+
+
+def test_a_dataset_of_tensors_gives_the_batches_of_one_of_numbers(args, tokenizer, sentences):
+    """Tensors are equal to no number: special tokens were masked, and spans were drawn anew each time."""
+    rows = Dataset.from_dict({"anchor": tokenizer(sentences)["input_ids"]})
+    batches = []
+    for format_name in (None, "numpy", "torch"):
+        trainer = ArcCSETrainer(
+            tiny_model(), args, train_dataset=rows.with_format(format_name), processing_class=tokenizer
+        )
+        batches.append([batch["triplet"]["input_ids"].tolist() for batch in trainer.get_train_dataloader()])
+    assert batches[0] == batches[1] == batches[2] != []
