@@ -20,6 +20,8 @@ from .errors import UserError
 
 MODULES = "modules.json"
 """Sentence-transformers' table of contents, written last: the folder holds a whole model once it is there."""
+ONNX_SETTINGS = "onnx_encoder.json"
+"""What an ONNX graph needs besides: length, dimension, prompts."""
 CARD = "README.md"
 STATUS = "run_status.json"
 """The mark: whether the run is done, when, with which versions, on what, by which command."""

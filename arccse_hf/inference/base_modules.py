@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import (
     Dense,
@@ -23,7 +22,7 @@ from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.configuration_arccse import POOLINGS
 from .export import LAYER_WEIGHTS
-from .loading import model_type, why_not_opened
+from .loading import OPENING_ERRORS, model_type, why_not_opened
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ def read_base_modules(path: str, *, revision: str | None = None) -> BaseModules 
         return None
     try:
         model = SentenceTransformer(path, device="cpu", revision=revision)
-    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+    except OPENING_ERRORS as error:
         why = why_not_opened(path, error)
         raise UserError(f"--model_name_or_path {path}: its modules.json cannot be opened: {why}") from error
     pooling, name, dense, normalize = None, "none", None, False

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Demo:
         sentences = [line.strip() for line in lines.splitlines() if line.strip()]
         if not 2 <= len(sentences) <= MAX_SENTENCES:
             raise UserError(f"Give 2 to {MAX_SENTENCES} sentences, one per line; here are {len(sentences)}.")
-        return sentences, [similarities(search.encoder, sentences) for search in self.encoders]
+        return sentences, [similarities(replace(search.encoder, task=None), sentences) for search in self.encoders]
 
 
 def _key(hit: Hit) -> tuple[str, int | str, str]:

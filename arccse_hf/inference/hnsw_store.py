@@ -7,6 +7,7 @@ takes a bounded amount of memory.
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from operator import itemgetter
 from pathlib import Path
@@ -19,7 +20,7 @@ from tqdm.auto import tqdm
 from ..errors import UserError, one_line
 from ..run_folder import read_json, write_json
 from .corpus import Documents, EmbeddedCorpus
-from .new_folder import new_folder
+from .new_folder import is_unused, new_folder
 
 SETTINGS = "index.json"
 DOCUMENTS = "documents.arrow"
@@ -92,7 +93,7 @@ def build_index(corpus: EmbeddedCorpus, folder: Path, documents_per_graph: int |
         UserError: The folder is in use or cannot be written; or usearch is not installed.
     """
     usearch = require_usearch()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if not is_unused(folder):
         raise UserError(f"{_OPTION} {folder}: is no index, and not empty; choose another folder")
     limit = documents_per_graph or max(1_000, _GRAPH_BYTES // (2 * corpus.dimension + _BYTES_PER_NODE))
     with new_folder(folder, _OPTION) as staging:
@@ -143,8 +144,8 @@ def _write_parts(corpus: EmbeddedCorpus, folder: Path, limit: int, make_index: A
     dtype = np.dtype(str(corpus.settings["output_dtype"]))
     # With room for rows without text, which are no documents.
     shape = (corpus.rows, corpus.dimension)
-    embeddings = np.lib.format.open_memmap(folder / EMBEDDINGS, mode="w+", dtype=dtype, shape=shape)
-    next_copy = np.lib.format.open_memmap(folder / COPIES, mode="w+", dtype=np.int64, shape=shape[:1])
+    embeddings = _new_array(folder / EMBEDDINGS, dtype, shape)
+    next_copy = _new_array(folder / COPIES, np.dtype(np.int64), shape[:1])
     names: list[str] = []
     start = 0
     with (
@@ -169,10 +170,22 @@ def _write_parts(corpus: EmbeddedCorpus, folder: Path, limit: int, make_index: A
                 bar.update(stop - start)
                 start = stop
             names.append(f"graph-{len(names):05d}.usearch")
-            graph.save(str(folder / names[-1]))
+            try:
+                graph.save(str(folder / names[-1]))
+            except RuntimeError as error:  # usearch's word for a full disk
+                raise OSError(f"{names[-1]}: {one_line(error)}") from error
         embeddings.flush()
         next_copy.flush()
     return names, start
+
+
+def _new_array(path: Path, dtype: np.dtype, shape: tuple[int, ...]) -> np.memmap:
+    """Returns an array on disk, whose space is there: on a full disk, a write to it would kill the process."""
+    array = np.lib.format.open_memmap(path, mode="w+", dtype=dtype, shape=shape)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    return array
 
 
 def _add(graph: Any, numbers: np.ndarray, vectors: np.ndarray) -> None:

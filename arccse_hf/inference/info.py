@@ -24,6 +24,7 @@ from ..data.sentences import MIN_CHARS
 from ..errors import UserError, one_line
 from ..run_folder import (
     MODULES,
+    ONNX_SETTINGS,
     RESULTS,
     SETTINGS,
     STATE,
@@ -135,15 +136,20 @@ def pair_facts(pattern: str, kind: PairKind, show: int, text_column: str | None 
 
 def model_facts(folder: Path) -> Facts:
     """Returns what a model's folder says about itself; empty where there is no model."""
-    config = read_json(folder / "config.json")
+    if graph := read_json(folder / ONNX_SETTINGS):
+        length = f"{graph.get('max_seq_length')} tokens"
+        return {"model": "ONNX graph", "dimension": graph.get("dimension"), "max length": length}
     modules = _modules(folder)
+    encoder = folder / modules[0]["path"] if modules else folder
+    config = read_json(encoder / "config.json")
     if not config and not modules:
         return {}
     backbone = config.get("backbone_config", config)
     settings = read_json(folder / "config_sentence_transformers.json")
     kinds = [module["type"].rpartition(".")[2] for module in modules]
     own = config.get("model_type") == "arccse"
-    pooling = next((_pooling(folder / module["path"]) for module in modules if "Pooling" in module["type"]), None)
+    poolings = (_pooling(folder / module["path"]) for module in modules if "Pooling" in module["type"])
+    pooling = next(poolings, "none" if modules else "none of its own; mean is taken")
     parameters, size = _weights(folder)
     dimension = config.get("hidden_size") or backbone.get("hidden_size") or backbone.get("dim")
     dense = [module["path"] for module in modules if module["type"].endswith("Dense")]
@@ -155,7 +161,7 @@ def model_facts(folder: Path) -> Facts:
         "model": "checkpoint of ArcCSE" if own else "sentence-transformers" if modules else "plain encoder",
         "architecture": f"{backbone.get('model_type')}, {layers} layers" if layers else backbone.get("model_type"),
         "modules": kinds,
-        "pooling": config.get("pooling") if own else pooling or "none of its own; mean is taken",
+        "pooling": config.get("pooling") if own else pooling,
         "dimension": dimension,
         "max length": f"{max_length(folder)} tokens" if max_length(folder) else "as long as it takes",
         "normalised": bool(config.get("normalize")) if own else "Normalize" in kinds,
@@ -204,6 +210,10 @@ def run_facts(folder: Path) -> Facts:
 
 def max_length(folder: Path) -> int | None:
     """Returns the tokens that a model reads, as its files say; None where they say nothing."""
+    if graph := read_json(folder / ONNX_SETTINGS):
+        return graph.get("max_seq_length")
+    modules = _modules(folder)
+    folder = folder / modules[0]["path"] if modules else folder
     config = read_json(folder / "config.json")
     stated = [
         read_json(folder / "sentence_bert_config.json").get("max_seq_length"),

@@ -9,16 +9,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import HFValidationError, StrictDataclassError
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError
-from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
 from ..compat import use_caches_where_hub_is_out_of_reach
 from ..errors import UserError, did_you_mean, one_line
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+from ..model.positions import position_limits
 
 _PACKAGE = re.compile(r"package:(?P<package>\w+)/(?P<path>[^#]+)(?:#sha256=(?P<sha256>[0-9a-f]{64}))?$")
 
@@ -67,6 +67,13 @@ def resolve_model_path(name_or_path: str, option: str = "MODEL") -> str:
     return str(folder)
 
 
+OPENING_ERRORS = (
+    OSError, ValueError, ImportError, AttributeError, KeyError, TypeError, RuntimeError, SafetensorError,
+    StrictDataclassError,
+)  # fmt: skip
+"""What the libraries raise where a folder is no model, or a damaged one."""
+
+
 def why_not_opened(name: str, error: Exception) -> str:
     """Returns why a model could not be opened, in words that blame what was given.
 
@@ -97,6 +104,10 @@ def require_tokenizer(tokenizer: PreTrainedTokenizerBase, where: str, vocab_size
     Raises:
         UserError: It knows none, or the encoder knows fewer.
     """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase):
+        raise UserError(
+            f"{where}: its tokenizer is none of transformers', as that of static embeddings; take a transformer encoder"
+        )
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         # transformers generates a tokenizer without words where it finds none, and everything becomes [UNK].
         raise UserError(
@@ -121,16 +132,6 @@ def max_input_length(model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedT
     """Number of tokens, special ones included, that the encoder can read at once."""
     limit = getattr(model.config.backbone_config, "max_position_embeddings", None) or tokenizer.model_max_length
     return min(limit, tokenizer.model_max_length, *position_limits(model))
-
-
-def position_limits(model: nn.Module) -> list[int]:
-    """Returns how many tokens each table of position embeddings in a model is enough for."""
-    limits = []
-    for name, module in model.named_modules():
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
-            # RoBERTa and its kin count positions from the one behind the padding index.
-            limits.append(module.num_embeddings - (0 if module.padding_idx is None else module.padding_idx + 1))
-    return limits
 
 
 @contextlib.contextmanager

@@ -23,13 +23,13 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from ..errors import UserError, one_line
+from ..run_folder import ONNX_SETTINGS
 from .embed import require_finite
 from .loading import silence_load_report
 from .new_folder import new_folder
 
 GRAPH = "model.onnx"
 QUANTIZED_GRAPH = "model_int8.onnx"
-SETTINGS = "onnx_encoder.json"
 MIN_COSINE = 0.9999
 """The least cosine between an embedding of the graph and one of PyTorch that counts as equal."""
 
@@ -81,9 +81,11 @@ class OnnxEncoder:
         graph = Path(path)
         if graph.is_dir():
             graph = next((graph / name for name in (GRAPH, QUANTIZED_GRAPH) if (graph / name).is_file()), graph / GRAPH)
-        settings = graph.parent / SETTINGS
+        settings = graph.parent / ONNX_SETTINGS
         if not graph.is_file() or not settings.is_file():
-            raise UserError(f"MODEL {path}: holds no {graph.name} with {SETTINGS}; arccse export MODEL OUT --to onnx")
+            raise UserError(
+                f"MODEL {path}: holds no {graph.name} with {ONNX_SETTINGS}; arccse export MODEL OUT --to onnx"
+            )
         stored = json.loads(settings.read_text(encoding="utf-8"))
         self.max_seq_length: int = stored["max_seq_length"]
         self.dimension: int = stored["dimension"]
@@ -156,7 +158,7 @@ class OnnxEncoder:
 
 def is_graph(path: str | os.PathLike) -> bool:
     """Returns whether `path` is an .onnx file, or a folder with a graph that was exported here."""
-    return Path(path).suffix == ".onnx" or (Path(path) / SETTINGS).is_file()
+    return Path(path).suffix == ".onnx" or (Path(path) / ONNX_SETTINGS).is_file()
 
 
 def export_onnx(
@@ -192,7 +194,7 @@ def export_onnx(
             "prompts": model.prompts,
             "default_prompt_name": model.default_prompt_name,
         }
-        (staging / SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        (staging / ONNX_SETTINGS).write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
         expected, speed = _embed_timed(model, sentences)
         require_finite(expected, sentences, "MODEL", way_out="check its weights")
         size = sum(weight.numel() * weight.element_size() for weight in model.parameters())

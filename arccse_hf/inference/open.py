@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
-from safetensors import SafetensorError
 
 from ..cli.options import DTYPES
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.pooling import POOLING_FUNCTIONS
+from ..model.positions import position_limits
 from .loading import (
+    OPENING_ERRORS,
     model_type,
-    position_limits,
     require_tokenizer,
     resolve_model_path,
     why_not_opened,
@@ -94,8 +94,14 @@ class Encoder:
         return digest.hexdigest()
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
-        """Returns the tokens of each text, special tokens included, before any is cut off."""
-        return [len(tokens) for tokens in token_ids(self.model.tokenizer, texts)]
+        """Returns the tokens of each text, special tokens and a prompt included, before any is cut off."""
+        prompt = self._prompt()
+        return [len(tokens) for tokens in token_ids(self.model.tokenizer, [prompt + text for text in texts])]
+
+    def _prompt(self) -> str:
+        """What the model puts before each text."""
+        names = (*(_PROMPTS[self.task] if self.task else ()), self.model.default_prompt_name)
+        return next((self.model.prompts[name] for name in names if name is not None and name in self.model.prompts), "")
 
     def encode_batch(self, texts: Sequence[str]) -> torch.Tensor:
         """Returns sentence-transformers' embeddings `[len(texts), dim]`, in the model's dtype."""
@@ -108,7 +114,8 @@ class Encoder:
         if not limit:
             return 0
         # A token stands for at least one byte, so short texts need no look.
-        long_texts = [text for text in texts if len(text.encode()) > limit - 10]
+        shortest = limit - 10 - len(self._prompt().encode())
+        long_texts = [text for text in texts if len(text.encode()) > shortest]
         return sum(count > limit for count in self.count_tokens(long_texts)) if long_texts else 0
 
 
@@ -134,13 +141,26 @@ def load_encoder(
     with without_loading_bar():
         model, how = _open(name, path, pooling)
     require_tokenizer(model.tokenizer, f"MODEL {name}", _vocab_size(model))
+    tables = position_limits(model)
+    if tables and (model.max_seq_length or 2**31) > min(tables):
+        model.max_seq_length = min(tables)  # RoBERTa's configuration states two more
     if max_seq_length is not None:
-        positions = max([model.max_seq_length or 0, *position_limits(model)]) or 2**31
+        positions = min(tables) if tables else model.max_seq_length or 2**31
         if not 3 <= max_seq_length <= positions:
             raise UserError(f"--max_seq_length {max_seq_length}: {name} reads from 3 to {positions} tokens")
         model.max_seq_length = max_seq_length
-    model.to(device=process_state().device, dtype=getattr(torch, dtype)).eval()
+    _move(model.eval(), process_state().device, getattr(torch, dtype))
     return Encoder(name, model, how)
+
+
+def _move(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+    """Moves a model; what is computed when it is opened keeps its type: 16 bits are too few for rotary positions."""
+    saved = model.state_dict().keys()
+    computed = {name: buffer for name, buffer in model.named_buffers() if name not in saved}
+    model.to(device=device, dtype=dtype)
+    for name, buffer in computed.items():
+        owner, _, last = name.rpartition(".")
+        setattr(model.get_submodule(owner), last, buffer.to(device))
 
 
 def _open_graph(name: str, path: str, pooling: str | None, dtype: str, max_seq_length: int | None) -> Encoder:
@@ -171,7 +191,7 @@ def _open(name: str, path: str, pooling: str | None) -> tuple[SentenceTransforme
         model = SentenceTransformer(path, device="cpu")
     except UserError:
         raise
-    except (OSError, ValueError, ImportError, AttributeError, KeyError, RuntimeError, SafetensorError) as error:
+    except OPENING_ERRORS as error:
         raise UserError(f"MODEL {name}: cannot be opened: {why_not_opened(name, error)}") from error
     if pooling is not None:
         return _pooled(name, model, pooling)
@@ -203,7 +223,7 @@ def _own_pooling(model: SentenceTransformer) -> str:
 
 
 def _pooled(name: str, model: SentenceTransformer, pooling: str) -> tuple[SentenceTransformer, str]:
-    from sentence_transformers.sentence_transformer.modules import Pooling
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 
     if pooling not in Pooling.POOLING_MODES:
         raise UserError(f"--pooling {pooling}: for {name} choose from {', '.join(Pooling.POOLING_MODES)}")
@@ -212,7 +232,14 @@ def _pooled(name: str, model: SentenceTransformer, pooling: str) -> tuple[Senten
         raise UserError(
             f"--pooling {pooling}: {name} has no pooling module that could be replaced; leave the option out"
         )
-    model[places[0]] = Pooling(model[places[0]].embedding_dimension, pooling)
+    own = model[places[0]]
+    model[places[0]] = Pooling(own.embedding_dimension, pooling, include_prompt=own.include_prompt)
+    widths = own.get_embedding_dimension(), model[places[0]].get_embedding_dimension()
+    if widths[0] != widths[1] and any(isinstance(module, Dense) for module in model):
+        raise UserError(
+            f"--pooling {pooling}: gives {widths[1]} numbers, and {name} has a Dense module for {widths[0]}; leave the "
+            "option out"
+        )
     return model, f"{pooling} (asked for)"
 
 

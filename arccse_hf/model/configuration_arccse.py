@@ -36,6 +36,8 @@ class ArcCSEConfig(PreTrainedConfig):
         normalize: Whether the exported folder scales embeddings to length 1, as the encoder that it started from did.
         max_seq_length: Tokens that the exported folder cuts a text to, special tokens included; by default as many as
             the encoder reads.
+        max_positions: Tokens that the backbone has position embeddings for, where it has a table of them; the model
+            knows.
         prompts: Texts by name that sentence-transformers can put before a text.
         default_prompt_name: Which of them it puts there by default.
         similarity: Sentence-transformers' name of the similarity function: "cosine", "dot" ...
@@ -63,6 +65,7 @@ class ArcCSEConfig(PreTrainedConfig):
     matryoshka_weights: list[float] | None = None
     normalize: bool = False
     max_seq_length: int | None = None
+    max_positions: int | None = None
     prompts: dict[str, str] | None = None
     default_prompt_name: str | None = None
     similarity: str | None = None
@@ -100,6 +103,11 @@ class ArcCSEConfig(PreTrainedConfig):
     def num_hidden_layers(self) -> int:
         """Number of the backbone's layers, the embeddings not counted."""
         return self._backbone.num_hidden_layers
+
+    @property
+    def max_position_embeddings(self) -> int:
+        """Tokens that the backbone reads; sentence-transformers asks. AttributeError where it has no limit."""
+        return self.max_positions or self._backbone.max_position_embeddings
 
     @property
     def vocab_size(self) -> int:

@@ -26,6 +26,7 @@ from .heads import ArcConHead, Projection, TripletHead
 from .length_batching import embed_by_length
 from .losses import cosine_matrix
 from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
+from .positions import position_limits
 
 
 @dataclass
@@ -166,6 +167,8 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
     def __init__(self, config: ArcCSEConfig):
         super().__init__(config)
         self.encoder = AutoModel.from_config(config.backbone_config, **without_pooler(config.backbone_config))
+        if limits := position_limits(self.encoder):
+            config.max_positions = min(limits)
         self.projection = Projection(config.hidden_size) if config.projection == "mlp" else nn.Identity()
         self._reads_token_embeddings: bool | None = None
         self.post_init()

@@ -3,6 +3,7 @@
 import logging
 from typing import Any
 
+from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
@@ -39,7 +40,7 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
             )
             if base and base.dense and model.config.projection == "mlp":
                 model.base_model.projection.dense.load_state_dict(base.dense)
-    except (OSError, ValueError, ImportError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
         # Not there, not an encoder, not complete, damaged, a package missing.
         raise UserError(f"{name}: {why_not_opened(arguments.model_name_or_path, error)}") from error
     try:

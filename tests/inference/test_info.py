@@ -11,6 +11,7 @@ import pytest
 from backbones import save_encoder
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 from tiny import make_trainer, tiny_model
 
 from arccse_hf.commands.texts import INFO, PAIR_KINDS, info
@@ -184,3 +185,23 @@ def test_options_of_pairs_and_of_files_are_not_mixed(tmp_path):
 
 def test_the_kinds_of_pairs_are_those_of_training_that_need_no_weights():
     assert set(PAIR_KINDS) == set(get_args(PairKind)) - {"mixed"}
+
+
+def test_a_graph_and_an_encoder_in_a_folder_of_its_own_are_described(tmp_path, capsys, tokenizer):
+    graph = tmp_path / "graph"
+    graph.mkdir()
+    (graph / "onnx_encoder.json").write_text(json.dumps({"max_seq_length": 32, "dimension": 16}))
+    assert facts(capsys, graph) == {"model": "ONNX graph", "dimension": 16, "max length": "32 tokens"}
+    encoder = Transformer(save_encoder(tmp_path / "plain", tokenizer), max_seq_length=32)
+    SentenceTransformer(modules=[encoder, Pooling(16, "cls")], device="cpu").save_pretrained(str(tmp_path / "old"))
+    modules = json.loads((tmp_path / "old" / "modules.json").read_text())
+    modules[0]["path"] = "0_Transformer"
+    (tmp_path / "old" / "0_Transformer").mkdir()
+    for path in [path for path in (tmp_path / "old").iterdir() if path.is_file()]:
+        if path.name not in ("modules.json", "config_sentence_transformers.json", "README.md"):
+            path.rename(path.parent / "0_Transformer" / path.name)
+    (tmp_path / "old" / "modules.json").write_text(json.dumps(modules))
+    assert SentenceTransformer(str(tmp_path / "old"), device="cpu").max_seq_length == 32
+    found = facts(capsys, tmp_path / "old")
+    expected = {"architecture": "bert, 3 layers", "dimension": 16, "max length": "32 tokens", "pooling": "cls"}
+    assert {name: found[name] for name in expected} == expected

@@ -45,3 +45,22 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path):
         with pytest.raises(UserError, match=f"--index {folder}: {message}"), new_folder(folder, "--index"):
             raise AssertionError
     assert [path.read_text() for path in tmp_path.iterdir()] == ["precious"]
+
+
+def test_two_commands_do_not_write_the_same_folder(tmp_path):
+    with new_folder(tmp_path / "out", "--index") as staging:
+        (staging / "file").write_text("first")
+        with (
+            pytest.raises(UserError, match="--index .*out: another command is writing it; wait for its end"),
+            new_folder(tmp_path / "out", "--index"),
+        ):
+            raise AssertionError
+        assert (staging / "file").read_text() == "first"
+    assert [path.name for path in tmp_path.rglob("*")] == ["out", "file"]
+
+
+def test_what_a_killed_run_has_left_in_an_empty_folder_is_no_use_of_it(tmp_path):
+    (tmp_path / f".{tmp_path.name}.unfinished" / "sub").mkdir(parents=True)
+    with new_folder(tmp_path, "--index") as staging:
+        (staging / "file").write_text("content")
+    assert [path.name for path in tmp_path.rglob("*")] == ["file"]

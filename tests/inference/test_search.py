@@ -291,3 +291,20 @@ def test_copies_get_the_embedding_of_the_first(model, folder, monkeypatch):
     np.testing.assert_array_equal(corpus.read().embeddings, vectors[[0, 1, 0]])
     build_index(corpus, Path("index"))
     np.testing.assert_array_equal(HnswStore(Path("index")).embeddings, vectors[[0, 1, 0]])
+
+
+@pytest.mark.parametrize("full", ["arrays", "graph"])
+def test_a_disk_that_is_full_while_an_index_is_built_is_one_line(model, folder, monkeypatch, full):
+    write_docs("docs.jsonl", texts(30))
+    corpus = embed_corpus(load_encoder(model), ["docs.jsonl"], CorpusOptions(cache_dir=Path("cache")))
+
+    def no_space(*_):
+        raise OSError(28, "No space left on device") if full == "arrays" else RuntimeError("Failed to serialize")
+
+    if full == "arrays":
+        monkeypatch.setattr(hnsw_store.os, "posix_fallocate", no_space)
+    else:
+        monkeypatch.setattr(hnsw_store.require_usearch().Index, "save", no_space)
+    with pytest.raises(UserError, match="--index index: cannot be written .*; free some space"):
+        build_index(corpus, Path("index"))
+    assert not list(folder.glob("*index*"))
