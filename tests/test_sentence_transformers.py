@@ -115,8 +115,11 @@ def test_short_texts_cost_nothing(model):
 
 @pytest.mark.parametrize("together", [False, True])
 def test_the_trainer_trains_with_them(together, model, sentences, tmp_path):
-    rows = Dataset.from_dict({"text": sentences})
+    rows, spans = (Dataset.from_dict({"text": sentences}) for _ in "12")
+    calls = []
     losses = {"pairs": ArcConLoss(model), "spans": MaskedSpanTripletLoss(model, margin=0.2, min_tokens=5)}
+    for name, loss in losses.items():
+        loss.register_forward_hook(lambda *_, name=name: calls.append(name))
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     arguments = SentenceTransformerTrainingArguments(
         str(tmp_path / "out"), max_steps=6, per_device_train_batch_size=8, learning_rate=1e-2, use_cpu=True,
@@ -127,11 +130,12 @@ def test_the_trainer_trains_with_them(together, model, sentences, tmp_path):
         trainer = SentenceTransformerTrainer(
             model=model,
             args=arguments,
-            train_dataset={"pairs": rows, "spans": rows} if together else rows,
+            train_dataset={"pairs": rows, "spans": spans} if together else rows,
             loss=losses if together else losses["pairs"],
         )
         trainer.train()
     history = [line["loss"] for line in trainer.state.log_history if "loss" in line]
+    assert set(calls) == ({"pairs", "spans"} if together else {"pairs"})
     assert len(history) == 6 and all(math.isfinite(value) for value in history)
     changed = [
         not torch.equal(weight, before[name]) for name, weight in model.named_parameters() if "pooler" not in name

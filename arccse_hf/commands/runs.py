@@ -33,6 +33,7 @@ REPORT = Command(
 )
 
 
+_PICTURES = "The pictures need matplotlib: pip install 'arccse-hf[report]'."
 _SPACE_LINE = "learning_rate: {low: 1e-5, high: 1e-4, log: true}"
 
 
@@ -72,7 +73,7 @@ def study_command() -> Command:
             *_fields(*_SET_BY_STUDY, "seed"),
         ),
         notes="Every field of `arccse train` can be given too; it goes over the study's settings, and under what its "
-        "variants set.",
+        f"variants set. {_PICTURES}",
         noun="field",
         suggestions=SUGGESTIONS | {"seed": "seeds"},
     )
@@ -90,7 +91,7 @@ def reproduce_command() -> Command:
             _RESUME,
             *_fields(*_SET_BY_STUDY),
         ),
-        notes="Every field of `arccse train` can be given too; it goes over the recipe.",
+        notes=f"Every field of `arccse train` can be given too; it goes over the recipe. {_PICTURES}",
         noun="field",
         suggestions=SUGGESTIONS,
     )

@@ -167,6 +167,7 @@ INFO = Command(
     options=(
         Option("model", metavar="MODEL", help="Of a file: the encoder whose tokenizer and length are looked at."),
         Option("text_column", metavar="NAME", help="Of a file: the column of the texts; as train chooses by default."),
+        Option("title_column", metavar="NAME", help="With --pairs, of rows: the column of the titles."),
         MAX_SEQ_LENGTH,
         Option("pairs", choices=PAIR_KINDS, metavar="KIND", help="Of documents: the pairs that train would make."),
         Option("show", "int", interval="[0, 1000000]", help="With --pairs: how many of them to print; 3 by default."),
@@ -256,7 +257,8 @@ def info(argv: Sequence[str]) -> int:
     values = INFO.read(INFO.parse(argv))
     from ..inference.info import run
 
-    given = {name: values[name] for name in ("model", "text_column", "max_seq_length", "pairs", "show")}
+    names = ("model", "text_column", "title_column", "max_seq_length", "pairs", "show")
+    given = {name: values[name] for name in names}
     return run(values["what"], as_json=bool(values["json"]), **given)
 
 

@@ -108,6 +108,7 @@ def read_documents(
     text_column: str | None = None,
     one_document_per_file: bool = False,
     option: str = "--train_file",
+    text_option: str = "--text_columns",
 ) -> tuple[list[Document], DocumentCounts]:
     """Returns the documents that files, folders and globs hold, and what became of what was read.
 
@@ -118,6 +119,7 @@ def read_documents(
         text_column: The column that holds the text; None: `text`, in any case, or the only other one.
         one_document_per_file: Whether a .txt file is a document; otherwise each of its lines is one.
         option: Where the user wrote `patterns`, for the errors.
+        text_option: Where they would name `text_column`.
 
     Raises:
         UserError: A file or column is missing, files of both sorts are mixed, or there is no document at all.
@@ -135,7 +137,8 @@ def read_documents(
             + (" (or --one_document_per_file True)" if row_files[0].endswith(".txt") else "")
         )
     if row_files:
-        documents = _rows_as_documents(expand_files(row_files, option), title_column, text_column, counts, option)
+        files = expand_files(row_files, option)
+        documents = _rows_as_documents(files, (title_column, text_column), counts, option, text_option)
     else:
         documents = _pages_as_documents(pages, counts, option)
     distinct = _without_boilerplate(list(_without_duplicates(documents, counts)), counts)
@@ -274,13 +277,13 @@ def _pages_as_documents(files: Sequence[str], counts: DocumentCounts, option: st
 
 
 def _rows_as_documents(
-    files: list[str], title_column: str | None, text_column: str | None, counts: DocumentCounts, option: str
+    files: list[str], named: tuple[str | None, str | None], counts: DocumentCounts, option: str, text_option: str
 ) -> Iterator[Document]:
-    row_files = [open_file(file, option, [name for name in (title_column, text_column) if name]) for file in files]
+    row_files = [open_file(file, option, list(filter(None, named))) for file in files]
     for file in row_files:
         file.require_rows()
     where = row_files[0].source.where()
-    title_column, text_column = _choose_columns(list(row_files[0].columns), title_column, text_column, where)
+    title_column, text_column = _choose_columns(list(row_files[0].columns), named, where, text_option)
     columns = [text_column, title_column] if title_column else [text_column]
     for file in row_files:
         for column in columns:
@@ -298,16 +301,17 @@ def _rows_as_documents(
 
 
 def _choose_columns(
-    names: Sequence[str], title_column: str | None, text_column: str | None, source: str
+    names: Sequence[str], named: tuple[str | None, str | None], source: str, text_option: str
 ) -> tuple[str | None, str]:
-    for option, name in (("--title_column", title_column), ("--text_columns", text_column)):
+    title_column, text_column = named
+    for option, name in (("--title_column", title_column), (text_option, text_column)):
         if name is not None:
             require_column(name, names, f"{option} {name}", source)
     title = title_column or find_column(names, ["title"])
     others = [name for name in names if name != title]
     text = text_column or find_column(others, ["text"]) or (others[0] if len(others) == 1 else None)
     if text is None:
-        raise UserError(f"{source}: which of the columns {', '.join(names)} is the text? name it with --text_columns")
+        raise UserError(f"{source}: which of the columns {', '.join(names)} is the text? name it with {text_option}")
     return title, text
 
 

@@ -52,6 +52,7 @@ def run(
     *,
     model: str | None = None,
     text_column: str | None = None,
+    title_column: str | None = None,
     max_seq_length: int | None = None,
     pairs: PairKind | None = None,
     show: int | None = None,
@@ -63,6 +64,7 @@ def run(
         what: A file or glob, a folder, a hub id or package:NAME/PATH.
         model: Of a file: the encoder that would read it.
         text_column: Of a file: the column of the texts; None: as `arccse train` chooses.
+        title_column: Of rows as documents: the column of their titles; None: likewise.
         max_seq_length: Of a file: tokens that a text is cut to; None: the encoder's limit.
         pairs: Of documents: the kind of pairs that `arccse train --pairs` would make of them.
         show: How many of these pairs to print; `SHOWN_PAIRS` by default.
@@ -74,10 +76,12 @@ def run(
     path = Path(what).expanduser()
     if pairs is None and show is not None:
         raise UserError(f"--show {show}: goes with --pairs")
+    if pairs is None and title_column is not None:
+        raise UserError(f"--title_column {title_column}: goes with --pairs")
     if pairs is not None:
         if model or max_seq_length:
             raise UserError("--model and --max_seq_length: go without --pairs")
-        facts = pair_facts(what, pairs, SHOWN_PAIRS if show is None else show, text_column)
+        facts = pair_facts(what, pairs, SHOWN_PAIRS if show is None else show, text_column, title_column)
     elif not path.is_dir() and not what.startswith("package:") and file_kind(what) in KINDS:
         facts = file_facts(what, model, text_column, max_seq_length)
     else:
@@ -118,13 +122,17 @@ def file_facts(
     return facts | {"text": columns} | _health(files, columns, model, max_seq_length)
 
 
-def pair_facts(pattern: str, kind: PairKind, show: int, text_column: str | None = None) -> Facts:
+def pair_facts(
+    pattern: str, kind: PairKind, show: int, text_column: str | None = None, title_column: str | None = None
+) -> Facts:
     """Returns what became of documents, the pairs that they give, and the first pair of as many of them.
 
     Raises:
         UserError: There are no documents, or they have no such pairs.
     """
-    documents, counts = read_documents([pattern], text_column=text_column, option="FILE")
+    documents, counts = read_documents(
+        [pattern], title_column=title_column, text_column=text_column, option="FILE", text_option="--text_column"
+    )
     rows, made = make_pairs(documents, kind)
     first = list({row.document: row for row in reversed(rows)}.values())[::-1][:show]
     texts = [draw_texts(row, np.random.default_rng(row.document)) for row in first]

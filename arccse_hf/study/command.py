@@ -107,15 +107,17 @@ def reproduce(
         keep_models=True,
         source=str(config),
     )
-    return run_all(study, resume=resume, logs=False)
+    return run_all(study, resume=resume, logs=False, command="reproduce")
 
 
-def run_all(study: StudyConfig, *, resume: bool = False, only: int | None = None, logs: bool = True) -> int:
+def run_all(
+    study: StudyConfig, *, resume: bool = False, only: int | None = None, logs: bool = True, command: str = "study"
+) -> int:
     """Does the runs of a study; its arguments, exit status and errors are those of `run_study`.
 
     With `logs`, what a run prints goes into a file of its folder, and the terminal gets one line per run.
     """
-    with needing_matplotlib("study"):  # now, and not when everything is trained
+    with needing_matplotlib(command):  # now, and not when everything is trained
         from .figures import draw
     runs = study.runs()
     if only is not None and not 0 <= only < len(runs):

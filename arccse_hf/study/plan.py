@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ..cli.options import DTYPES, Option, Settings
+from ..cli.recipes import find_recipe
 from ..errors import UserError
 from ..training.config import merge_settings, parse_arguments, read_values
 from ..training.config_file import read_config
@@ -182,10 +183,11 @@ def read_study(
         raise UserError(f"{path}: has no output_dir; give --output_dir")
     if "base" not in file.content:
         raise UserError(f"{path}: has no base, the recipe that every run starts from")
+    base = file.text("base")  # a path, or the name of a recipe that ships with the package
     return StudyConfig(
         source=str(path),
         output_dir=output_dir or Path(file.text("output_dir")),
-        base=read_config(path.parent / file.text("base")),
+        base=read_config(path.parent / base if Path(base).suffix else find_recipe(base)),
         settings=merge_settings(file.settings("settings"), overrides or {}),
         variants={format_choice(choice): choice for choice in all_choices(axes)} if axes else variants,
         axes=axes,

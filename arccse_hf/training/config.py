@@ -41,7 +41,7 @@ def train_command(fields: Sequence[Option]) -> Command:
         noun="field",
         suggestions=SUGGESTIONS,
         notes="Every other field of transformers.TrainingArguments works too: "
-        + ", ".join(sorted(field.name for field in fields if field.group is None)),
+        + ", ".join(sorted(field.name for field in fields if field.group is None and not field.reason)),
     )
 
 

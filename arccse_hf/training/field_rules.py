@@ -85,7 +85,11 @@ CHOICES = {
 }
 """What a field may be, where ArcCSE allows less than transformers does."""
 
+REFUSED = {"lr_scheduler_type": ("reduce_lr_on_plateau", "greedy")}
+"""Choices of transformers that are none here."""
+
 REASONS = {
+    "lr_scheduler_type": "reduce_lr_on_plateau and greedy would take a better score for a worse one",
     "label_smoothing_factor": "ArcCon's labels are positions, which are not smoothed",
     "remove_unused_columns": "the collator reads columns that the model's forward has not",
     "bf16_full_eval": "evaluation has the precision of training; arccse evaluate --dtype measures in another",
@@ -119,6 +123,13 @@ SUGGESTIONS = {
     "steps": "max_steps",
     "warmup_ratio": "warmup_steps",
     "max_length": "max_seq_length",
+    "pooler_type": "pooling",
+    "mlp_only_train": "it is --projection mlp_train_only here",
+    "do_mlm": "masked words are no objective here; leave it out",
+    "mlm_weight": "masked words are no objective here; leave it out",
+    "hard_negative_weight": "hard negatives weigh as much as others; leave it out",
+    "pad_to_max_length": "a batch is padded to its longest text; leave it out",
+    "evaluation_strategy": "eval_strategy",
     "data": "train_file",
     "tasks": "eval_tasks",
     "workers": "dataloader_num_workers",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from ..cli.options import Option
-from .field_rules import ALIASES, CHOICES, COMMAS, COMMON_TRAINER_FIELDS, INTERVALS, OLD_NAMES, REASONS
+from .field_rules import ALIASES, CHOICES, COMMAS, COMMON_TRAINER_FIELDS, INTERVALS, OLD_NAMES, REASONS, REFUSED
 
 TABLE = Path(__file__).with_name("fields.json")
 
@@ -82,7 +82,7 @@ def _option(item: dataclasses.Field, hint: object, group: str | None) -> Option:
         or_text=bool(lists) and str in parts,
         flag=kind == "bool" or item.metadata.get("nargs") == "?",
         commas=item.name in COMMAS,
-        choices=CHOICES.get(item.name) or _choices(item, parts),
+        choices=CHOICES.get(item.name) or _without_refused(item.name, _choices(item, parts)),
         interval=INTERVALS.get(item.name),
         reason=REASONS.get(item.name, ""),
         default=_default(item),
@@ -91,6 +91,10 @@ def _option(item: dataclasses.Field, hint: object, group: str | None) -> Option:
         aliases=ALIASES.get(item.name, ()),
         old_names=OLD_NAMES.get(item.name, ()),
     )
+
+
+def _without_refused(name: str, choices: Sequence[str]) -> tuple[str, ...]:
+    return tuple(choice for choice in choices if choice not in REFUSED.get(name, ()))
 
 
 def _parts(hint: object) -> Sequence[object]:

@@ -6,6 +6,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..errors import UserError, one_line
+from .field_rules import REFUSED
 
 
 def refuse_unsupported(args: TrainingArguments) -> None:
@@ -57,7 +58,7 @@ def _check_optimizer(args: TrainingArguments) -> None:
 
 def _check_scheduler(args: TrainingArguments) -> None:
     name = getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type)
-    if name in ("reduce_lr_on_plateau", "greedy"):
+    if name in REFUSED["lr_scheduler_type"]:
         raise UserError(f"--lr_scheduler_type {name}: is not supported: it would take a better score for a worse one")
     optimizer = torch.optim.SGD([torch.zeros(1)], lr=1.0)
     given = args.lr_scheduler_kwargs or {}
