@@ -76,7 +76,8 @@ def baseline_ranks(task: RetrievalTask, embeddings: np.ndarray) -> tuple[np.ndar
     by_words, by_both = np.empty((2, task.num_queries), dtype=np.int64)
     for number, (query, own) in enumerate(zip(task.queries, task.own, strict=True)):
         counted = np.ones(len(documents), dtype=bool)
-        counted[task.others[task.others[:, 0] == number, 1]] = False
+        counted[task.right.get(number, [])] = False
+        counted[own] = True
         own = counted[:own].sum()
         word_ranks = rankdata(-index.scores(query)[counted], method="max")
         sums = word_ranks + rankdata(-(documents[counted] @ queries[number]), method="max")

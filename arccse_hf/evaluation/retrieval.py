@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,7 +16,7 @@ BLOCK_CELLS = 2**24  # cosines in memory at a time: 64 MiB
 
 
 def ranks_of_own(
-    queries: np.ndarray, documents: np.ndarray, own: np.ndarray, others: np.ndarray | None = None
+    queries: np.ndarray, documents: np.ndarray, own: np.ndarray, right: Mapping[int, np.ndarray] | None = None
 ) -> np.ndarray:
     """Returns the rank by cosine, 1 being best, of each query's document among all documents: integers `[num_queries]`.
 
@@ -26,18 +26,18 @@ def ranks_of_own(
         queries: `[num_queries, dim]`.
         documents: `[num_documents, dim]`.
         own: `[num_queries]`, the row of each query's document.
-        others: `[n, 2]`, rows of queries, in ascending order, and of documents that are right for them too: they are
-            passed over.
+        right: For queries that have several, by their row, the rows of all right documents; the others are passed over.
     """
-    others = np.empty((0, 2), dtype=np.int64) if others is None else others
+    right = right or {}
     queries, documents = normalize(queries), normalize(documents)
     ranks = np.empty(len(queries), dtype=np.int64)
     block = max(1, BLOCK_CELLS // len(documents))
     for start in range(0, len(queries), block):
         cosines = queries[start : start + block] @ documents.T
         threshold = cosines[np.arange(len(cosines)), own[start : start + block], None]
-        first, last = np.searchsorted(others[:, 0], (start, start + block))
-        cosines[others[first:last, 0] - start, others[first:last, 1]] = -np.inf
+        for number in right.keys() & range(start, start + len(cosines)):
+            cosines[number - start, right[number]] = -np.inf
+            cosines[number - start, own[number]] = threshold[number - start, 0]
         # "not below" instead of "at least", because a NaN must not look like a first place.
         ranks[start : start + block] = (~(cosines < threshold)).sum(axis=1)
     return ranks
@@ -97,7 +97,7 @@ class RetrievalTask:
         position: dict[str, int] = {}
         self.own = np.array([position.setdefault(document, len(position)) for _, document in pairs], dtype=np.int64)
         self.groups = np.array(list(group_of.values()))
-        self.others = _other_documents(pairs, self.own)
+        self.right = _right_documents(pairs, self.own)
         if len({*position, *corpus}) < 2:
             raise UserError(f"{name}: retrieval needs pairs with at least 2 different documents, got {len(position)}")
         self.num_queries = len(pairs)
@@ -108,7 +108,7 @@ class RetrievalTask:
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """Returns what `score` does, and the reciprocal rank of each query, which is 0 beyond rank 10."""
-        ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own, self.others)
+        ranks = ranks_of_own(embeddings[: self.num_queries], embeddings[self.num_queries :], self.own, self.right)
         scores, samples = score_ranks(ranks)
         return scores, replace(samples, groups=self.groups)
 
@@ -117,18 +117,13 @@ class RetrievalTask:
         return self.score_with_samples(embeddings)[0]
 
 
-def _other_documents(pairs: Sequence[tuple[str, str]], own: np.ndarray) -> np.ndarray:
-    """Returns, for pairs that share their query, whose documents else are right: `[n, 2]`, see `ranks_of_own`."""
-    right: dict[str, list[int]] = {}
-    for (query, _), row in zip(pairs, own.tolist(), strict=True):
-        right.setdefault(query, []).append(row)
-    found = [
-        (number, row)
-        for number, ((query, _), mine) in enumerate(zip(pairs, own.tolist(), strict=True))
-        for row in right[query]
-        if row != mine
-    ]
-    return np.array(found, dtype=np.int64).reshape(-1, 2)
+def _right_documents(pairs: Sequence[tuple[str, str]], own: np.ndarray) -> dict[int, np.ndarray]:
+    """Returns the documents of queries that have several, as `ranks_of_own` takes them."""
+    numbers: dict[str, list[int]] = {}
+    for number, (query, _) in enumerate(pairs):
+        numbers.setdefault(query, []).append(number)
+    several = [(same, own[same]) for same in numbers.values() if len(same) > 1]
+    return {number: rows for same, rows in several for number in same}
 
 
 def score_ranks(ranks: np.ndarray) -> tuple[dict[str, float], PerItemScores]:

@@ -232,7 +232,7 @@ class TestRetrieval:
         expected = [
             1 + sum(cosines[i, j] > cosines[i, i] for j in range(7) if pairs[j][0] != pairs[i][0]) for i in range(7)
         ]
-        ranks = ranks_of_own(embeddings[:7], embeddings[7:], task.own, task.others)
+        ranks = ranks_of_own(embeddings[:7], embeddings[7:], task.own, task.right)
         assert ranks.tolist() == expected and max(expected) > 1
         by_words, by_both = baseline_ranks(task, on_circle(*directions, 1, 2, 21, 22, 41, 42, 80))
         assert by_words.tolist()[:6] == by_both.tolist()[:6] == [1] * 6
