@@ -161,7 +161,9 @@ def held_out_texts(texts: Iterable[str]) -> set[str]:
 
     A query without a full stop is there with one too, because another docstring may have written it so.
     """
-    sentences = {one_line(text): pieces(text) for text in texts}
+    sentences: dict[str, list[str]] = {}
+    for text in texts:  # which may come with other line ends once more
+        sentences.setdefault(one_line(text), []).extend(pieces(text))
     parts = set(filter(is_distinctive, chain.from_iterable(sentences.values()))) - boilerplate(sentences.values())
     held_out = sentences.keys() | parts
     return held_out | {text + full_stop(text) for text in held_out}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
@@ -158,8 +158,14 @@ def are_documents(patterns: Sequence[str], one_document_per_file: bool = False) 
     pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), DocumentCounts(), "--train_file")
     if pages or not row_files or file_kind(row_files[0]) == ".txt":
         return bool(pages)
-    columns = open_file(expand_files(row_files)[0], "--train_file").columns
+    columns = columns_of(row_files, "--train_file")
     return all(find_column(columns, [name]) for name in ("title", "text"))
+
+
+def columns_of(patterns: Sequence[str], option: str) -> Collection[str]:
+    """Returns the columns of the first file of rows that patterns stand for; none where they stand for pages."""
+    row_files = find_files(patterns, _page_suffixes(True), DocumentCounts(), option)[1]
+    return open_file(expand_files(row_files, option)[0], option).columns if row_files else ()
 
 
 def list_files(patterns: Sequence[str], one_document_per_file: bool = False) -> list[str]:

@@ -56,8 +56,10 @@ class Page(NamedTuple):
 
 
 _FRONT_MATTER = re.compile(r"\A(---|\+\+\+)[ \t]*\n(.*?)^(?:\1|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL | re.MULTILINE)
-# What stands between two rules and neither is empty nor begins with a key is text.
-_KEYS = re.compile(r"\s*\Z|(?:[ \t]*(?:#.*)?\n)*[ \t]*[\w\"'.-]+[ \t]*[:=]")
+# Between two rules stands text, unless there is nothing, or a key before the first blank line.
+_KEYS = re.compile(
+    r"\s*\Z|(?:[ \t]*(?:#.*)?\n)*[\w\"'.-]+[ \t]*:|(?:.+\n)*?[\w\"'$/.%!{-][^\n:]{0,40}:(?:[ \t]|$)", re.MULTILINE
+)
 # With the indented lines below it, where YAML lets a title go on.
 _FRONT_MATTER_TITLE = re.compile(r"^title:((?:[ \t].*)?(?:\n(?:[ \t].*)?)*)", re.MULTILINE)
 _HEADING_ATTRIBUTES = re.compile(r"(?<=\S)\s*\{:?\s*[#.][^{}]*\}$")
@@ -65,7 +67,9 @@ _MOST_NESTED = 100
 """Lists within lists; what is nested more deeply would be lost."""
 _PARAGRAPH_MARK = re.compile(r"^\[(?:!\w+|[ xX])\]\s*")  # [!NOTE] and the box of a task
 _FOOTNOTE = re.compile(r"\[\^[^\]\s]+\]")
-_NO_PROSE = re.compile(r"\[\^[^\]\s]+\]:|\$\$.*\$\$\s*\Z", re.DOTALL)  # the text of a footnote, and a formula
+_FOOTNOTE_TEXT = re.compile(r"^( {0,3})(?=\[\^[^\]\s]+\]:)", re.MULTILINE)
+# The text of a footnote, and a formula.
+_NO_PROSE = re.compile(r"\\?\[\^[^\]\s]+\]:|\$\$\n.*\n\$\$\s*\Z|\$\$(?:(?!\$\$).)*\$\$\s*\Z", re.DOTALL)
 _BR = re.compile(r"<br\b", re.IGNORECASE)
 
 
@@ -75,12 +79,13 @@ def parse_markdown(text: str) -> Page:
 
     title = None
     front_matter = _FRONT_MATTER.match(text)
-    if front_matter and _KEYS.match(front_matter[2]):
+    if front_matter and (front_matter[1] == "+++" or _KEYS.match(front_matter[2])):
         title = _yaml_title(front_matter[2]) if front_matter[1] == "---" else _toml_title(front_matter[2])
         text = text[front_matter.end() :]
     blocks: list[Block] = []
     level = in_table = 0
     parser = MarkdownIt("commonmark", {"maxNesting": _MOST_NESTED}).enable(["table", "strikethrough"])
+    text = _FOOTNOTE_TEXT.sub(r"\1\\", text)  # or CommonMark would take an address there for that of a link
     for token in parser.parse(_without_markers(text)):
         if token.type == "heading_open":
             level = int(token.tag[1])
@@ -201,7 +206,7 @@ def parse_html(text: str) -> Page:
                 end = partial(pieces.append, " ") if level else flush  # A block within a heading is a part of it.
                 end()
                 todo.append(end)
-            if not _is_skipped(node) or (level and node.tag == "button"):  # as the headings of accordions are
+            if not _is_skipped(node) or (level and not "".join(pieces).strip() and _is_shown_button(node)):
                 level = level or (int(node.tag[1]) if re.fullmatch(r"h[1-6]", node.tag) else 0)
                 todo += list(node.iter(include_text=True))[::-1]
     flush()
@@ -215,6 +220,12 @@ def _is_skipped(node: Node) -> bool:
     if node.tag == "a":  # a heading's link to itself
         return _SECTION_LINK.fullmatch(node.text()) is not None
     return node.tag in _HTML_SKIPPED
+
+
+def _is_shown_button(node: Node) -> bool:
+    """Returns whether a node is a button that can be seen: alone in a heading, as in an accordion, it is its text."""
+    attributes = node.attributes
+    return node.tag == "button" and "hidden" not in attributes and attributes.get("aria-hidden") != "true"
 
 
 _ROLE = re.compile(r":([\w:.+-]+):`[~!]?([^`<]+?)(\s*<[^`>]*>)?`")
@@ -263,7 +274,7 @@ def parse_rst(text: str) -> Page:
             return
         if isinstance(node, (nodes.title, nodes.paragraph, nodes.term, nodes.line, nodes.caption)):
             is_heading = isinstance(node, nodes.title) and isinstance(node.parent, nodes.section)
-            texts = [text for text in node.findall(nodes.Text) if not isinstance(text.parent, references)]
+            texts = [text.astext() for text in node.findall(nodes.Text) if not isinstance(text.parent, references)]
             blocks.append(Block(level if is_heading else 0, one_line("".join(texts))))
             return
         for child in node.children:

@@ -75,12 +75,14 @@ def baseline_ranks(task: RetrievalTask, embeddings: np.ndarray) -> tuple[np.ndar
     queries, documents = np.split(normalize(embeddings), [task.num_queries])
     by_words, by_both = np.empty((2, task.num_queries), dtype=np.int64)
     for number, (query, own) in enumerate(zip(task.queries, task.own, strict=True)):
-        counted = np.ones(len(documents), dtype=bool)
-        counted[task.right.get(number, [])] = False
-        counted[own] = True
-        own = counted[:own].sum()
-        word_ranks = rankdata(-index.scores(query)[counted], method="max")
-        sums = word_ranks + rankdata(-(documents[counted] @ queries[number]), method="max")
+        words, cosines = index.scores(query), documents @ queries[number]
+        if number in task.right:
+            counted = np.ones(len(documents), dtype=bool)
+            counted[task.right[number]] = False
+            counted[own] = True
+            words, cosines, own = words[counted], cosines[counted], counted[:own].sum()
+        word_ranks = rankdata(-words, method="max")
+        sums = word_ranks + rankdata(-cosines, method="max")
         by_words[number] = word_ranks[own]
         by_both[number] = (sums <= sums[own]).sum()
     return by_words, by_both

@@ -123,13 +123,21 @@ def headline(table: dict[str, list[Score]]) -> tuple[str, str]:
     if len(ranked) == 1:
         return sentence, _scale(name)
     if not same_test(name, scores):
-        own = "; ".join(f"{s.run.name} {in_words(s.before, name)} → {in_words(s.after, name)}" for s in scores)
+        own = "; ".join(f"{s.run.name} {_path(s, name)}" for s in scores)
         what = "judged on queries" if name == VERDICT else "measured on data"
-        return f"{own} on {where}", f"{_scale(name)} Each run was {what} of its own: compare the changes."
+        changes = (
+            ": compare the changes" if all(s.before is not None for s in scores) else ", so they cannot be compared"
+        )
+        return f"{own} on {where}", f"{_scale(name)} Each run was {what} of its own{changes}."
     ends = None if name == VERDICT else _interval(name, best.run, "after", ranked[1].run, "after")
     sentence += f": {in_words(_difference(best.after, ranked[1].after), name, signed=True)}{_in_brackets(ends, name)}"
     seeds = "It holds for these runs: other seeds may differ by more."
     return sentence, f"{_scale(name)}{_how(ends, name, f'{best.run.name} and {ranked[1].run.name}')} {seeds}"
+
+
+def _path(score: Score, name: str) -> str:
+    before = "" if score.before is None else f"{in_words(score.before, name)} → "
+    return before + in_words(score.after, name)
 
 
 def same_test(name: str, scores: Sequence[Score]) -> bool:

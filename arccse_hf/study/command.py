@@ -201,13 +201,14 @@ def _warn_of_test_sets(
         if data.eval_tasks and (run.kind == "trial" or (run.kind == "run" and keeps_best)):
             choosing[training.metric_for_best_model, tuple(data.eval_tasks), data.eval_data] = None
     warnings: dict[str, None] = {}
+    _, data, _ = parse_arguments(merge_settings(study.base, study.settings))
+    tests = {fingerprint(task) for task in load_tasks(study.test_tasks, data.eval_data)} if choosing else set()
     for given, names, eval_data in choosing:
         suite = TaskSuite(load_tasks(names, eval_data))
         metric = (given or suite.metric_names()[0]).removeprefix("eval_")
         if warning := warning_of_test_sets(metric):
             warnings[warning] = None
             continue
-        tests = {fingerprint(task) for task in load_tasks(study.test_tasks, eval_data)}
         for task in suite.tasks:
             if metric.startswith(f"{task.name}_") and fingerprint(task) in tests:
                 chosen_by = f"{task.name} chooses checkpoints or trials, and is a test too"

@@ -7,7 +7,7 @@ from typing import Literal
 
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
-from transformers import TrainerControl, TrainingArguments
+from transformers import TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import IntervalStrategy, SaveStrategy
 
 from ..data.collator import TRIPLET_MIN_TOKENS
@@ -347,18 +347,7 @@ class ArcCSETrainingArguments(TrainingArguments):
         if self.greater_is_better is None:
             self.greater_is_better = greater_is_better(metric)
         eval_steps = self.logging_steps if self.eval_steps is None else self.eval_steps  # as Trainer has it
-        self.check_steps(eval_steps, eval_steps if self.save_steps is None else self.save_steps)
-
-    def check_steps(self, eval_steps: float, save_steps: float) -> None:
-        """Makes sure that the best checkpoint is saved where it is measured.
-
-        Args:
-            eval_steps: Steps, or below 1 the share of all steps, between measurements.
-            save_steps: Between checkpoints.
-
-        Raises:
-            UserError: Some checkpoints are not measured.
-        """
+        save_steps = eval_steps if self.save_steps is None else self.save_steps
         if not self.load_best_model_at_end or self.save_strategy == SaveStrategy.BEST:
             return
         save_strategy, eval_strategy = SaveStrategy(self.save_strategy), IntervalStrategy(self.eval_strategy)
@@ -374,6 +363,11 @@ class ArcCSETrainingArguments(TrainingArguments):
                 f"kept where it is measured, --eval_strategy {eval_strategy.value} --eval_steps {eval_steps:g}; make "
                 "the first a multiple of the second, or --load_best_model_at_end False"
             )
+
+    def fit_save_steps(self, state: TrainerState) -> None:
+        """Saves where it is measured, where both are shares of all steps, which were rounded one by one."""
+        if self.load_best_model_at_end and self.eval_steps and self.save_steps and self.save_steps < 1:
+            state.save_steps = state.eval_steps * round(self.save_steps / self.eval_steps)
 
     def chooses_by(self, control: TrainerControl) -> bool:
         """Returns whether an evaluation may choose the best checkpoint: where one is loaded, it has to be saved."""

@@ -163,7 +163,7 @@ class FaultTolerantTrainer(Trainer):
         progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
         # A checkpoint brings its own --eval_steps, --save_steps and --logging_steps along.
         self.state.compute_steps(self.args, max_steps)
-        self.args.check_steps(self.state.eval_steps, self.state.save_steps)
+        self.args.fit_save_steps(self.state)
         # The folder of the run may have another name than when its checkpoints were written.
         self._find_best_checkpoint(Path(self.args.output_dir))
         return progress

@@ -57,7 +57,7 @@ INTERVALS = {
     "adam_beta2": "[0, 1)",
     "adam_epsilon": "(0, 1]",
     "max_grad_norm": "[0, 1e9]",
-    "neftune_noise_alpha": "[0, 0]",
+    "neftune_noise_alpha": "[0, 1e6]",
     # The rest.
     "seed": _SEED,
     "data_seed": _SEED,
@@ -101,7 +101,6 @@ REASONS = {
     "do_predict": "there is nothing to predict; arccse encode embeds files of text",
     "include_num_input_tokens_seen": "tokens are not counted; rows per second stand in the log",
     "enable_jit_checkpoint": "on SIGTERM a checkpoint is written anyway",
-    "neftune_noise_alpha": "its noise would depend on how a batch is cut by length",
     "do_train": "to measure without training there is arccse evaluate",
     "debug": "its hooks do not know the outputs of this model",
     "train_sampling_strategy": "a batch is cut by length within each step already",

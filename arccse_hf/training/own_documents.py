@@ -11,7 +11,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from ..data.cleaning import held_out_texts
-from ..data.documents import Document, Section, are_documents, read_documents
+from ..data.documents import Document, Section, are_documents, columns_of, read_documents
 from ..data.installed_docs import docstring_corpus
 from ..data.pair_dataset import PairDataset
 from ..data.pairs import PairCounts, make_pairs, parse_weights, resolve_kind
@@ -136,7 +136,7 @@ def prepare_documents(
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
         rows, counts = pairs_of(parts.train, unseen | set(held_out))
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
-        corpus = _read_corpus(data_args, data_args.title_column, next(iter(data_args.text_columns), None))
+        corpus = _read_corpus(data_args)
         if not own:
             test = _on_one_line(test)
         tasks = _verdict_tasks(data_args, test, _on_one_line(validation), control, queries, corpus, groups)
@@ -228,25 +228,22 @@ def load_documents(data_args: DataArguments, exclude: Collection[str] = ()) -> l
     return documents
 
 
-def _read_corpus(
-    data_args: DataArguments, title_column: str | None = None, text_column: str | None = None
-) -> list[str]:
+def _read_corpus(data_args: DataArguments) -> list[str]:
     """Returns the passages of `--eval_corpus`, and logs what became of it; none where it is not given.
 
-    Args:
-        data_args: Names it.
-        title_column: As for `read_documents`.
-        text_column: As for `read_documents`.
+    The columns of the documents are its own too, where it has them; else they are found by their names.
 
     Raises:
         UserError: It cannot be read.
     """
     if not data_args.eval_corpus:
         return []
+    columns = columns_of(data_args.eval_corpus, "--eval_corpus")
+    text_column = next(iter(data_args.text_columns), None)
     documents, counts = read_documents(
         data_args.eval_corpus,
-        title_column=title_column,
-        text_column=text_column,
+        title_column=data_args.title_column if data_args.title_column in columns else None,
+        text_column=text_column if text_column in columns else None,
         one_document_per_file=data_args.one_document_per_file,
         option="--eval_corpus",
     )

@@ -48,6 +48,12 @@ def test_lines_of_rows_that_end_without_a_full_stop_are_held_out():
     assert RowCleaner(5, held_out_texts(["\n".join(steps)])).keep([*rows, (steps[1],)]) == [1]
 
 
+def test_a_text_that_comes_with_other_line_ends_once_more_holds_its_lines_out_too():
+    lines = "Open the rear door now\nPull the stuck sheet out"
+    both = [held_out_texts(texts) for texts in ([lines, lines.replace("\n", " ")], [lines.replace("\n", " "), lines])]
+    assert both[0] == both[1] and "Pull the stuck sheet out" in both[0]
+
+
 def test_an_ideographic_full_stop_is_tried_too():
     assert held_out_texts(["打印机卡住了", "打印机又卡住了。"]) == {
         "打印机卡住了", "打印机卡住了。", "打印机又卡住了。"

@@ -243,12 +243,15 @@ The `!!! note` is a marker. !!! No: this is none.
 def test_text_between_rules_is_no_front_matter():
     page = parse_markdown("---\n# Manual\n\nIts text is here.\n\n---\n\nA last line.\n")
     assert page == Page([Block(1, "Manual"), Block(0, "Its text is here."), Block(0, "A last line.")])
+    for keys in ("date created: 2023", "$schema: x", '"a key": b', "{{ macro }}: x"):
+        assert parse_markdown(f"---\n{keys}\ntitle: A page\n---\nBody.") == Page([Block(0, "Body.")], "A page")
     assert parse_markdown("---\n\n---\nBody.") == Page([Block(0, "Body.")])
     assert parse_markdown("---\n# ours\n\nlayout: post\ntitle: A page\n---\nBody.").title == "A page"
 
 
 def test_front_matter_of_hugo_gives_the_title():
     assert parse_markdown('+++\ntitle = "A page"\ndraft = false\n+++\nBody.') == Page([Block(0, "Body.")], "A page")
+    assert parse_markdown("+++\n[extra]\nkey = 1\n+++\nBody.") == Page([Block(0, "Body.")])
     assert parse_markdown("+++\ntitle = broken\n+++\nBody.") == Page([Block(0, "Body.")])
 
 
@@ -257,6 +260,13 @@ def test_marks_of_github_are_no_text():
         "> [!NOTE]\n> Useful.\n\n- [ ] To do\n- [x] Done\n\n~~Gone~~ here[^1], `[^a]`.\n\n[^1]: A note.\n\n$$\nE\n$$\n"
     )
     assert [block.text for block in parse_markdown(text).blocks] == ["Useful.", "To do", "Done", "Gone here, [^a]."]
+
+
+def test_formulas_within_a_sentence_and_addresses_in_footnotes():
+    """A paragraph may begin and end with a formula; CommonMark takes an address in a footnote for that of a link."""
+    for text in ("$$E=mc^2$$ is the energy, and at rest $$v=0$$", "Here[^1].\n\n[^1]: https://example.com\n"):
+        first = text.split("\n")[0].replace("[^1]", "")
+        assert [block.text for block in parse_markdown(text).blocks] == [first]
 
 
 def test_what_stands_below_a_deep_list_is_read():
@@ -269,6 +279,8 @@ def test_what_stands_below_a_deep_list_is_read():
 def test_a_button_within_a_heading_is_its_text():
     page = parse_html("<main><h2><button>How?</button></h2><div>So.</div><button>Send</button></main>")
     assert page.blocks == [Block(2, "How?"), Block(0, "So.")]
+    for heading in ("So <button>Copy</button>", "So<button hidden>x</button>", "So<button aria-hidden=true>x</button>"):
+        assert parse_html(f"<main><h2>{heading}</h2></main>").blocks == [Block(2, "So")]
 
 
 def test_images_and_references_of_rst_are_no_text():
@@ -277,3 +289,8 @@ def test_images_and_references_of_rst_are_no_text():
         ".. [#f1] A note.\n\n.. [Smith] A book.\n"
     )
     assert [block.text for block in parse_rst(text).blocks] == ["As shown in and ."]
+
+
+def test_escapes_of_rst_are_undone():
+    (block,) = parse_rst("Create ``Widget``\\ s with \\*args.\n").blocks
+    assert block.text == "Create Widgets with *args."

@@ -44,6 +44,11 @@ def test_levels_are_compared_where_the_data_of_a_task_is_the_same():
     sentence, reading = headline(table)
     assert sentence == "a 50.00 → 60.00; b 50.00 → 70.00 on dev" and "measured on data of its own" in reading
     assert best_values(table) == {"dev_spearman": [], "dev_b_spearman": ["70.00"]}
+    late = [run("a", 0.6, "en"), run("b", 0.7, "de")]
+    for one in late:
+        del one.results["before_dev_spearman"]
+    sentence, reading = headline(score_table(late))
+    assert sentence == "a 60.00; b 70.00 on dev" and "data of its own, so they cannot be compared." in reading
     same = score_table([run("a", 0.6, "en"), run("b", 0.7, "en")])
     assert headline(same)[0].startswith("b 70.00, a 60.00 on dev: +10.00")
     assert best_values(same) == {"dev_spearman": ["70.00"], "dev_b_spearman": ["70.00"]}

@@ -21,15 +21,25 @@ def rewritten_text(folder):
     text.write_text(text.read_text().replace("a", "o"))
 
 
+def rewritten_vocabulary(folder):
+    vocabulary = folder / "encoder" / "tokenizer.json"
+    vocabulary.write_text(vocabulary.read_text().replace('"cat"', '"cats"'))
+
+
 def rewritten_encoder(folder):
     model = AutoModel.from_pretrained(folder / "encoder")
     with torch.no_grad():
-        next(model.parameters()).add_(1)
+        list(model.parameters())[20].add_(1)  # in the middle of the file
     model.save_pretrained(folder / "encoder")
 
 
 @pytest.mark.parametrize(
-    ("rewrite", "name"), [(rewritten_text, "train_file"), (rewritten_encoder, "model_name_or_path")]
+    ("rewrite", "name"),
+    [
+        (rewritten_text, "train_file"),
+        (rewritten_encoder, "model_name_or_path"),
+        (rewritten_vocabulary, "model_name_or_path"),
+    ],
 )
 def test_what_was_done_from_other_files_of_the_same_name_is_refused(study_file, base, encoder, rewrite, name):
     folder = base.parent
@@ -51,6 +61,9 @@ def test_a_test_that_chooses_checkpoints_is_said_and_another_is_not(study_file, 
     other = base.parent / "other.csv"
     other.write_text((base.parent / "scored.csv").read_text().replace(",5\n", ",4\n"))
     assert command.run_study(study_file(variants=OBJECTIVES, test_tasks=[str(other)])) == 0
+    assert capsys.readouterr().err == ""
+    chosen = {"x": {"eval_data": str(other), "eval_tasks": "sts"}}  # and tested on the base's file
+    assert command.run_study(study_file(variants=chosen, test_tasks=["sts"])) == 0
     assert capsys.readouterr().err == ""
     never = {"eval_strategy": "no", "save_strategy": "no", "load_best_model_at_end": False}
     assert command.run_study(study_file(variants=OBJECTIVES, settings=never)) == 0

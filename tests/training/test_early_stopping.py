@@ -103,3 +103,15 @@ def test_another_call_of_train_has_its_own_patience(tmp_path, tokenizer, sentenc
     trainer = make_trainer(tmp_path / "out", rows, tokenizer, suite=TaskSuite([task]), **settings)
     task.trainer = trainer
     assert [trainer.train().global_step for _ in range(3)] == [6, 6, 6]
+
+
+def test_shares_of_all_steps_that_are_rounded_one_by_one_still_meet(tmp_path, tokenizer, sentences):
+    """0.1 and 0.3 of 25 steps would be 3 and 8."""
+    task = ByStep(sentences[:3], [0.1] * 20)
+    rows = Dataset.from_dict({"anchor": tokenizer(sentences)["input_ids"]})
+    settings = EVERY_TWO_STEPS | {"max_steps": 25, "eval_steps": 0.1, "save_steps": 0.3}
+    trainer = make_trainer(tmp_path / "out", rows, tokenizer, suite=TaskSuite([task]), **settings)
+    task.trainer = trainer
+    trainer.train()
+    saved = sorted(int(path.name.split("-")[1]) for path in (tmp_path / "out").glob("checkpoint-*"))
+    assert saved == [9, 18, 25] and trainer.state.eval_steps == 3

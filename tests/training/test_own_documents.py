@@ -282,3 +282,21 @@ def test_what_is_searched_too_is_read_as_the_documents_are_and_counted(folder, t
     assert "One text. Its end." in tasks.test.documents
     said = "--eval_corpus: 1 documents of 3: 1 empty (c.txt), 1 binary or not UTF-8 (b.txt)"
     assert said in caplog.messages
+
+
+def test_what_is_searched_too_may_have_columns_of_its_own(tmp_path, tokenizer):
+    """Those of the documents where it has them; else they are found by name."""
+    rows = [{"name": f"title {number}", "body": f"The text {number} of a thing."} for number in range(300)]
+    documents, own, theirs = (tmp_path / f"{name}.jsonl" for name in ("documents", "own", "theirs"))
+    documents.write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    own.write_text('{"name": "a", "body": "The same columns."}\n')
+    theirs.write_text('{"title": "a", "text": "Other columns."}\n')
+    for corpus, text in ((own, "The same columns."), (theirs, "Other columns.")):
+        pairs = tmp_path / "pairs.csv"
+        pairs.write_text("query,document\n" + "\n".join(f"{a},{b}" for a, b in queries_about(165, each=1)))
+        data_args = DataArguments(
+            train_file=[str(documents)], title_column="name", text_columns=["body"], eval_pairs=str(pairs),
+            eval_corpus=[str(corpus)],
+        )  # fmt: skip
+        args = ArcCSETrainingArguments(str(tmp_path / "out"), use_cpu=True)
+        assert text in prepare_documents(data_args, args, tokenizer).tasks.test.documents

@@ -7,6 +7,7 @@ from arccse_hf.training.arguments import ArcCSETrainingArguments
 
 REFUSED = [
     ({"do_train": False}, "--do_train False: must be true; to measure without training"),
+    ({"neftune_noise_alpha": 0.0}, "--neftune_noise_alpha 0.0: is not supported: .*cut by length"),
     ({"neftune_noise_alpha": 5.0}, "--neftune_noise_alpha 5.0: .*cut by length"),
     ({"do_predict": True}, "--do_predict True"),
     ({"remove_unused_columns": True}, "--remove_unused_columns True"),
