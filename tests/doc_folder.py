@@ -56,6 +56,7 @@ def _write_texts(folder: Path) -> None:
 def _write_tables(folder: Path) -> None:
     tables = {
         "pairs.csv": ("anchor,positive", PAIRS),
+        "tickets.csv": ("subject,body", PAIRS),
         "queries.csv": ("query,document", QUERIES),
         "retrieval.csv": ("query,document", QUERIES),
         "scored.csv": ("sentence1,sentence2,score", [(*pair, str(row % 6)) for row, pair in enumerate(QUERIES)]),
