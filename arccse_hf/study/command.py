@@ -72,8 +72,9 @@ def run_study(
     for files, whole in texts:
         if files:
             are_documents(files, whole)  # raises where they are not there, rather than let run after run fail
-    _warn_of_test_sets(study, arguments)
-    return run_all(study, resume=resume, only=only)
+    suite = _test_suite(study, _eval_data(study))
+    _warn_of_test_sets(study, arguments, suite)
+    return run_all(study, suite=suite, resume=resume, only=only)
 
 
 def reproduce(
@@ -107,13 +108,20 @@ def reproduce(
         keep_models=True,
         source=str(config),
     )
-    return run_all(study, resume=resume, logs=False, command="reproduce")
+    suite = _test_suite(study, _eval_data(study))
+    return run_all(study, suite=suite, resume=resume, logs=False, command="reproduce")
 
 
 def run_all(
-    study: StudyConfig, *, resume: bool = False, only: int | None = None, logs: bool = True, command: str = "study"
+    study: StudyConfig,
+    *,
+    suite: TaskSuite,
+    resume: bool = False,
+    only: int | None = None,
+    logs: bool = True,
+    command: str = "study",
 ) -> int:
-    """Does the runs of a study; its arguments, exit status and errors are those of `run_study`.
+    """Does the runs of a study, and scores them on a suite; the rest is as in `run_study`.
 
     With `logs`, what a run prints goes into a file of its folder, and the terminal gets one line per run.
     """
@@ -122,14 +130,11 @@ def run_all(
     runs = study.runs()
     if only is not None and not 0 <= only < len(runs):
         raise UserError(f"--run {only}: the study has runs 0 to {len(runs) - 1}; --list shows them")
-    # Of the study, whatever a trial or a variant measures on while it trains.
-    _, data, _ = parse_arguments(merge_settings(study.base, study.settings))
-    suite = _test_suite(study, data.eval_data)
     check_writable(study.output_dir)
     begun = any(study.output_dir.iterdir())
     if begun and not resume and only is None:
         raise UserError(f"{study.output_dir}: holds a study; --resume goes on with it, --output_dir starts another")
-    published = _published(study, suite, data.eval_data)
+    published = _published(study, suite, _eval_data(study))
 
     check_tests(study, suite)
     check_launcher(study)
@@ -192,7 +197,9 @@ def write_and_print(
 
 
 def _warn_of_test_sets(
-    study: StudyConfig, arguments: Sequence[tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]]
+    study: StudyConfig,
+    arguments: Sequence[tuple[ModelArguments, DataArguments, ArcCSETrainingArguments]],
+    tested: TaskSuite,
 ) -> None:
     """Prints where tests choose trials or checkpoints: what a run logs is not seen on the terminal."""
     choosing: dict[tuple[str | None, tuple[str, ...], str | None], None] = {}
@@ -201,8 +208,7 @@ def _warn_of_test_sets(
         if data.eval_tasks and (run.kind == "trial" or (run.kind == "run" and keeps_best)):
             choosing[training.metric_for_best_model, tuple(data.eval_tasks), data.eval_data] = None
     warnings: dict[str, None] = {}
-    _, data, _ = parse_arguments(merge_settings(study.base, study.settings))
-    tests = {fingerprint(task) for task in load_tasks(study.test_tasks, data.eval_data)} if choosing else set()
+    tests = {fingerprint(task) for task in tested.tasks}
     for given, names, eval_data in choosing:
         suite = TaskSuite(load_tasks(names, eval_data))
         metric = (given or suite.metric_names()[0]).removeprefix("eval_")
@@ -215,6 +221,11 @@ def _warn_of_test_sets(
                 warnings[f"{chosen_by}: its score there is too good; give other test_tasks, or other eval_data"] = None
     for warning in warnings:
         print(f"warning: {warning}", file=sys.stderr, flush=True)
+
+
+def _eval_data(study: StudyConfig) -> str | None:
+    """Returns the study's own, whatever a trial or a variant measures on while it trains."""
+    return parse_arguments(merge_settings(study.base, study.settings))[1].eval_data
 
 
 def _test_suite(study: StudyConfig, eval_data: str | None) -> TaskSuite:
