@@ -69,10 +69,10 @@ def measure_exported(
         args: How it was trained, and the device.
         autocast: The precision that training measured in.
     """
-    with autocast():
-        scores = suite.flatten(suite.score(_embedder(model, tokenizer, args)(suite.sentences)))
+    with autocast():  # for the encoder alone: it would round the products of the scores, too
+        embeddings = _embedder(model, tokenizer, args)(suite.sentences)
     model.cpu()
-    return scores
+    return suite.flatten(suite.score(embeddings))
 
 
 def _embedder(

@@ -21,6 +21,7 @@ from arccse_hf.evaluation import (
 from arccse_hf.evaluation.bm25 import baseline_ranks
 from arccse_hf.evaluation.retrieval import ranks_of_own
 from arccse_hf.evaluation.similarity_correlation import SimilarityCorrelation
+from arccse_hf.evaluation.suite import fingerprint
 
 
 def random_embeddings(rows, dim=8, seed=0):
@@ -256,3 +257,12 @@ class TestRetrieval:
     def test_a_single_document_is_refused(self):
         with pytest.raises(UserError, match="at least 2 different documents, got 1"):
             RetrievalTask("own", [("q0", "d"), ("q1", "d")])
+
+
+def test_a_fingerprint_knows_which_document_answers_which_query():
+    pairs = [("q0", "d0"), ("q1", "d1"), ("q2", "d0")]
+    corrected = [*pairs[:2], ("q2", "d1")]
+    tasks = [RetrievalTask("own", given, groups=[0, 1, 2]) for given in (pairs, corrected, pairs)]
+    assert tasks[0].sentences == tasks[1].sentences
+    first, second, third = map(fingerprint, tasks)
+    assert first == third != second

@@ -12,6 +12,7 @@ import pytest
 from arccse_hf.commands.runs import tune
 from arccse_hf.errors import UserError
 from arccse_hf.study.search_space import Dimension, read_space
+from arccse_hf.study.tune import Search, _require_same_search
 from arccse_hf.training.config import parse_arguments
 from arccse_hf.training.config_file import read_config
 
@@ -169,3 +170,16 @@ def test_mistakes_in_a_space_are_named(argv, space, message):
     with pytest.raises(UserError) as raised:
         tune([*argv, *MEASURED])
     assert str(raised.value).startswith(message)
+
+
+def test_a_search_goes_on_with_the_files_that_it_was_begun_with(argv, encoder):
+    """What Optuna's study keeps, without Optuna."""
+    settings = {"model_name_or_path": encoder, "train_file": ["sentences.txt"], "use_cpu": "true"}
+    search = Search("recipe", settings, {}, Path("search"), n_trials=1, storage=None, seed=0)
+    kept: dict = {}
+    study = SimpleNamespace(user_attrs=kept, set_user_attr=kept.__setitem__)
+    for _ in range(2):
+        _require_same_search(search, study)
+    Path("sentences.txt").write_text("another text\n")
+    with pytest.raises(UserError, match="has another train_file .it has changed since., and trials are compared"):
+        _require_same_search(search, study)

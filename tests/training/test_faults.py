@@ -316,9 +316,10 @@ def test_the_script_exports_nothing_of_a_run_that_was_not_good(tmp_path, rows, t
     assert not (tmp_path / "out" / "modules.json").exists()
 
 
-def test_a_signal_behind_the_last_step_ends_the_process_too(trainer, tmp_path):
+@pytest.mark.parametrize("save_strategy", ["steps", "no"])
+def test_a_signal_behind_the_last_step_ends_the_process_too(save_strategy, trainer, tmp_path):
     """While the last measurement runs, say: nothing would have been said of it, and the model exported."""
-    run = trainer("run")
+    run = trainer("run", save_strategy=save_strategy)
 
     class AtEnd(TrainerCallback):
         def on_train_end(self, args, state, control, **kwargs):

@@ -1,10 +1,15 @@
 """What a run's settings make of its text."""
 
+import contextlib
 import itertools
 
 import pytest
+from datasets import Dataset
+from tiny import make_trainer
 
+from arccse_hf.evaluation import GeometryTask, ScoredPairs, TaskSuite
 from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
+from arccse_hf.training.judging import measure_exported
 from arccse_hf.training.preparation import load_rows, warning_of_test_sets
 
 
@@ -44,3 +49,18 @@ def test_test_sets_are_known_by_their_metrics(metric, warned):
     warning = warning_of_test_sets(metric)
     assert (warning is not None) == warned
     assert not warned or warning.startswith(f"--metric_for_best_model {metric}: a test set chooses the best")
+
+
+def test_what_is_exported_is_measured_in_the_precision_of_training(tmp_path, tokenizer, sentences):
+    """The same weights, so the same score: in float32 it would be another."""
+    rows = Dataset.from_dict({"anchor": tokenizer(sentences)["input_ids"]})
+    scored = ScoredPairs(sentences[:12], sentences[5:17], [float(number) for number in range(12)])
+    suite = TaskSuite([GeometryTask(scored.first, scored.second, scored.scores)])
+    trainer = make_trainer(tmp_path / "out", rows, tokenizer, suite=suite, bf16=True, eval_strategy="steps")
+    measured = {name: value for name, value in trainer.evaluate().items() if "geometry" in name}
+    exported = [
+        measure_exported(trainer.model, tokenizer, suite, trainer.args, precision)
+        for precision in (trainer.accelerator.autocast, contextlib.nullcontext)
+    ]
+    assert {f"eval_{name}": value for name, value in exported[0].items()} == measured
+    assert exported[1] != exported[0]
