@@ -98,6 +98,7 @@ REASONS = {
     "eval_do_concat_batches": "a correlation is one of all pairs, not of a batch",
     "use_liger_kernel": "it replaces losses and layers of language models",
     "dataloader_persistent_workers": "a resumed run would draw other dropout masks than one that was never stopped",
+    "neftune_noise_alpha": "its noise would depend on how a batch is cut by length",
     "do_predict": "there is nothing to predict; arccse encode embeds files of text",
     "include_num_input_tokens_seen": "tokens are not counted; rows per second stand in the log",
     "enable_jit_checkpoint": "on SIGTERM a checkpoint is written anyway",

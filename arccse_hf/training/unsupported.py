@@ -6,7 +6,7 @@ from transformers.integrations import get_available_reporting_integrations
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..errors import UserError, one_line
-from .field_rules import REFUSED
+from .field_rules import REASONS, REFUSED
 
 
 def refuse_unsupported(args: TrainingArguments) -> None:
@@ -16,10 +16,8 @@ def refuse_unsupported(args: TrainingArguments) -> None:
         UserError: The message names the field, its value and why.
     """
     if args.neftune_noise_alpha is not None:
-        raise UserError(
-            f"--neftune_noise_alpha {args.neftune_noise_alpha}: is not supported: its noise would depend on how a "
-            "batch is cut by length; leave it out"
-        )
+        reason = REASONS["neftune_noise_alpha"]
+        raise UserError(f"--neftune_noise_alpha {args.neftune_noise_alpha}: is not supported: {reason}; leave it out")
     if args.fp16 and args.device.type == "cpu":
         raise UserError("--fp16 True: a CPU would train in float32 all the same; --bf16 True is what it can do")
     if args.activation_checkpointing and args.train_last_layers is not None:

@@ -9,6 +9,7 @@ from arccse_hf.cli.options import Interval
 from arccse_hf.errors import UserError
 from arccse_hf.training import field_rules, fields
 from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
+from arccse_hf.training.config import train_command
 from arccse_hf.training.model_arguments import ModelArguments
 
 FIELDS = {field.name: field for field in fields.load_fields()}
@@ -56,3 +57,16 @@ def test_the_arguments_refuse_what_arccse_has_not(name):
     wrong = {"true": False, "false": True}.get(field_rules.CHOICES[name][0], "group_by_length")
     with pytest.raises(UserError, match=f"^--{name} {wrong}: must be .*; {field_rules.REASONS.get(name, '')}"):
         ArcCSETrainingArguments(**{name: wrong})
+
+
+def test_help_lists_no_field_that_has_one_value():
+    listed = train_command(fields.load_fields()).notes.rpartition(": ")[2].split(", ")
+    assert {"adam_beta1", "dataloader_in_order"} <= set(listed)
+    refused = {
+        "do_predict",
+        "label_smoothing_factor",
+        "enable_jit_checkpoint",
+        "use_liger_kernel",
+        "neftune_noise_alpha",
+    }
+    assert not refused & set(listed)
