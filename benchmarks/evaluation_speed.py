@@ -22,8 +22,10 @@ from measuring import write_report
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 
-from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, load_tasks
 from arccse_hf.evaluation.compare import score_suite
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask
+from arccse_hf.evaluation.suite import TaskSuite
+from arccse_hf.evaluation.tasks import load_tasks
 from arccse_hf.inference.evaluate import embed_suite
 from arccse_hf.inference.loading import silence_load_report
 from arccse_hf.inference.open import Encoder, load_encoder

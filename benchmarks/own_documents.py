@@ -26,8 +26,8 @@ from tempfile import TemporaryDirectory
 
 from arccse_hf.data.pairs import QUERY_KINDS
 from arccse_hf.data.training_texts import INSTALLED_DOCS
-from arccse_hf.evaluation import RetrievalTask
 from arccse_hf.evaluation.held_out import MIN_TEST_PAIRS, divide_documents, query_pairs
+from arccse_hf.evaluation.retrieval import RetrievalTask
 from arccse_hf.inference.embed import embed
 from arccse_hf.inference.open import load_encoder
 from arccse_hf.run_folder import RESULTS

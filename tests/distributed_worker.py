@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
-from arccse_hf.evaluation import TaskSuite
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.model.adapters import plain_state_dict
 from arccse_hf.sentence_transformers import ArcConLoss, CachedArcConLoss
 from arccse_hf.training.arguments import ArcCSETrainingArguments

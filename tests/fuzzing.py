@@ -21,7 +21,8 @@ from arccse_hf.data.cleaning import RowCleaner
 from arccse_hf.data.columns import choose_columns
 from arccse_hf.data.files import KINDS, expand_files, open_file
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import TaskSuite, load_tasks
+from arccse_hf.evaluation.suite import TaskSuite
+from arccse_hf.evaluation.tasks import load_tasks
 from arccse_hf.training.config import read_values
 from arccse_hf.training.fields import load_fields
 

@@ -1,4 +1,4 @@
-"""What a run leaves: the mark that it is done, what the next run removes, and folders that stay as they were."""
+"""What a run leaves: the mark that it is done, what the next run removes, and models that stay as they were."""
 
 import json
 import subprocess
@@ -17,9 +17,7 @@ from arccse_hf.run_folder import (
     is_done,
     kept_step,
     metrics_of,
-    no_empty_folder,
     read_cosines,
-    replacing,
 )
 
 
@@ -102,27 +100,6 @@ def test_files_that_no_run_has_left_are_not_replaced(tmp_path, name):
     check_output_dir(tmp_path, overwrite=False, resume=False)  # now it is a run's folder
 
 
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    touch(tmp_path, "scores.csv")
-    with pytest.raises(OSError, match="full"), replacing(tmp_path / "scores.csv") as unfinished:
-        unfinished.write_text("half")
-        raise OSError("full")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "{}")]
-    with replacing(tmp_path / "scores.csv") as unfinished:
-        unfinished.write_text("whole")
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("scores.csv", "whole")]
-
-
-def test_an_error_leaves_no_empty_folder(tmp_path):
-    (tmp_path / "runs").mkdir()
-    for make in ([], ["model/x.txt"]):
-        with pytest.raises(KeyError), no_empty_folder(tmp_path / "runs" / "a" / "b"):
-            check_output_dir(tmp_path / "runs" / "a" / "b", overwrite=False, resume=False)
-            touch(tmp_path / "runs" / "a" / "b", *make)
-            raise KeyError
-        assert (tmp_path / "runs").exists() and (tmp_path / "runs" / "a").exists() == bool(make)
-
-
 def test_scores_in_a_line_of_the_log():
     line = {"eval_dev_spearman": 0.5, "eval_runtime": 2.0, "eval_samples_per_second": 3, "step": 4, "epoch": 1.0}
     assert metrics_of(line) == {"dev_spearman": 0.5}
@@ -143,14 +120,18 @@ def test_cosines_of_older_runs_are_read(tmp_path):
     assert read_cosines(tmp_path, "after") == {}
 
 
-def test_looking_at_runs_needs_no_torch():
+@pytest.mark.parametrize(
+    ("module", "needless"),
+    [("run_folder", ("torch", "transformers", "numpy")), ("report.page", ("torch", "transformers"))],
+)
+def test_looking_at_runs_needs_no_torch(module, needless):
     code = """
-import sys, types
+import importlib, sys, types
 package = sys.modules["arccse_hf"] = types.ModuleType("arccse_hf")
 package.__path__ = [sys.argv[1]]
-import arccse_hf.run_folder
-print([name for name in ("torch", "transformers", "numpy") if name in sys.modules])
+importlib.import_module(f"arccse_hf.{sys.argv[2]}")
+print([name for name in sys.argv[3:] if name in sys.modules])
 """
     folder = str(Path(run_folder.__file__).parent)
-    loaded = subprocess.run([sys.executable, "-c", code, folder], capture_output=True, text=True)
+    loaded = subprocess.run([sys.executable, "-c", code, folder, module, *needless], capture_output=True, text=True)
     assert loaded.stdout.strip() == "[]", loaded.stderr

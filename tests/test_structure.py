@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = "arccse_hf"
 FOLDERS = ("commands", "study", "report", "training", "inference", "evaluation", "data", "model")
 """From the top down: a folder may import those after it."""
-LEAVES = ("errors", "cli", "run_folder", "compat")
+LEAVES = ("errors", "cli", "paths", "run_folder", "compat")
 """Modules and a folder that every folder but `model` may import."""
 MAX_LINES = 400
 

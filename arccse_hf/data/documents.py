@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ..errors import UserError
-from ..run_folder import short_names
+from ..paths import short_names
 from .columns import find_column, require_column, require_text
 from .files import KINDS, expand_files, file_kind, open_file
 from .files.find import nothing_found

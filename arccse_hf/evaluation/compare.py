@@ -11,7 +11,7 @@ import numpy as np
 from tqdm.auto import tqdm
 
 from ..errors import UserError
-from ..run_folder import without_checksum
+from ..paths import without_checksum
 from .bootstrap import PerItemScores, bootstrap_differences, interval
 from .suite import AVERAGES, TaskSuite, averages
 

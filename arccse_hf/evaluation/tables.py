@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..errors import UserError, one_line
-from ..run_folder import replacing, short_names
+from ..paths import replacing, short_names
 from .compare import Difference, ModelResult
 from .suite import AVERAGES, LOWER_IS_BETTER, TRANSFER_AVERAGE, TaskSuite, greater_is_better, split_dim
 

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from ..data.files import expand_files
 from ..errors import UserError, without_surrogates
-from ..run_folder import check_writable
+from ..paths import check_writable
 from .encode_files.command import embedding_settings, inspect_files, write_missing
 from .encode_files.reading import Columns, InputFile, Row, read_rows
 from .encode_files.shards import Settings, Shard, list_shards

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..errors import UserError
-from ..run_folder import short_names
+from ..paths import short_names
 from .search import Hit, Search
 from .similarity import similarities
 

@@ -26,7 +26,7 @@ from ..evaluation.tables import (
     write_report,
 )
 from ..evaluation.tasks import load_tasks
-from ..run_folder import check_writable, without_checksum
+from ..paths import check_writable, without_checksum
 from .embed import embed
 from .open import Encoder, load_encoder
 from .process_group import process_group, process_state

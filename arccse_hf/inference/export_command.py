@@ -10,7 +10,8 @@ from rich.table import Table
 
 from ..data.installed_docs import docstring_corpus
 from ..errors import UserError
-from ..evaluation import TaskSuite, load_tasks
+from ..evaluation.suite import TaskSuite
+from ..evaluation.tasks import load_tasks
 from .embed import embed
 from .export import share_weights
 from .loading import without_loading_bar

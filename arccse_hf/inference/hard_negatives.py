@@ -15,7 +15,7 @@ from ..data.columns import CANONICAL_COLUMNS
 from ..data.files import expand_files
 from ..data.training_texts import load_training_texts
 from ..errors import UserError, one_line
-from ..run_folder import check_writable, replacing
+from ..paths import check_writable, replacing
 from .embed import require_finite
 from .onnx import OnnxEncoder
 from .open import Encoder, load_encoder

@@ -18,7 +18,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ..errors import UserError, one_line
-from ..run_folder import read_json, write_json
+from ..paths import read_json, write_json
 from .corpus import Documents, EmbeddedCorpus
 from .new_folder import is_unused, new_folder
 

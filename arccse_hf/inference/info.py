@@ -22,6 +22,7 @@ from ..data.files.find import KINDS
 from ..data.pairs import PairKind, draw_texts, make_pairs
 from ..data.sentences import MIN_CHARS
 from ..errors import UserError, one_line
+from ..paths import read_json
 from ..run_folder import (
     MODULES,
     ONNX_SETTINGS,
@@ -34,7 +35,6 @@ from ..run_folder import (
     is_done,
     kept_step,
     metrics_of,
-    read_json,
     record_path,
 )
 

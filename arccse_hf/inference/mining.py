@@ -17,7 +17,7 @@ from tqdm.auto import tqdm
 from ..data.files import expand_files
 from ..errors import UserError, one_line
 from ..evaluation.retrieval import BLOCK_CELLS, normalize
-from ..run_folder import check_writable, replacing
+from ..paths import check_writable, replacing
 from .corpus import CorpusOptions, Documents, embed_corpus
 from .open import load_encoder
 from .search import printable

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
 from ..errors import UserError, one_line
-from ..run_folder import no_empty_folder
+from ..paths import no_empty_folder
 
 
 def require_unused(folder: Path, option: str) -> None:

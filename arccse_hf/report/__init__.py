@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from ..errors import UserError
-from ..run_folder import replacing
+from ..paths import replacing
 from .runs import read_runs
 
 PAGE = "report.html"

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from ..evaluation import greater_is_better
+from ..evaluation.suite import greater_is_better
 from .figures import Figure, Style
 from .records import is_number
 from .runs import Run

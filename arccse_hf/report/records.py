@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from ..errors import UserError
-from ..run_folder import COSINES, MEASURED_ON, RESULTS, SETTINGS, STATE, STATUS, read_cosines, read_json, record_path
+from ..paths import read_json
+from ..run_folder import COSINES, MEASURED_ON, RESULTS, SETTINGS, STATE, STATUS, read_cosines, record_path
 
 _NUMBER, _TEXT, _COUNT = (int, float), (str,), (int,)
 _NUMBERS = [(int, float, type(None))]

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..errors import UserError
+from ..paths import short_names
 from ..run_folder import (
     COSINES,
     RESULTS,
@@ -20,7 +21,6 @@ from ..run_folder import (
     kept_step,
     metrics_of,
     record_path,
-    short_names,
 )
 from .records import is_number, read_cosine_record, read_record
 

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..evaluation import greater_is_better
 from ..evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from ..evaluation.metrics import correlations
-from ..evaluation.suite import LOWER_IS_BETTER
+from ..evaluation.suite import LOWER_IS_BETTER, greater_is_better
 from ..evaluation.tables import format_value, label
 from ..run_folder import MEASURED_ON, metrics_of
 from .records import is_number

@@ -13,11 +13,11 @@ from ..cli.options import Settings
 from ..cli.recipes import RECIPES, find_recipe
 from ..data.documents import are_documents
 from ..errors import UserError, one_line
-from ..evaluation import TaskSuite, greater_is_better, load_tasks
-from ..evaluation.suite import fingerprint
+from ..evaluation.suite import TaskSuite, fingerprint, greater_is_better
 from ..evaluation.tables import print_table, table_console
+from ..evaluation.tasks import load_tasks
+from ..paths import check_writable
 from ..report import needing_matplotlib
-from ..run_folder import check_writable
 from ..training.config import merge_settings, parse_arguments
 from ..training.config_file import read_config
 from ..training.preparation import warning_of_test_sets

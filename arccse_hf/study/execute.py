@@ -21,25 +21,14 @@ import yaml
 
 from ..cli.options import Settings
 from ..errors import UserError
-from ..evaluation import TaskSuite, greater_is_better
 from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
-from ..evaluation.suite import fingerprint
+from ..evaluation.suite import TaskSuite, fingerprint, greater_is_better
 from ..inference.evaluate import embed_suite
 from ..inference.open import Encoder, load_encoder
 from ..inference.process_group import process_state
-from ..run_folder import (
-    RECORDS,
-    RESULTS,
-    SETTINGS,
-    TRAINING,
-    checkpoints,
-    is_done,
-    read_json,
-    record_path,
-    remove_checkpoints,
-    write_json,
-)
+from ..paths import read_json, write_json
+from ..run_folder import RECORDS, RESULTS, SETTINGS, TRAINING, checkpoints, is_done, record_path, remove_checkpoints
 from ..training.config import parse_arguments
 from ..training.model_arguments import ModelArguments
 from .inputs import inputs_of

@@ -7,9 +7,9 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 
-from ..evaluation import TaskSuite
+from ..evaluation.suite import TaskSuite
 from ..evaluation.tables import ResultTable, format_value, label, to_markdown, without_nan
-from ..run_folder import replacing
+from ..paths import replacing
 from .execute import chosen_fields, read_result
 from .plan import StudyConfig, format_choice
 from .summary import AVERAGE, Row, Statistic, main_metrics

@@ -10,8 +10,8 @@ import numpy as np
 from scipy.stats import sem, t
 
 from ..cli.options import Settings
-from ..evaluation import TaskSuite
 from ..evaluation.bootstrap import RESAMPLES, PerItemScores, bootstrap_differences, interval
+from ..evaluation.suite import TaskSuite
 from .execute import RunResult, chosen_fields, read_result, read_samples
 from .plan import UNTRAINED, PlannedRun, StudyConfig
 

@@ -25,8 +25,9 @@ from transformers import TrainerCallback
 
 from ..cli.options import Settings
 from ..errors import UserError, one_line
-from ..evaluation import greater_is_better
-from ..run_folder import RESULTS, SETTINGS, TRAINING, check_writable, read_json, record_path
+from ..evaluation.suite import greater_is_better
+from ..paths import check_writable, read_json
+from ..run_folder import RESULTS, SETTINGS, TRAINING, record_path
 from ..training.config import build_arguments, read_values
 from ..training.preparation import load_evaluation, warning_of_test_sets
 from ..training.script import run

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
-from ..evaluation import split_dim
+from ..evaluation.suite import split_dim
 from ..inference.loading import silence_load_report, without_loading_bar
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..run_folder import metrics_of

@@ -13,8 +13,10 @@ from torch.utils.data import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..data.collator import ArcCSECollator
-from ..evaluation import STSTask, TaskSuite, cosine_similarity
-from ..run_folder import write_json
+from ..evaluation.metrics import cosine_similarity
+from ..evaluation.sts import STSTask
+from ..evaluation.suite import TaskSuite
+from ..paths import write_json
 from .trainer import ArcCSETrainer
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from rich.table import Table
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from ..evaluation import TaskSuite
+from ..evaluation.suite import TaskSuite
 from ..evaluation.tables import label
 from ..inference.embed import TrainingEncoder, embed_here
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning

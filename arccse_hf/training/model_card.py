@@ -16,7 +16,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData, try_to_load_fr
 from ..data.cleaning import CleaningCounts
 from ..data.pairs import PairCounts
 from ..errors import one_line
-from ..evaluation import Task, split_dim
+from ..evaluation.suite import Task, split_dim
 from ..evaluation.tables import dims_table, label
 from ..run_folder import CARD
 from .arguments import ArcCSETrainingArguments, DataArguments

@@ -18,7 +18,6 @@ from ..data.pairs import PairCounts, make_pairs, parse_weights, resolve_kind
 from ..data.sentences import split_sentences
 from ..data.training_texts import INSTALLED_DOCS
 from ..errors import UserError, one_line
-from ..evaluation import RetrievalTask, ScoredPairs, STSTask, Task, read_sts
 from ..evaluation.held_out import (
     MIN_TEST_DOCUMENTS,
     MIN_TEST_PAIRS,
@@ -30,7 +29,9 @@ from ..evaluation.held_out import (
     passages,
     query_pairs,
 )
-from ..evaluation.retrieval import linked_pairs
+from ..evaluation.retrieval import RetrievalTask, linked_pairs
+from ..evaluation.sts import ScoredPairs, STSTask, read_sts
+from ..evaluation.suite import Task
 from ..evaluation.tasks import docstring_pairs, read_own_pairs
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .verdict import VerdictTasks

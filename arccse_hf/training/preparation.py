@@ -16,8 +16,9 @@ from ..data.streaming import TextStream
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import load_training_texts
 from ..errors import UserError
-from ..evaluation import TaskSuite, load_tasks, measures_test_sets
 from ..evaluation.held_out import MIN_TEST_DOCUMENTS, MIN_TEST_PAIRS
+from ..evaluation.suite import TaskSuite, measures_test_sets
+from ..evaluation.tasks import load_tasks
 from ..inference.loading import max_input_length
 from ..model.adapters import plain_state_dict
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning

@@ -19,7 +19,8 @@ from ..data.pair_dataset import PairDataset
 from ..data.tokenization import tokenize_texts
 from ..data.training_texts import kinds_of, texts_as_dataset
 from ..errors import UserError
-from ..evaluation import ScoredPairs, STSTask, TaskSuite
+from ..evaluation.sts import ScoredPairs, STSTask
+from ..evaluation.suite import TaskSuite
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments
@@ -128,7 +129,7 @@ def suite_of_pairs(pairs: datasets.Dataset) -> TaskSuite:
     if None in columns:
         raise UserError(
             "eval_dataset: must be a datasets.Dataset of sentence1, sentence2 and score; anything else is measured by "
-            "an eval_suite (arccse_hf.evaluation.TaskSuite)"
+            "an eval_suite (arccse_hf.evaluation.suite.TaskSuite)"
         )
     first, second, scores = (list(pairs[name]) for name in columns)
     return TaskSuite([STSTask("sts", ScoredPairs(first, second, [float(score) for score in scores]))])

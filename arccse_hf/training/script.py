@@ -20,12 +20,12 @@ from transformers import TrainerCallback, set_seed
 from ..compat import without_zero3_init
 from ..data.streaming import TextStream
 from ..errors import UserError
-from ..evaluation import split_dim
-from ..evaluation.suite import fingerprint
+from ..evaluation.suite import fingerprint, split_dim
 from ..evaluation.tables import dims_table
 from ..inference.export import export
 from ..model.configuration_arccse import Pooling, Projection
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
+from ..paths import no_empty_folder, read_json, write_json
 from ..run_folder import (
     COSINES,
     FINAL_CHECKPOINT,
@@ -38,10 +38,7 @@ from ..run_folder import (
     finish_run,
     kept_step,
     metrics_of,
-    no_empty_folder,
-    read_json,
     remove_checkpoints,
-    write_json,
 )
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .backbone import load_backbone

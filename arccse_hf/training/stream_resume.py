@@ -10,7 +10,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import TrainOutput
 
 from ..data.streaming import PLACE, TextStream
-from ..run_folder import write_json
+from ..paths import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -23,7 +23,7 @@ from ..data.dataloaders import loader_options
 from ..data.pair_dataset import PairDataset
 from ..data.streaming import TextStream
 from ..errors import UserError
-from ..evaluation import TaskSuite, greater_is_better
+from ..evaluation.suite import TaskSuite, greater_is_better
 from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput

@@ -8,8 +8,8 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from arccse_hf.evaluation import RetrievalTask
 from arccse_hf.evaluation.bm25 import BM25Index, baseline_ranks
+from arccse_hf.evaluation.retrieval import RetrievalTask
 
 TEXTS = [
     "The paper jams in the rear. Open the rear cover.",

@@ -9,17 +9,10 @@ import torch
 from sklearn.metrics.pairwise import cosine_similarity as sklearn_cosines
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import (
-    GeometryTask,
-    RetrievalTask,
-    alignment,
-    correlations,
-    cosine_similarity,
-    mean_cosine,
-    uniformity,
-)
 from arccse_hf.evaluation.bm25 import baseline_ranks
-from arccse_hf.evaluation.retrieval import ranks_of_own
+from arccse_hf.evaluation.geometry import GeometryTask, alignment, mean_cosine, uniformity
+from arccse_hf.evaluation.metrics import correlations, cosine_similarity
+from arccse_hf.evaluation.retrieval import RetrievalTask, ranks_of_own
 from arccse_hf.evaluation.similarity_correlation import SimilarityCorrelation
 from arccse_hf.evaluation.suite import fingerprint
 

@@ -9,7 +9,8 @@ from backbones import save_encoder, tiny_tokenizer
 from datasets import Dataset, DatasetDict
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, read_sts
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask, read_sts
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import evaluate_and_print as run
 from arccse_hf.inference.open import load_encoder

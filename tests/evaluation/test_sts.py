@@ -12,8 +12,18 @@ import torch
 from scipy import stats
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, load_tasks, read_sts
-from arccse_hf.evaluation.sts import HUB_SETS, STS_NAMES, STS_SUBSETS, read_scored_pairs, task_name
+from arccse_hf.evaluation.sts import (
+    HUB_SETS,
+    STS_NAMES,
+    STS_SUBSETS,
+    ScoredPairs,
+    STSTask,
+    read_scored_pairs,
+    read_sts,
+    task_name,
+)
+from arccse_hf.evaluation.suite import TaskSuite
+from arccse_hf.evaluation.tasks import load_tasks
 
 SHARED = os.environ.get("ARCCSE_SHARED_DATA")
 needs_data = pytest.mark.skipif(not SHARED, reason="set ARCCSE_SHARED_DATA to the folder that holds senteval/")

@@ -11,7 +11,8 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit, StratifiedKFo
 from threadpoolctl import threadpool_limits
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import TaskSuite, load_tasks
+from arccse_hf.evaluation.suite import TaskSuite
+from arccse_hf.evaluation.tasks import load_tasks
 from arccse_hf.evaluation.transfer import BINARY, SPLITS, Split, TransferTask, read_transfer
 
 SHARED = os.environ.get("ARCCSE_SHARED_DATA")

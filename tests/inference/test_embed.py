@@ -11,7 +11,7 @@ from transformers import BertModel
 
 from arccse_hf.commands import VERBS
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import TaskSuite
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.inference.evaluate import embed_suite
 from arccse_hf.inference.open import load_encoder
 

@@ -16,14 +16,15 @@ from scipy import stats
 from transformers import BertModel, BertTokenizer
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import RetrievalTask, ScoredPairs, STSTask, TaskSuite
 from arccse_hf.evaluation.bootstrap import PerItemScores, bootstrap_differences, interval
 from arccse_hf.evaluation.compare import ModelResult, compare, score_suite
+from arccse_hf.evaluation.retrieval import RetrievalTask
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.evaluation.tables import difference_table, score_tables, to_markdown, write_report
 from arccse_hf.inference.embed import embed
 from arccse_hf.inference.evaluate import evaluate, evaluate_and_print
 from arccse_hf.inference.open import load_encoder
-from arccse_hf.run_folder import short_names
 
 WORDS = "a cat dog sat ran on the mat far home".split()
 SENTENCES = ["a cat sat", "the dog ran far", "a dog ran home on the mat", "cat", "the mat"]
@@ -258,7 +259,7 @@ class TestComparison:
         assert found["sts_avg"].high - found["sts_avg"].low < found["sts12"].high - found["sts12"].low
 
     def test_the_best_of_each_column_is_bold_and_lower_is_better_for_geometry(self):
-        from arccse_hf.evaluation import GeometryTask
+        from arccse_hf.evaluation.geometry import GeometryTask
 
         suite = TaskSuite([GeometryTask(["a", "b"], ["c", "d"], [5, 1])])
         results = [ModelResult("x", "cls"), ModelResult("y", "cls")]
@@ -269,14 +270,6 @@ class TestComparison:
         assert table.rows == [["x", "0.200", "-2.000", "NaN"], ["y", "0.100", "-2.000", "NaN"]]
         assert table.bold == {(1, 1), (0, 2), (1, 2)}
         assert "| y | **0.100** | **-2.000** | NaN |" in to_markdown([table])
-
-    def test_names_are_as_short_as_they_can_be_told_apart(self):
-        assert short_names(["/runs/out/a/", "b"], parts=2) == ["out/a", "b"]
-        assert short_names(["x/one/b/m", "x/two/b/m", "org/name"], parts=2) == ["one/b/m", "two/b/m", "org/name"]
-        assert short_names(["package:some/model#sha256=ab12", "runs/a#1"], parts=2) == [
-            "package:some/model",
-            "runs/a#1",
-        ]
 
     def test_the_report_holds_everything_and_valid_json(self, suite, tmp_path):
         results = two_results(suite)

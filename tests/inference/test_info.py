@@ -19,7 +19,8 @@ from arccse_hf.data.pairs import PairKind
 from arccse_hf.data.tokenization import tokenize_texts
 from arccse_hf.errors import UserError
 from arccse_hf.inference.export import export
-from arccse_hf.run_folder import begin_run, finish_run, write_json
+from arccse_hf.paths import write_json
+from arccse_hf.run_folder import begin_run, finish_run
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from rich.console import Console
 from tiny import make_trainer
 from transformers import TrainerControl, TrainerState
 
-from arccse_hf.evaluation import TaskSuite
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.training import console
 from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.console import ConsoleCallback, quiet_libraries

@@ -9,7 +9,9 @@ from backbones import tiny_config
 from datasets import Dataset
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
-from arccse_hf.evaluation import GeometryTask, ScoredPairs, STSTask, TaskSuite
+from arccse_hf.evaluation.geometry import GeometryTask
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.report import runs as report
 from arccse_hf.training import cosine_samples as snapshots
 from arccse_hf.training.arguments import ArcCSETrainingArguments

@@ -6,7 +6,7 @@ import pytest
 from datasets import Dataset
 from tiny import make_trainer
 
-from arccse_hf.evaluation import TaskSuite
+from arccse_hf.evaluation.suite import TaskSuite
 
 EVERY_TWO_STEPS = {
     "max_steps": 12, "eval_strategy": "steps", "eval_steps": 2, "save_strategy": "steps", "save_steps": 2,

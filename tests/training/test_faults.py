@@ -165,7 +165,7 @@ class Scripted:
 
 
 def test_an_evaluation_that_is_no_number_chooses_no_checkpoint(tmp_path, rows, tokenizer, sentences, caplog):
-    from arccse_hf.evaluation import TaskSuite
+    from arccse_hf.evaluation.suite import TaskSuite
 
     nan = float("nan")
     for name, scores, best in (("one", [nan, 0.5], "checkpoint-4"), ("none", [nan, nan], None)):

@@ -12,7 +12,8 @@ from sentence_transformers import SentenceTransformer
 from tiny import batch, tiny_model
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import ScoredPairs, STSTask, TaskSuite, greater_is_better
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask
+from arccse_hf.evaluation.suite import TaskSuite, greater_is_better
 from arccse_hf.evaluation.tables import dims_table
 from arccse_hf.inference.evaluate import evaluate
 from arccse_hf.model.configuration_arccse import ArcCSEConfig

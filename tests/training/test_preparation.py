@@ -7,7 +7,9 @@ import pytest
 from datasets import Dataset
 from tiny import make_trainer
 
-from arccse_hf.evaluation import GeometryTask, ScoredPairs, TaskSuite
+from arccse_hf.evaluation.geometry import GeometryTask
+from arccse_hf.evaluation.sts import ScoredPairs
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
 from arccse_hf.training.judging import measure_exported
 from arccse_hf.training.preparation import load_rows, warning_of_test_sets

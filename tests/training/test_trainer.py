@@ -16,7 +16,7 @@ from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEForContrastiveLearning, arccon_loss, triplet_loss
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import TaskSuite
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.distributed import set_up_fsdp
 from arccse_hf.training.trainer import ArcCSETrainer

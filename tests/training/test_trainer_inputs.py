@@ -11,8 +11,9 @@ from tiny import tiny_model
 from transformers import BertModel, Trainer
 
 from arccse_hf.errors import UserError
-from arccse_hf.evaluation import STSTask, TaskSuite, correlations, cosine_similarity
-from arccse_hf.evaluation.sts import ScoredPairs
+from arccse_hf.evaluation.metrics import correlations, cosine_similarity
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.trainer import ArcCSETrainer
 

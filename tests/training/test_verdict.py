@@ -4,8 +4,8 @@ import numpy as np
 import torch
 from torch import nn
 
-from arccse_hf.evaluation import RetrievalTask
 from arccse_hf.evaluation.bootstrap import PerItemScores
+from arccse_hf.evaluation.retrieval import RetrievalTask
 from arccse_hf.training import verdict as verdict_module
 from arccse_hf.training.verdict import VerdictTasks, compare, judge
 

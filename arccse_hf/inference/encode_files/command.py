@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 
 from ...data.files import UnreadableFile
 from ...errors import UserError
-from ...run_folder import check_writable, no_empty_folder
+from ...paths import check_writable, no_empty_folder
 from ..open import Encoder, load_encoder
 from ..process_group import process_group, process_state
 from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows
