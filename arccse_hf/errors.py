@@ -21,6 +21,11 @@ class UserError(ValueError):
         super().__init__(" ".join(str(message).splitlines()))
 
 
+def printable(text: str) -> str:
+    """Returns a text as one line without control characters, which could command the terminal."""
+    return "".join(character if character.isprintable() else " " for character in one_line(text))
+
+
 def one_line(text: object) -> str:
     """Returns `text` without colours, with every run of whitespace, line breaks included, as one space."""
     return " ".join(_COLOUR.sub("", str(text)).split())

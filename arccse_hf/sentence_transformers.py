@@ -205,12 +205,7 @@ class MaskedSpanTripletLoss(nn.Module):
         """Returns the settings, as the model card lists them."""
         return {name: getattr(self, name) for name in ("small_ratio", "large_ratio", "margin", "min_tokens")}
 
-    @property
-    def citation(self) -> str:
-        """The paper's BibTeX entry."""
-        from .training.model_card import CITATIONS  # with the trainer behind it, which the losses do without
-
-        return CITATIONS["ArcCSE"]
+    citation = ArcConLoss.citation
 
 
 def _two_or_more(sentence_features: Iterable[dict[str, Tensor]]) -> list[dict[str, Tensor]]:

@@ -17,10 +17,11 @@ from transformers import TrainerCallback
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.evaluation.suite import TaskSuite
+from arccse_hf.inference.process_group import world_size
 from arccse_hf.model.adapters import plain_state_dict
 from arccse_hf.sentence_transformers import ArcConLoss, CachedArcConLoss
 from arccse_hf.training.arguments import ArcCSETrainingArguments
-from arccse_hf.training.distributed import gather_keys, world_size
+from arccse_hf.training.distributed import gather_keys
 from arccse_hf.training.trainer import ArcCSETrainer
 
 PROCESSES = int(os.environ.get("WORLD_SIZE", "1"))

@@ -10,8 +10,8 @@ from backbones import tiny_config, tiny_tokenizer
 
 from arccse_hf import ArcCSEConfig, ArcCSEForContrastiveLearning
 from arccse_hf.data.streaming import TextStream
+from arccse_hf.inference.process_group import world_size
 from arccse_hf.training.arguments import ArcCSETrainingArguments
-from arccse_hf.training.distributed import world_size
 from arccse_hf.training.trainer import ArcCSETrainer
 
 BATCHES = 12  # of 4 rows: more than an epoch of either process, and the rows do not fill whole batches

@@ -8,50 +8,23 @@ from collections.abc import Callable, Sequence
 from ..cli.command import Command
 from ..training.config import train_command
 from ..training.fields import load_fields
-from .encoders import ENCODE, EVALUATE, EXPORT, encode, evaluate, export
-from .runs import (
-    REPORT,
-    report,
-    reproduce,
-    reproduce_command,
-    study,
-    study_command,
-    train,
-    tune,
-    tune_command,
-)
-from .texts import (
-    CLUSTER,
-    DEMO,
-    DUPLICATES,
-    INFO,
-    MINE,
-    SEARCH,
-    SIMILARITY,
-    cluster,
-    demo,
-    duplicates,
-    info,
-    mine,
-    search,
-    similarity,
-)
+from . import encoders, runs, texts
 
 VERBS: dict[str, tuple[Callable[[], Command], Callable[[Sequence[str]], int]]] = {
-    "train": (lambda: train_command(load_fields()), train),
-    "evaluate": (lambda: EVALUATE, evaluate),
-    "encode": (lambda: ENCODE, encode),
-    "export": (lambda: EXPORT, export),
-    "search": (lambda: SEARCH, search),
-    "demo": (lambda: DEMO, demo),
-    "similarity": (lambda: SIMILARITY, similarity),
-    "duplicates": (lambda: DUPLICATES, duplicates),
-    "cluster": (lambda: CLUSTER, cluster),
-    "mine": (lambda: MINE, mine),
-    "info": (lambda: INFO, info),
-    "report": (lambda: REPORT, report),
-    "study": (study_command, study),
-    "tune": (tune_command, tune),
-    "reproduce": (reproduce_command, reproduce),
+    "train": (lambda: train_command(load_fields()), runs.train),
+    "evaluate": (lambda: encoders.EVALUATE, encoders.evaluate),
+    "encode": (lambda: encoders.ENCODE, encoders.encode),
+    "export": (lambda: encoders.EXPORT, encoders.export),
+    "search": (lambda: texts.SEARCH, texts.search),
+    "demo": (lambda: texts.DEMO, texts.demo),
+    "similarity": (lambda: texts.SIMILARITY, texts.similarity),
+    "duplicates": (lambda: texts.DUPLICATES, texts.duplicates),
+    "cluster": (lambda: texts.CLUSTER, texts.cluster),
+    "mine": (lambda: texts.MINE, texts.mine),
+    "info": (lambda: texts.INFO, texts.info),
+    "report": (lambda: runs.REPORT, runs.report),
+    "study": (runs.study_command, runs.study),
+    "tune": (runs.tune_command, runs.tune),
+    "reproduce": (runs.reproduce_command, runs.reproduce),
 }
 """The command line of each verb, and what does it; both take shape when they are asked for."""

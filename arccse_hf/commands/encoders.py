@@ -13,13 +13,12 @@ from .shared_options import (
     INPUT,
     MAX_SEQ_LENGTH,
     MODEL,
+    OPENING,
     POOLING,
     TEXT_COLUMN,
     as_path,
     output_dir_option,
 )
-
-_ENCODER = ("pooling", "dtype", "max_seq_length")
 
 EVALUATE = Command(
     name="evaluate",
@@ -154,7 +153,7 @@ def encode(argv: Sequence[str]) -> int:
         values["input"],
         as_path(values["output_dir"]),
         options,
-        **{name: values[name] for name in _ENCODER},
+        **{name: values[name] for name in OPENING},
     )
 
 

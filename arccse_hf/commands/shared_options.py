@@ -17,6 +17,8 @@ DTYPE = Option(
     default="float32",
     help="Of the weights and the computation.",
 )
+OPENING = ("pooling", "dtype", "max_seq_length")
+"""The options among these that are arguments of `load_encoder`."""
 INPUT = Option(
     "input",
     many=True,

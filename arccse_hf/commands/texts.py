@@ -20,6 +20,7 @@ from .shared_options import (
     INPUT,
     MAX_SEQ_LENGTH,
     MODEL,
+    OPENING,
     POOLING,
     TEXT_COLUMN,
     as_path,
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
 
 _JSON = Option("json", "switch", help="Print JSON instead.")
 _EMBEDDING = (TEXT_COLUMN, ID_COLUMN, POOLING, MAX_SEQ_LENGTH, BATCH_SIZE, DTYPE, CACHE_DIR)
-_ENCODER = ("pooling", "dtype", "max_seq_length")
 
 SEARCH = Command(
     name="search",
@@ -200,7 +200,7 @@ def search(argv: Sequence[str]) -> int:
         hybrid=bool(values["hybrid"]),
         top_k=values["top_k"],
         as_json=bool(values["json"]),
-        **{name: values[name] for name in _ENCODER},
+        **{name: values[name] for name in OPENING},
     )
 
 
@@ -209,7 +209,7 @@ def demo(argv: Sequence[str]) -> int:
     values = DEMO.read(DEMO.parse(argv))
     from ..inference.demo_page import run
 
-    settings = ("base", "top_k", "host", "port", *_ENCODER)
+    settings = ("base", "top_k", "host", "port", *OPENING)
     options = _corpus_options(values, "--corpus")
     return run(values["model"], values["corpus"], options, **{name: values[name] for name in settings})
 
@@ -223,7 +223,7 @@ def similarity(argv: Sequence[str]) -> int:
     from ..inference.similarity import run
 
     return run(
-        values["model"], values["texts"], as_json=bool(values["json"]), **{name: values[name] for name in _ENCODER}
+        values["model"], values["texts"], as_json=bool(values["json"]), **{name: values[name] for name in OPENING}
     )
 
 
@@ -242,7 +242,7 @@ def mine(argv: Sequence[str]) -> int:
     values = MINE.read(MINE.parse(argv))
     from ..inference.hard_negatives import run
 
-    settings = ("text_columns", "num_negatives", "relative_margin", "batch_size", *_ENCODER)
+    settings = ("text_columns", "num_negatives", "relative_margin", "batch_size", *OPENING)
     return run(
         values["model"],
         values["train_file"],
@@ -279,7 +279,7 @@ def _mine(command: Command, argv: Sequence[str], *more: str) -> int:
         _corpus_options(values, "--input"),
         threshold=values["threshold"],
         output_dir=as_path(values["output_dir"]),
-        **{name: values[name] for name in (*more, *_ENCODER)},
+        **{name: values[name] for name in (*more, *OPENING)},
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -89,12 +90,6 @@ def count_batches(sizes: np.ndarray, global_batch_size: int, drop_last: bool = T
         drop_last: Whether the last batch must be full; otherwise one row of it is enough.
     """
     missing = 0 if drop_last else global_batch_size - 1
-    low, high = 0, len(sizes) and int(sizes.sum()) // global_batch_size + 1
-    # What is left over after filling the batches rises with their number, and then only falls: bisect.
-    while low < high:
-        middle = (low + high + 1) // 2
-        if np.minimum(sizes, middle).sum() >= middle * global_batch_size - missing:
-            low = middle
-        else:
-            high = middle - 1
-    return low
+    numbers = range(1, int(sizes.sum()) // global_batch_size + 2)
+    # What is left over after filling the batches rises with their number, and then only falls.
+    return bisect_left(numbers, True, key=lambda n: np.minimum(sizes, n).sum() < n * global_batch_size - missing)

@@ -129,13 +129,13 @@ def read_documents(
         >>> print(counts)  # doctest: +SKIP
         208 documents of 211: 2 empty (a.md, b.md), 1 binary or not UTF-8 (logo.html)
     """
-    counts = DocumentCounts()
-    pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), counts, option)
+    pages, row_files, others = find_documents(patterns, _page_suffixes(one_document_per_file), option)
     if pages and row_files:
         raise UserError(
             f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort"
             + (" (or --one_document_per_file True)" if row_files[0].endswith(".txt") else "")
         )
+    counts = DocumentCounts(read=len(others), other_kind=others)
     if row_files:
         files = expand_files(row_files, option)
         documents = _rows_as_documents(files, (title_column, text_column), counts, option, text_option)
@@ -155,7 +155,7 @@ def are_documents(patterns: Sequence[str], one_document_per_file: bool = False) 
         patterns: As for `read_documents`.
         one_document_per_file: As there.
     """
-    pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), DocumentCounts(), "--train_file")
+    pages, row_files, _ = find_documents(patterns, _page_suffixes(one_document_per_file), "--train_file")
     if pages or not row_files or file_kind(row_files[0]) == ".txt":
         return bool(pages)
     columns = columns_of(row_files, "--train_file")
@@ -164,7 +164,7 @@ def are_documents(patterns: Sequence[str], one_document_per_file: bool = False) 
 
 def columns_of(patterns: Sequence[str], option: str) -> Collection[str]:
     """Returns the columns of the first file of rows that patterns stand for; none where they stand for pages."""
-    row_files = find_files(patterns, _page_suffixes(True), DocumentCounts(), option)[1]
+    row_files = find_documents(patterns, _page_suffixes(True), option)[1]
     return open_file(expand_files(row_files, option)[0], option).columns if row_files else ()
 
 
@@ -174,21 +174,20 @@ def list_files(patterns: Sequence[str], one_document_per_file: bool = False) -> 
     Raises:
         UserError: A pattern stands for nothing.
     """
-    pages, row_files = find_files(patterns, _page_suffixes(one_document_per_file), DocumentCounts(), "--train_file")
+    pages, row_files, _ = find_documents(patterns, _page_suffixes(one_document_per_file), "--train_file")
     return pages + row_files
 
 
-def find_files(
-    patterns: Sequence[str], page_suffixes: frozenset[str], counts: DocumentCounts, option: str
-) -> tuple[list[str], list[str]]:
-    """The pages and the files of rows that patterns stand for, without repetitions, each pattern's files sorted.
+def find_documents(
+    patterns: Sequence[str], page_suffixes: frozenset[str], option: str
+) -> tuple[list[str], list[str], list[str]]:
+    """What patterns stand for, each pattern's files sorted: pages, files of rows, and what a glob finds beside them.
 
     Of a folder only the pages count. Hidden files and folders are left out.
 
     Args:
         patterns: As for `read_documents`.
         page_suffixes: Endings of pages.
-        counts: Notes what a glob finds of another kind.
         option: Where the user wrote `patterns`.
 
     Raises:
@@ -196,6 +195,7 @@ def find_files(
     """
     pages: dict[str, None] = {}
     row_files: dict[str, None] = {}
+    others: dict[str, None] = {}
     for pattern in patterns:
         path = os.path.expanduser(pattern)
         if os.path.isdir(path):
@@ -219,9 +219,8 @@ def find_files(
             elif file == path:
                 raise UserError(_unknown_kind(file, page_suffixes, option))
             else:
-                counts.read += 1
-                counts.other_kind.append(file)
-    return list(pages), list(row_files)
+                others[file] = None
+    return list(pages), list(row_files), list(others)
 
 
 def _unknown_kind(file: str, page_suffixes: frozenset[str], option: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -137,10 +138,6 @@ def text_health(
 
 def _fitting_length(lengths: np.ndarray) -> int:
     """Returns the smallest multiple of 8 at which at most `MAX_LOST_TOKENS` of all tokens are cut off."""
-    limits = np.arange(8, lengths.max() + 8, 8)
-    low, high = 0, len(limits) - 1
-    while low < high:  # the share that is kept rises with the limit
-        middle = (low + high) // 2
-        enough = np.minimum(lengths, limits[middle]).sum() >= (1 - MAX_LOST_TOKENS) * lengths.sum()
-        low, high = (low, middle) if enough else (middle + 1, high)
-    return int(limits[low])
+    limits = range(8, int(lengths.max()) + 8, 8)
+    enough = (1 - MAX_LOST_TOKENS) * lengths.sum()
+    return limits[bisect_left(limits, enough, key=lambda limit: np.minimum(lengths, limit).sum())]

@@ -16,7 +16,7 @@ from .collator import special_ids
 from .dataloaders import loader_options, prepare_share
 from .distinct_batches import DistinctDocumentBatchSampler
 from .pairs import CropUnit, PairRow, draw_texts
-from .tokenization import check_length
+from .tokenization import check_length, token_ids
 
 SIDES = ("anchor", "positive")
 TOKEN_CROP_SHARES = (0.05, 0.5)
@@ -102,9 +102,9 @@ class PairDataset(Dataset):
         rngs = [np.random.default_rng((self.seed, self.epoch, index)) for index in indices]
         pairs = [self.draw_texts(index, rng) for index, rng in zip(indices, rngs, strict=True)]
         texts = [text for pair in pairs for text in pair]
-        token_ids = iter(self.tokenizer(texts, return_attention_mask=False, verbose=False)["input_ids"])
+        ids = iter(token_ids(self.tokenizer, texts))
         return [
-            {side: self._finish(next(token_ids), self.rows[index].kind, rng) for side in SIDES}
+            {side: self._finish(next(ids), self.rows[index].kind, rng) for side in SIDES}
             for index, rng in zip(indices, rngs, strict=True)
         ]
 

@@ -134,10 +134,12 @@ def read_sts(name: str, data: str | Path | None) -> ScoredPairs:
     if str(data).lower() == "hub":
         return _read_hub(name)
     if name == "sickr":
-        return _read_sickr(find_senteval_file(data, SICKR_FILE))
+        path = find_senteval_file(data, SICKR_FILE)
+        return _read_rows(name, path, SICKR_COUNT, header=1, texts=(1, 2), score=3, low=1)
     if name in STSB_FILES:
         file, count = STSB_FILES[name]
-        return _read_stsb(name, find_senteval_file(data, f"STS/STSBenchmark/{file}"), count)
+        path = find_senteval_file(data, f"STS/STSBenchmark/{file}")
+        return _read_rows(name, path, count, header=0, texts=(5, 6), score=4, low=0)
     subsets: list[str] = []
     merged = ScoredPairs([], [], [], subsets)
     for subset, count in STS_SUBSETS[name].items():
@@ -219,27 +221,17 @@ def _read_subset(texts: Path, gold: Path) -> ScoredPairs:
     return pairs
 
 
-def _read_stsb(name: str, path: Path, count: int) -> ScoredPairs:
+def _read_rows(
+    name: str, path: Path, count: int, *, header: int, texts: tuple[int, int], score: int, low: float
+) -> ScoredPairs:
     pairs = ScoredPairs([], [], [])
-    for number, line in enumerate(read_lines(path), start=1):
+    for number, line in enumerate(read_lines(path)[header:], start=1 + header):
         where = f"{path}:{number}"
-        first, second = _split_row(line, where, 7, (5, 6))
+        first, second = _split_row(line, where, 1 + max(*texts, score), texts)
         pairs.first.append(first)
         pairs.second.append(second)
-        pairs.scores.append(parse_score(line.split("\t")[4], where, 0, 5))
+        pairs.scores.append(parse_score(line.split("	")[score], where, low, 5))
     check_count(name, len(pairs), count, path)
-    return pairs
-
-
-def _read_sickr(path: Path) -> ScoredPairs:
-    pairs = ScoredPairs([], [], [])
-    for number, line in enumerate(read_lines(path)[1:], start=2):
-        where = f"{path}:{number}"
-        first, second = _split_row(line, where, 4, (1, 2))
-        pairs.first.append(first)
-        pairs.second.append(second)
-        pairs.scores.append(parse_score(line.split("\t")[3], where, 1, 5))
-    check_count("sickr", len(pairs), SICKR_COUNT, path)
     return pairs
 
 

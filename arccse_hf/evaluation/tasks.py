@@ -20,13 +20,7 @@ _ALIASES = {"stsb": "stsb_test", "sst": "sst2", "sick_r": "sickr", "stsbenchmark
 DOCSTRING_PAIRS = 1000
 
 
-def load_tasks(
-    names: Sequence[str],
-    data: str | None,
-    *,
-    pairs: Sequence[tuple[str, str]] | None = None,
-    seed: int | None = None,
-) -> list[Task]:
+def load_tasks(names: Sequence[str], data: str | None, *, seed: int | None = None) -> list[Task]:
     """Loads the tasks called `names`, each once, in that order.
 
     Args:
@@ -34,9 +28,8 @@ def load_tasks(
             seven classification tasks. A path to the user's own file (`arccse_hf.data.files`) is a name too: with a
             score column it is an STS task, without one a retrieval task, called after the file.
         data: A SentEval folder, "hub" (STS only), or the user's own file, which then stands for `sts` and `geometry`
-            (with a score column) or for `retrieval` (without). None where no task reads data.
-        pairs: (query, document) texts for `retrieval`; without them, and without an own file, docstrings of the
-            installed packages are used.
+            (with a score column) or for `retrieval` (without). None where no task reads data; `retrieval` then has
+            docstrings of the installed packages.
         seed: Draws those docstrings and the folds of the transfer tasks; by default 0 and SentEval's own.
 
     Raises:
@@ -46,7 +39,7 @@ def load_tasks(
     tasks: dict[str, Task] = {}
     singles = [single for name in names for single in (("sts",) if _key(name) == "sts" and own_file else expand(name))]
     for single in dict.fromkeys(singles):
-        task = _load(single, data, own_file, pairs, seed)
+        task = _load(single, data, own_file, seed)
         if task.name in tasks:
             raise UserError(
                 f"evaluation task {single}: another task is called {task.name} too, and so would their metrics be; "
@@ -78,9 +71,7 @@ def _key(name: str) -> str:
     return _ALIASES.get(key, key)
 
 
-def _load(
-    name: str, data: str | None, own_file: Path | None, pairs: Sequence[tuple[str, str]] | None, seed: int | None
-) -> Task:
+def _load(name: str, data: str | None, own_file: Path | None, seed: int | None) -> Task:
     if is_table(name):
         path = Path(name).expanduser()
         named = read_own_pairs(path)
@@ -88,13 +79,11 @@ def _load(
             return STSTask(task_name(path), named)
         return RetrievalTask(task_name(path), named)
     if name == "retrieval":
-        if pairs is None:
-            own_pairs = read_own_pairs(own_file) if own_file else docstring_pairs(seed or 0)
-            if isinstance(own_pairs, ScoredPairs):
-                raise UserError(
-                    f"evaluation task retrieval: {own_file} has scores, and retrieval takes columns query and document"
-                )
-            pairs = own_pairs
+        pairs = read_own_pairs(own_file) if own_file else docstring_pairs(seed or 0)
+        if isinstance(pairs, ScoredPairs):
+            raise UserError(
+                f"evaluation task retrieval: {own_file} has scores, and retrieval takes columns query and document"
+            )
         return RetrievalTask(name, pairs)
     if own_file:
         if name not in ("sts", "geometry"):

@@ -21,7 +21,7 @@ from transformers import AutoTokenizer
 from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.configuration_arccse import POOLINGS
-from .export import LAYER_WEIGHTS
+from ..model.pooling import LAYER_WEIGHTS
 from .loading import OPENING_ERRORS, model_type, why_not_opened
 
 

@@ -270,9 +270,7 @@ def run(
     top_k: int = 10,
     host: str = "127.0.0.1",
     port: int = 7860,
-    pooling: str | None = None,
-    dtype: str = "float32",
-    max_seq_length: int | None = None,
+    **opening: Any,
 ) -> int:
     """Serves the page until Ctrl+C, and returns the exit status 0.
 
@@ -284,9 +282,7 @@ def run(
         top_k: Texts that are shown per encoder.
         host: Address of this machine that is listened on.
         port: Of it.
-        pooling: See `load_encoder`; so are the others.
-        dtype: Of the weights and the computation.
-        max_seq_length: Tokens that a text is cut to.
+        opening: Arguments of `load_encoder`: `pooling`, `dtype`, `max_seq_length`.
 
     Raises:
         UserError: An argument is wrong, Gradio is not installed, or the address cannot be listened on.
@@ -296,7 +292,7 @@ def run(
     check_corpus(patterns, options.option)
     searches = []
     for name in [model] if base is None else [model, base]:
-        encoder = load_encoder(name, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
+        encoder = load_encoder(name, **opening)
         searches.append(Search(encoder, ExactStore(embed_corpus(encoder.for_task("document"), patterns, options))))
     documents = len(searches[0].store.table)
     page = build_page(Demo(searches, top_k), documents)

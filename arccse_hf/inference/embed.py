@@ -12,6 +12,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..data.collator import pad_views, require_pad_token
+from ..data.tokenization import token_ids
 from ..errors import UserError
 from ..model.length_batching import batch_by_length
 from .process_group import process_state
@@ -61,9 +62,8 @@ class TrainingEncoder:
         """Returns the tokens of each text, special tokens included, after it was cut."""
         new_texts = [text for text in dict.fromkeys(texts) if text not in self._token_ids]
         if new_texts:
-            encoded = self.tokenizer(new_texts, truncation=self.max_length is not None, max_length=self.max_length)
-            for text, token_ids in zip(new_texts, encoded["input_ids"], strict=True):
-                self._token_ids[text] = np.array(token_ids, dtype=np.int32)
+            for text, ids in zip(new_texts, token_ids(self.tokenizer, new_texts, self.max_length), strict=True):
+                self._token_ids[text] = np.array(ids, dtype=np.int32)
         return [len(self._token_ids[text]) for text in texts]
 
     @torch.no_grad()

@@ -19,6 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from ..model.adapters import has_adapters, plain_state_dict
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEModel, Projection
+from ..model.pooling import LAYER_WEIGHTS
 from ..run_folder import CARD, MODULES, STAGING_PREFIX
 from .loading import max_input_length, silence_load_report
 
@@ -129,7 +130,3 @@ def _fill_pooler(encoder: nn.Module, projection: nn.Module | None) -> None:
     else:
         for weight in dense.parameters():
             weight.zero_()
-
-
-# Layers, counted behind the embeddings, whose mean these poolings take.
-LAYER_WEIGHTS = {"mean_first_last": (0, -1), "mean_top2": (-2, -1)}

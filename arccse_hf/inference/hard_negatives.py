@@ -14,12 +14,11 @@ from sentence_transformers.util import mine_hard_negatives
 from ..data.columns import CANONICAL_COLUMNS
 from ..data.files import expand_files
 from ..data.training_texts import load_training_texts
-from ..errors import UserError, one_line
+from ..errors import UserError, one_line, printable
 from ..paths import check_writable, replacing
 from .embed import require_finite
 from .onnx import OnnxEncoder
 from .open import Encoder, load_encoder
-from .search import printable
 
 _SHOWN_PAIRS = 5
 _COSINES_AT_ONCE = 2**27
@@ -96,9 +95,7 @@ def run(
     relative_margin: float = 0.05,
     overwrite: bool = False,
     batch_size: int = 64,
-    pooling: str | None = None,
-    dtype: str = "float32",
-    max_seq_length: int | None = None,
+    **opening: Any,
 ) -> int:
     """Writes the triples, prints how many there are and which pairs have none, and returns the exit status 0.
 
@@ -111,9 +108,7 @@ def run(
         relative_margin: Share of the pair's cosine.
         batch_size: Texts embedded at once.
         overwrite: Whether `output` may be there already.
-        pooling: See `load_encoder`; so are the others.
-        dtype: Of the weights and the computation.
-        max_seq_length: Tokens that a text is cut to.
+        opening: Arguments of `load_encoder`: `pooling`, `dtype`, `max_seq_length`.
 
     Raises:
         UserError: An argument is wrong, an embedding is not finite, no pair has a negative, or the file cannot be
@@ -126,7 +121,7 @@ def run(
             f"--train_file {' '.join(patterns)}: has {len(pairs.column_names)} column(s) of text that are trained on; "
             "name the two of the pairs with --text_columns ANCHOR POSITIVE"
         )
-    encoder = load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
+    encoder = load_encoder(model, **opening)
     if isinstance(encoder.model, OnnxEncoder):
         raise UserError(f"--model {model}: is an ONNX graph; give the folder that it was made from")
     triples, without = mine_triples(

@@ -6,6 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,12 +16,11 @@ from sentence_transformers.util import community_detection
 from tqdm.auto import tqdm
 
 from ..data.files import expand_files
-from ..errors import UserError, one_line
+from ..errors import UserError, one_line, printable
 from ..evaluation.retrieval import BLOCK_CELLS, normalize
 from ..paths import check_writable, replacing
 from .corpus import CorpusOptions, Documents, embed_corpus
 from .open import load_encoder
-from .search import printable
 
 DUPLICATES, CLUSTERS = "duplicates.csv", "clusters.csv"
 COLUMNS = ("group", "size", "cosine", "file", "id", "text")
@@ -101,9 +101,7 @@ def run(
     threshold: float,
     min_community_size: int = 2,
     output_dir: Path | None = None,
-    pooling: str | None = None,
-    dtype: str = "float32",
-    max_seq_length: int | None = None,
+    **opening: Any,
 ) -> int:
     """Prints groups and counts, and returns the exit status 0.
 
@@ -115,9 +113,7 @@ def run(
         threshold: Least cosine.
         min_community_size: Of a cluster.
         output_dir: Folder for the CSV of all groups.
-        pooling: See `load_encoder`; so are the others.
-        dtype: Of the weights and the computation.
-        max_seq_length: Tokens that a text is cut to.
+        opening: Arguments of `load_encoder`: `pooling`, `dtype`, `max_seq_length`.
 
     Raises:
         UserError: An argument is wrong.
@@ -125,7 +121,7 @@ def run(
     expand_files(patterns, options.option)  # before time is spent on the model
     if output_dir is not None:
         check_writable(output_dir)
-    encoder = load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
+    encoder = load_encoder(model, **opening)
     documents = embed_corpus(encoder, patterns, options).read()
     if verb == "duplicates":
         groups = find_duplicates(documents, threshold)
@@ -164,8 +160,7 @@ def write_groups(path: Path, documents: Documents, groups: Sequence[Group]) -> N
 
 
 def _group(documents: Documents, numbers: np.ndarray) -> Group:
-    vectors = documents.embeddings[numbers].astype(np.float64)
-    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+    vectors = normalize(documents.embeddings[numbers].astype(np.float64))
     return Group(numbers, vectors @ vectors[0])
 
 

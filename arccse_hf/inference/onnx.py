@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from transformers import AutoTokenizer
 
 from ..errors import UserError, one_line
+from ..evaluation.metrics import cosine_similarity
+from ..evaluation.retrieval import normalize
 from ..run_folder import ONNX_SETTINGS
 from .embed import require_finite
 from .loading import silence_load_report
@@ -136,7 +138,7 @@ class OnnxEncoder:
             parts.append(self.session.run(None, feed)[0])
         embeddings = np.concatenate(parts)
         if normalize_embeddings:
-            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+            embeddings = normalize(embeddings)
         return torch.from_numpy(embeddings) if convert_to_tensor else embeddings
 
     def encode_query(self, sentences: Sequence[str], **settings: Any) -> np.ndarray | Tensor:
@@ -263,8 +265,7 @@ def _compare(name: str, graph: Path, sentences: Sequence[str], expected: np.ndar
     # At other batch sizes, and with them other lengths, than the graph was traced with.
     for size in _BATCH_SIZES:
         found = encoder.encode(sentences, batch_size=size)
-        norms = np.linalg.norm(found, axis=1) * np.linalg.norm(expected, axis=1)
-        cosines.append((found * expected).sum(axis=1) / np.maximum(norms, 1e-12))
+        cosines.append(cosine_similarity(found, expected))
     _, speed = _embed_timed(encoder, sentences)
     size = sum(path.stat().st_size for path in graph.parent.glob(f"{graph.name}*"))
     return GraphCheck(name, float(np.min(cosines)), float(np.mean(cosines)), speed, size / 1e6)

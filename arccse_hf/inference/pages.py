@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from ..data.documents import PAGE_SUFFIXES, Document, DocumentCounts, find_files, read_documents
+from ..data.documents import PAGE_SUFFIXES, Document, find_documents, read_documents
 from ..data.files import RowFile
 from ..data.files.rows import NumberedRow, Range
 from ..data.sentences import join_sentences
@@ -58,7 +58,7 @@ def find_pages(patterns: Sequence[str], option: str) -> list[str]:
     Raises:
         UserError: A pattern stands for nothing, or pages and files of rows are mixed.
     """
-    pages, row_files = find_files(patterns, PAGE_SUFFIXES, DocumentCounts(), option)
+    pages, row_files, _ = find_documents(patterns, PAGE_SUFFIXES, option)
     if pages and row_files:
         raise UserError(f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort")
     return pages

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
+import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
+
+from ..errors import UserError
+
+Result = TypeVar("Result")
 
 # Processes differ in how much they have to do: the first one to end may wait for hours.
 LONGEST_WAIT = timedelta(days=30)
@@ -42,3 +48,24 @@ def process_group() -> Iterator[PartialState]:
     yield state
     state.wait_for_everyone()
     state.destroy_process_group()
+
+
+def world_size() -> int:
+    """Number of processes that train together; 1 where there is no process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def on_first_process(function: Callable[[], Result]) -> Result:
+    """Returns on all processes what `function` returns on the first one, or raises its `UserError`; all must call."""
+    if world_size() == 1:
+        return function()
+    outcome: list = [None, None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = function()
+        except UserError as error:
+            outcome[1] = str(error)
+    dist.broadcast_object_list(outcome)
+    if outcome[1] is not None:
+        raise UserError(outcome[1])
+    return outcome[0]

@@ -9,13 +9,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 
 from ..data.columns import QUERY_COLUMNS, find_column, require_text
 from ..data.files import expand_files, open_file
-from ..errors import UserError, one_line
+from ..errors import UserError, printable
 from ..evaluation.bm25 import BM25Index, require_bm25s
 from .corpus import CorpusOptions, check_corpus, corpus_files, embed_corpus
 from .embed import require_finite
@@ -210,9 +211,7 @@ def run(
     hybrid: bool = False,
     top_k: int = 10,
     as_json: bool = False,
-    pooling: str | None = None,
-    dtype: str = "float32",
-    max_seq_length: int | None = None,
+    **opening: Any,
 ) -> int:
     """Prints what is found for each query, and returns the exit status 0.
 
@@ -226,9 +225,7 @@ def run(
         hybrid: Whether BM25's ranking is fused with the encoder's.
         top_k: Documents per query.
         as_json: Whether to print a JSON object per query.
-        pooling: See `load_encoder`; so are the others.
-        dtype: Of the weights and the computation.
-        max_seq_length: Tokens that a text is cut to.
+        opening: Arguments of `load_encoder`: `pooling`, `dtype`, `max_seq_length`.
 
     Raises:
         UserError: An argument is wrong, or a package is missing.
@@ -240,7 +237,7 @@ def run(
     queries = [*queries, *(read_queries(query_file) if query_file else [])]
     if patterns:
         check_corpus(patterns, options.option)  # before time is spent on the model
-    encoder = load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length)
+    encoder = load_encoder(model, **opening)
     store: DocumentStore
     if index is None:
         store = ExactStore(embed_corpus(encoder.for_task("document"), patterns, options))
@@ -285,8 +282,3 @@ def _show(query: str, hits: Sequence[Hit], as_json: bool, heading: bool) -> None
         source = f"  ({hit.file}: {hit.id})"
         room = max(40, width - len(source))
         print((line if len(line) <= room else f"{line[: room - 3]}...") + source)
-
-
-def printable(text: str) -> str:
-    """Returns a text as one line without control characters, which could command the terminal."""
-    return "".join(character if character.isprintable() else " " for character in one_line(text))

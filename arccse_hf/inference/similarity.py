@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from ..errors import printable
+from ..evaluation.retrieval import normalize
 from .embed import embed, require_finite
 from .open import Encoder, load_encoder
-from .search import printable
 
 
 def similarities(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
@@ -29,7 +31,7 @@ def similarities(encoder: Encoder, texts: Sequence[str]) -> np.ndarray:
     """
     embeddings = embed(encoder, texts).astype(np.float64)
     require_finite(embeddings, texts, f"MODEL {encoder.name}")
-    embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+    embeddings = normalize(embeddings)
     return np.clip(embeddings @ embeddings.T, -1, 1)
 
 
@@ -38,9 +40,7 @@ def run(
     texts: Sequence[str],
     *,
     as_json: bool = False,
-    pooling: str | None = None,
-    dtype: str = "float32",
-    max_seq_length: int | None = None,
+    **opening: Any,
 ) -> int:
     """Prints the matrix, and returns the exit status 0.
 
@@ -48,14 +48,12 @@ def run(
         model: See `load_encoder`.
         texts: What is compared.
         as_json: Whether to print a JSON object.
-        pooling: See `load_encoder`; so are the others.
-        dtype: Of the weights and the computation.
-        max_seq_length: Tokens that a text is cut to.
+        opening: Arguments of `load_encoder`: `pooling`, `dtype`, `max_seq_length`.
 
     Raises:
         UserError: There is no such model, it cannot be used with these options, or an embedding is not finite.
     """
-    cosines = similarities(load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length), texts)
+    cosines = similarities(load_encoder(model, **opening), texts)
     if as_json:
         print(json.dumps({"texts": list(texts), "cosines": cosines.tolist()}, ensure_ascii=False))
         return 0

@@ -25,7 +25,7 @@ from .encoder_checks import require_encoder, without_pooler
 from .heads import ArcConHead, Projection, TripletHead
 from .length_batching import embed_by_length
 from .losses import cosine_matrix
-from .pooling import POOLING_FUNCTIONS, READS_ALL_LAYERS
+from .pooling import LAYER_WEIGHTS, POOLING_FUNCTIONS
 from .positions import position_limits
 
 
@@ -197,7 +197,7 @@ class ArcCSEModel(ArcCSEPreTrainedModel):
         if attention_mask is None:
             embedded = input_ids if input_ids is not None else kwargs["inputs_embeds"]
             attention_mask = torch.ones(embedded.shape[:2], dtype=torch.long, device=embedded.device)
-        if self.config.pooling in READS_ALL_LAYERS:
+        if self.config.pooling in LAYER_WEIGHTS:
             kwargs["output_hidden_states"] = True
         outputs = self.encoder(input_ids=input_ids, attention_mask=attention_mask, **{**kwargs, "return_dict": True})
         layers = outputs.hidden_states or (outputs.last_hidden_state,)

@@ -42,4 +42,5 @@ They take `layers`, the hidden states `[batch, length, dim]` from the embeddings
 `[batch, length]`. The last layer alone is enough for `cls` and `mean`.
 """
 
-READS_ALL_LAYERS = frozenset({"mean_first_last", "mean_top2"})
+LAYER_WEIGHTS = {"mean_first_last": (0, -1), "mean_top2": (-2, -1)}
+"""Layers, counted behind the embeddings, whose mean these poolings take; the others read the last one."""

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure as Canvas
 from matplotlib.ticker import MaxNLocator, MultipleLocator
 
-from .runs import Series, decision_boundary
+from .runs import Series
 
 # Okabe and Ito's palette, which colour-blind readers tell apart; the markers say the same again.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -242,3 +242,8 @@ def limits_of(values: Sequence[float]) -> tuple[float, float]:
     low, high = min(values), max(values)
     room = max(0.03 * (high - low), 1e-3)
     return max(low - room, -1 - room), min(high + room, 1 + room)
+
+
+def decision_boundary(margin: float) -> Series:
+    """Ends of the line `theta_i + margin = theta_j` in the square from 0 to 90 degrees."""
+    return [0.0, 90.0 - margin], [margin, 90.0]

@@ -163,11 +163,6 @@ def geometry_path(run: Run) -> Series:
     return [uniformity for uniformity, _ in points], [alignment for _, alignment in points]
 
 
-def decision_boundary(margin: float) -> Series:
-    """Ends of the line `theta_i + margin = theta_j` in the square from 0 to 90 degrees."""
-    return [0.0, 90.0 - margin], [margin, 90.0]
-
-
 def sts_points(run: Run, when: str) -> Series:
     """Gold score (x) and predicted cosine (y) of the sampled pairs, where both are finite."""
     sts = run.cosine_samples.get(when, {}).get("sts", {})

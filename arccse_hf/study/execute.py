@@ -229,7 +229,7 @@ def _train_and_score(
         if result.metric is None:
             raise UserError(f"{run.name}: nothing is measured while it trains; give eval_tasks and eval_data")
         recorded = read_json(record_path(folder, RESULTS))
-        result.value = recorded[f"eval_{result.metric.removeprefix('eval_')}"]
+        result.value = recorded[f"eval_{result.metric}"]
         result.seconds = recorded.get("train_runtime", result.seconds)  # also where it was trained before
         result.kept_start = recorded.get("verdict", {}).get("keeps_start", False)
     if run.kind == "untrained":
@@ -328,7 +328,7 @@ def outcome(result: RunResult) -> str:
     """Returns what became of a run in words: `stsb_dev_spearman 0.8449, trained for 383 s`, `scored`."""
     if result.metric is None or result.value is None:
         return "scored"
-    return f"{result.metric.removeprefix('eval_')} {result.value:.4f}, trained for {result.seconds:,.0f} s"
+    return f"{result.metric} {result.value:.4f}, trained for {result.seconds:,.0f} s"
 
 
 def describe(run: PlannedRun) -> str:

@@ -79,7 +79,7 @@ def _trials(study: StudyConfig) -> ResultTable:
     results = {run.name: read_result(study, run) for run in runs}
     metric = next((result.metric for result in results.values() if result and result.metric), "")
     table = ResultTable(
-        f"Tuning, seed {study.trial_seed}: {metric.removeprefix('eval_')} x 100 of each trial, the chosen one bold",
+        f"Tuning, seed {study.trial_seed}: {metric} x 100 of each trial, the chosen one bold",
         [", ".join(study.trials[0]), *study.variants], [], set(),
     )  # fmt: skip
     for choice in study.trials:

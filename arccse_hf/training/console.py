@@ -114,7 +114,7 @@ class ConsoleCallback(TrainerCallback):
         if self._console is None or not metrics:
             return
         scores = {name: score for name, score in metrics_of(metrics).items() if split_dim(name)[1] is None}
-        chosen = (args.metric_for_best_model or "").removeprefix("eval_")
+        chosen = args.metric_for_best_model
         words = []
         for name in sorted(scores, key=lambda name: name != chosen):
             notes = [f"{scores[name] - self._last_scores[name]:+.4f}"] if name in self._last_scores else []

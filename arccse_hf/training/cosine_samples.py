@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch.utils.data import Dataset
 from transformers.integrations import is_deepspeed_zero3_enabled
 
@@ -73,7 +74,7 @@ def _training_cosines(trainer: ArcCSETrainer, rows: Dataset) -> dict[str, list[f
     found: dict[str, list[torch.Tensor]] = {"positives": [], "negatives": [], "closer": [], "farther": []}
     size = min(trainer.args.per_device_train_batch_size, _BATCH)
     for indices in _batches(_sample(len(rows), _ROWS), size):
-        batch = _to(trainer.model.device, collator([rows[int(index)] for index in indices]))
+        batch = send_to_device(collator([rows[int(index)] for index in indices]), trainer.model.device)
         outputs = trainer.model(**batch, triplet_dropout=trainer.args.triplet_dropout, sharded=trainer.sharded)
         positive = torch.eye(*outputs.cosines.shape, dtype=torch.bool, device=outputs.cosines.device)
         found["positives"].append(outputs.cosines[positive])
@@ -117,10 +118,6 @@ def _sample(count: int, size: int) -> np.ndarray:
 
 def _batches(indices: np.ndarray, size: int) -> list[np.ndarray]:
     return [indices[start : start + size] for start in range(0, len(indices), size)]
-
-
-def _to(device: torch.device, batch: dict[str, dict[str, torch.Tensor]]) -> dict[str, dict[str, torch.Tensor]]:
-    return {name: {key: values.to(device) for key, values in part.items()} for name, part in batch.items()}
 
 
 def _rounded(values: np.ndarray) -> list[float]:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
-from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,16 +16,10 @@ from torch.distributed.fsdp import MixedPrecisionPolicy
 from torch.utils.data import BatchSampler, Sampler
 
 from ..errors import UserError
+from ..inference.process_group import world_size
 from .arguments import ArcCSETrainingArguments
 
 logger = logging.getLogger(__name__)
-
-Result = TypeVar("Result")
-
-
-def world_size() -> int:
-    """Number of processes that train together; 1 where there is no process group."""
-    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def patient_barrier() -> Callable[[], None]:
@@ -38,22 +31,6 @@ def patient_barrier() -> Callable[[], None]:
         return lambda: None
     group = dist.new_group(backend="gloo", timeout=timedelta(days=7))
     return lambda: dist.barrier(group)
-
-
-def on_first_process(function: Callable[[], Result]) -> Result:
-    """Returns on all processes what `function` returns on the first one, or raises its `UserError`; all must call."""
-    if world_size() == 1:
-        return function()
-    outcome: list = [None, None]
-    if dist.get_rank() == 0:
-        try:
-            outcome[0] = function()
-        except UserError as error:
-            outcome[1] = str(error)
-    dist.broadcast_object_list(outcome)
-    if outcome[1] is not None:
-        raise UserError(outcome[1])
-    return outcome[0]
 
 
 def gather_keys(keys: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from ..errors import UserError, one_line
+from ..inference.process_group import on_first_process, world_size
 from ..run_folder import STATE
 from .checkpoints import (
     STAGING,
@@ -29,7 +30,6 @@ from .checkpoints import (
     read_manifest,
     remove_leftovers,
 )
-from .distributed import on_first_process, world_size
 from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
 from .stop_signals import StopSignals, TrainingStopped
@@ -300,7 +300,7 @@ class FaultTolerantTrainer(Trainer):
         super().log(logs, start_time)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
-        name = f"eval_{(self.args.metric_for_best_model or '').removeprefix('eval_')}"
+        name = f"eval_{self.args.metric_for_best_model}"
         if name in metrics and not torch.tensor(metrics[name]).isfinite():
             self._warn(
                 f"{name} is {metrics[name]} at step {self.state.global_step}: all embeddings, or all that they are "

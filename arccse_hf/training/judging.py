@@ -17,7 +17,7 @@ from ..evaluation.tables import label
 from ..inference.embed import TrainingEncoder, embed_here
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments, DataArguments
-from .rows import input_length
+from .trainer_inputs import input_length
 from .verdict import Embed, Verdict, VerdictTasks, judge
 
 logger = logging.getLogger("arccse_hf")

@@ -209,7 +209,7 @@ def _settings(model_args: ModelArguments, args: ArcCSETrainingArguments) -> dict
     if args.early_stopping_patience is not None:
         settings["length"] += f" at most, until {args.early_stopping_patience} measurements brought nothing better"
     if args.load_best_model_at_end:
-        settings["weights kept"] += f" by {str(args.metric_for_best_model).removeprefix('eval_')}"
+        settings["weights kept"] += f" by {args.metric_for_best_model}"
     if args.triplet_weight:
         settings |= {
             "spans": f"{args.small_span_ratio:g} inside {args.large_span_ratio:g} ({args.span_corruption})",

@@ -30,8 +30,8 @@ from .own_documents import (
     refuse_settings_of_documents,
     trains_on_documents,
 )
-from .rows import input_length
 from .trainer import ArcCSETrainer
+from .trainer_inputs import input_length
 from .verdict import VerdictTasks
 
 logger = logging.getLogger("arccse_hf")

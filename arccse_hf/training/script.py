@@ -23,6 +23,7 @@ from ..errors import UserError
 from ..evaluation.suite import fingerprint, split_dim
 from ..evaluation.tables import dims_table
 from ..inference.export import export
+from ..inference.process_group import on_first_process
 from ..model.configuration_arccse import Pooling, Projection
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..paths import no_empty_folder, read_json, write_json
@@ -46,7 +47,7 @@ from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
-from .distributed import on_first_process, patient_barrier
+from .distributed import patient_barrier
 from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
 from .model_arguments import ModelArguments

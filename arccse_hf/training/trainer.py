@@ -26,12 +26,13 @@ from ..errors import UserError
 from ..evaluation.suite import TaskSuite, greater_is_better
 from ..inference.embed import TrainingEncoder, embed
 from ..inference.loading import max_input_length
+from ..inference.process_group import world_size
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 from .anchor import anchor_loss, start_encoder
 from .arguments import ArcCSETrainingArguments
 from .backbone import load_backbone
 from .console import ConsoleCallback
-from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, set_up_fsdp, world_size
+from .distributed import EvenlySplitBatchSampler, gather_keys, require_one_gpu, set_up_fsdp
 from .early_stopping import EarlyStopping
 from .false_negatives import same_texts
 from .fault_tolerance import FaultTolerantTrainer
@@ -40,9 +41,9 @@ from .grad_cache import GradCache
 from .lora import AdapterTrainer, add_adapters
 from .model_arguments import ModelArguments
 from .objective_log import ObjectiveLog, gradients_at_embeddings
-from .rows import choose_suite, input_length, train_rows
 from .stream_resume import StreamTrainer
 from .throughput import TrainingClock
+from .trainer_inputs import choose_suite, input_length, train_rows
 
 
 class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):

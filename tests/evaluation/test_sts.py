@@ -329,13 +329,11 @@ class TestLoadTasks:
         expected = installed_docs.held_out_pairs(corpus, 20, 5)
         assert task.sentences == [query for query, _ in expected] + [document for _, document in expected]
 
-    def test_retrieval_from_given_pairs_or_an_own_file(self, tmp_path):
-        given = load_tasks(["retrieval"], None, pairs=[("q", "d"), ("r", "e")])[0]
-        assert given.sentences == ["q", "r", "d", "e"]
+    def test_retrieval_from_an_own_file(self, tmp_path):
         path = tmp_path / "faq.jsonl"
         path.write_text('{"question": "q", "answer": "d"}\n{"question": "r", "answer": "e"}\n')
         (own,) = load_tasks(["retrieval"], str(path))
-        assert (own.name, own.sentences) == ("retrieval", given.sentences)
+        assert (own.name, own.sentences) == ("retrieval", ["q", "r", "d", "e"])
         assert load_tasks([str(path)], None)[0].name == "faq"
         scored = tmp_path / "scored.csv"
         scored.write_text("sentence1,sentence2,score\na,b,1\nc,d,5\n")

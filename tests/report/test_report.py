@@ -117,7 +117,7 @@ def test_the_main_metric_is_what_the_run_chose_by():
 
 @pytest.mark.parametrize("margin", [0.0, 10.0, 45.0])
 def test_on_the_boundary_the_positive_with_its_margin_scores_as_the_negative(margin):
-    (first, last), (low, high) = reading.decision_boundary(margin)
+    (first, last), (low, high) = figures.decision_boundary(margin)
     for share in (0.0, 0.3, 1.0):
         theta_i, theta_j = first + share * (last - first), low + share * (high - low)
         assert math.cos(math.radians(theta_i + margin)) == pytest.approx(math.cos(math.radians(theta_j)))

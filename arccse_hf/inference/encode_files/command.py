@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import Any, TypeVar
 
 import torch
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import gather_object
 from tqdm.auto import tqdm
 
 from ...data.files import UnreadableFile
 from ...errors import UserError
 from ...paths import check_writable, no_empty_folder
 from ..open import Encoder, load_encoder
-from ..process_group import process_group, process_state
+from ..process_group import on_first_process, process_group, process_state
 from .reading import Columns, InputFile, Row, find_files, inspect_file, read_rows
 from .shards import Settings, Shard, list_shards, pending, write_shard
 from .windows import EncodeOptions, embed_rows, shard_schema
@@ -46,12 +46,9 @@ def open_and_encode(
     inputs: Sequence[str],
     output: Path,
     options: EncodeOptions,
-    *,
-    pooling: str | None = None,
-    dtype: str = "float32",
-    max_seq_length: int | None = None,
+    **opening: Any,
 ) -> int:
-    """Loads `model` and embeds `inputs` with it: see `load_encoder` and `encode_files`.
+    """Loads `model` with the arguments `opening`, and embeds `inputs` with it: see `load_encoder` and `encode_files`.
 
     Under `accelerate launch` every process calls it; the main one prints.
 
@@ -63,10 +60,10 @@ def open_and_encode(
     """
     with process_group(), no_empty_folder(output):
         _on_all(lambda: check_writable(output))
-        _on_main(lambda: find_files(inputs))  # before time is spent on the model
+        on_first_process(lambda: find_files(inputs))  # before time is spent on the model
         # Seeded so that weights which a checkpoint lacks (an unused pooler) are initialised identically everywhere.
         torch.manual_seed(0)
-        encoder = _on_all(lambda: load_encoder(model, pooling=pooling, dtype=dtype, max_seq_length=max_seq_length))
+        encoder = _on_all(lambda: load_encoder(model, **opening))
         return encode_files(encoder, inputs, output, options)
 
 
@@ -115,7 +112,7 @@ def write_missing(
         UserError: `output` holds other embeddings; nothing has been embedded then.
     """
     state = process_state()
-    missing = _on_main(lambda: pending(output, shards, settings))
+    missing = on_first_process(lambda: pending(output, shards, settings))
     own_shards = missing[state.process_index :: state.num_processes]
     counts = gather_object([_encode_shards(encoder, own_shards, output, settings, options)])
     return counts, len(shards) - len(missing)
@@ -141,7 +138,7 @@ def inspect_files(
         option: Where the user named them, for the errors.
     """
     state = process_state()
-    paths = _on_main(lambda: find_files(inputs, option))
+    paths = on_first_process(lambda: find_files(inputs, option))
     bar_options = {"desc": "hashing and counting", "unit": " files", "delay": 5, "disable": not state.is_main_process}
     unreadable = []
 
@@ -241,11 +238,3 @@ def _on_all(function: Callable[[], T]) -> T:
         if other is not None:
             raise other
     return results[0]
-
-
-def _on_main(function: Callable[[], T]) -> T:
-    """Returns on all processes what `function` returns on the main one: a folder could look different to each."""
-    is_main = process_state().is_main_process
-    results: list[T | None] = [_on_all(lambda: function() if is_main else None)]
-    broadcast_object_list(results)
-    return cast(T, results[0])

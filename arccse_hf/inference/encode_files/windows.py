@@ -10,6 +10,7 @@ import pyarrow as pa
 from tqdm.auto import tqdm
 
 from ...errors import UserError
+from ...evaluation.retrieval import normalize
 from ..embed import BatchEncoder, embed_here, require_finite
 from .reading import Columns, Row
 
@@ -93,7 +94,7 @@ def _embed_window(
         sentences = [text for text, present in zip(texts, has_text, strict=True) if present]
         embeddings = embed_here(encoder, sentences, batch_size=options.batch_size, after_batch=bar.update).cpu().numpy()
         if options.normalize:
-            embeddings /= np.maximum(np.linalg.norm(embeddings, axis=1, keepdims=True), 1e-12)
+            embeddings = normalize(embeddings)
         with np.errstate(over="ignore"):  # said below
             values = embeddings.astype(values.dtype)
         where = f"--output_dtype {options.output_dtype}"
