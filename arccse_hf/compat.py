@@ -108,6 +108,7 @@ HOOKS = {
     "Trainer._run_epoch": "a run that had ended trains no step more; lack of memory ends in one line",
     "Trainer._get_grad_norm": "the last thing before the optimizer's step, where a loss that is not finite is noticed",
     "Trainer._maybe_log_save_evaluate": "the place between two steps, where a signal is answered",
+    "Trainer._hp_search_setup": "a trial that changes what was read when the trainer was made is refused",
     "Trainer._initial_global_step": "whether any step was trained since the run was resumed",
     "PreTrainedConfig._attn_implementation": "which attention is in force; `model/` must read it itself",
     "PreTrainedModel._supports_attention_backend": "whether another attention can be put there",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -184,7 +185,7 @@ def parse_weights(pairs: str, weights: Sequence[str]) -> dict[str, float]:
             parsed[name] = float(number)
         except ValueError:
             parsed[name] = 0.0
-        if not parsed[name] > 0:
+        if not 0 < parsed[name] < math.inf:
             raise UserError(f"{given}: {weight} must be KIND=NUMBER with a number above 0")
     return parsed
 

@@ -41,10 +41,12 @@ def uniformity(
 
     Args:
         embeddings: Embeddings of distinct sentences `[n, dim]`, which are normalised here.
-        t: The sharpness of the Gaussian potential.
+        t: The sharpness of the Gaussian potential, at most 20: float32 has no room for more.
         max_sentences: Of more rows than these, a random subset is taken; None takes all.
         seed: The same seed takes the same subset.
     """
+    if not 0 < t <= 20:
+        raise ValueError(f"t {t}: must be above 0 and at most 20")
     units = _normalize(embeddings)
     if max_sentences is not None and len(units) > max_sentences:
         chosen = np.random.default_rng(seed).choice(len(units), size=max_sentences, replace=False)

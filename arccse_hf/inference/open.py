@@ -149,11 +149,11 @@ def load_encoder(
         if not 3 <= max_seq_length <= positions:
             raise UserError(f"--max_seq_length {max_seq_length}: {name} reads from 3 to {positions} tokens")
         model.max_seq_length = max_seq_length
-    _move(model.eval(), process_state().device, getattr(torch, dtype))
+    move_to(model.eval(), process_state().device, getattr(torch, dtype))
     return Encoder(name, model, how)
 
 
-def _move(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
+def move_to(model: torch.nn.Module, device: torch.device, dtype: torch.dtype) -> None:
     """Moves a model; what is computed when it is opened keeps its type: 16 bits are too few for rotary positions."""
     saved = model.state_dict().keys()
     computed = {name: buffer for name, buffer in model.named_buffers() if name not in saved}

@@ -25,7 +25,7 @@ from ..evaluation.bootstrap import PerItemScores
 from ..evaluation.compare import score_suite
 from ..evaluation.suite import TaskSuite, fingerprint, greater_is_better
 from ..inference.evaluate import embed_suite
-from ..inference.open import Encoder, load_encoder
+from ..inference.open import Encoder, load_encoder, move_to
 from ..inference.process_group import process_state
 from ..paths import read_json, write_json
 from ..run_folder import RECORDS, RESULTS, SETTINGS, TRAINING, checkpoints, is_done, record_path, remove_checkpoints
@@ -300,7 +300,8 @@ def _start_encoder(arguments: ModelArguments, dtype: str) -> Encoder:
     from ..training.backbone import load_backbone
 
     model, tokenizer = load_backbone(arguments)
-    start = to_sentence_transformer(model, tokenizer).to(process_state().device, getattr(torch, dtype)).eval()
+    start = to_sentence_transformer(model, tokenizer).eval()
+    move_to(start, process_state().device, getattr(torch, dtype))
     return Encoder(arguments.model_name_or_path, start, model.config.pooling)
 
 

@@ -17,7 +17,7 @@ from ..data.sentences import MIN_CHARS
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
 from ..errors import UserError
 from .field_rules import check_rules
-from .unsupported import refuse_unsupported
+from .unsupported import refuse_unsupported, require_deepspeed
 
 
 @dataclass
@@ -303,6 +303,7 @@ class ArcCSETrainingArguments(TrainingArguments):
         if self.use_cpu or parse_flag_from_env("ACCELERATE_USE_CPU"):
             # transformers starts the process group, and leaves the timeout out where it trains on the CPU.
             PartialState(cpu=True, backend=self.ddp_backend, timeout=timedelta(seconds=self.ddp_timeout))
+        require_deepspeed(self)
         super().__post_init__()
         refuse_unsupported(self)
         self.load_best_model_at_end, self.greater_is_better = load_best_model_at_end, greater_is_better
@@ -311,10 +312,6 @@ class ArcCSETrainingArguments(TrainingArguments):
         if self.deepspeed_plugin is not None:
             # DeepSpeed took its precision from the launch configuration; Trainer requires these two to match it.
             self.bf16, self.fp16 = self.mixed_precision == "bf16", self.mixed_precision == "fp16"
-        if not self.accelerator_config.even_batches:
-            raise UserError(
-                "--accelerator_config even_batches: must be true, or processes would wait for batches that others lack"
-            )
         check_span_ratios(self.small_span_ratio, self.large_span_ratio)
 
     def resolve_eval_settings(self, metrics: Sequence[str], greater_is_better: Callable[[str], bool]) -> None:

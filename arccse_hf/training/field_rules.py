@@ -70,6 +70,7 @@ INTERVALS = {
 
 CHOICES = {
     "remove_unused_columns": ("false",),
+    "auto_find_batch_size": ("false",),
     "batch_eval_metrics": ("false",),
     "bf16_full_eval": ("false",),
     "fp16_full_eval": ("false",),
@@ -80,6 +81,7 @@ CHOICES = {
     "dataloader_persistent_workers": ("false",),
     "include_num_input_tokens_seen": ("no", "false"),
     "enable_jit_checkpoint": ("false",),
+    "torch_compile_mode": ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"),
     "debug": ("",),
     "train_sampling_strategy": ("random", "sequential"),
 }
@@ -94,6 +96,7 @@ REASONS = {
     "remove_unused_columns": "the collator reads columns that the model's forward has not",
     "bf16_full_eval": "evaluation has the precision of training; arccse evaluate --dtype measures in another",
     "fp16_full_eval": "evaluation has the precision of training; arccse evaluate --dtype measures in another",
+    "auto_find_batch_size": "fewer sentences would be another task; --grad_cache_chunk_size fits any batch into memory",
     "batch_eval_metrics": "a correlation is one of all pairs, not of a batch",
     "eval_do_concat_batches": "a correlation is one of all pairs, not of a batch",
     "use_liger_kernel": "it replaces losses and layers of language models",

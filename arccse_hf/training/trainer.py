@@ -5,11 +5,13 @@ import math
 import time
 from collections.abc import Callable, Sequence, Sized
 from functools import partial
+from typing import NoReturn
 
 import datasets
 import numpy as np
 import torch
 from accelerate.data_loader import prepare_data_loader
+from accelerate.utils import parse_flag_from_env
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader, Dataset
 from transformers import PreTrainedTokenizerBase, TrainerCallback, TrainerControl, set_seed
@@ -25,7 +27,6 @@ from ..data.streaming import TextStream
 from ..errors import UserError
 from ..evaluation.suite import TaskSuite, greater_is_better
 from ..inference.embed import TrainingEncoder, embed
-from ..inference.loading import max_input_length
 from ..inference.process_group import world_size
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, ArcCSEOutput
 from .anchor import anchor_loss, start_encoder
@@ -43,7 +44,7 @@ from .model_arguments import ModelArguments
 from .objective_log import ObjectiveLog, gradients_at_embeddings
 from .stream_resume import StreamTrainer
 from .throughput import TrainingClock
-from .trainer_inputs import choose_suite, input_length, train_rows
+from .trainer_inputs import choose_suite, default_collator, input_length, refuse_functions, refuse_trial, train_rows
 
 
 class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
@@ -85,6 +86,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         **kwargs,
     ):
         args = ArcCSETrainingArguments() if args is None else copy.copy(args)
+        refuse_functions(kwargs)
         require_one_gpu(args)
         model, processing_class = _open(model, processing_class, args.seed)
         if args.train_last_layers is not None:
@@ -102,7 +104,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         sentences = None if suite is None else suite.sentences  # Trainer wants a dataset; `evaluate` embeds them
         super().__init__(model, args, data_collator, train_dataset, sentences, processing_class, **kwargs)
         if data_collator is None:
-            self.data_collator = _default_collator(args, self.model, processing_class)
+            self.data_collator = default_collator(args, self.model, processing_class)
         # The loss is a mean over the micro-batch: Trainer has to divide it by the accumulation steps.
         self.model_accepts_loss_kwargs = False
         self._gather_keys = gather_keys if args.gather_negatives and world_size() > 1 else None
@@ -128,6 +130,8 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
                 f"--grad_cache_chunk_size {self.args.grad_cache_chunk_size}: does not go with FSDP or DeepSpeed; leave "
                 "it out, or train with DDP (configs/accelerate/multi-gpu.yaml)"
             )
+        if not self.is_fsdp_enabled and (self.args.fsdp or parse_flag_from_env("ACCELERATE_USE_FSDP")):
+            raise UserError("FSDP: accelerate does not share weights among CPUs; train with DDP, or on GPUs")
         if self.is_fsdp_enabled:
             set_up_fsdp(self.accelerator.state.fsdp_plugin, self.model)
 
@@ -255,7 +259,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         if sampler is None or isinstance(sampler, BatchSampler):
             return super().get_train_dataloader()
         # accelerate would fill up the last batch with rows from the start of the epoch.
-        global_batch_size = batch_size * (1 if self.accelerator.split_batches else world_size())
+        global_batch_size = batch_size * world_size()
         batches = EvenlySplitBatchSampler(sampler, global_batch_size, world_size())
         return prepare_data_loader(
             DataLoader(rows, batch_sampler=batches, collate_fn=self.data_collator, **loader_options(self.args)),
@@ -300,18 +304,24 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
 
     def evaluate(
         self,
-        eval_dataset: Dataset | None = None,
+        eval_dataset: datasets.Dataset | None = None,
         ignore_keys: list[str] | None = None,
         metric_key_prefix: str = "eval",
     ) -> dict[str, float]:
-        """Scores the suite, on every process, and logs its metrics as Trainer does, with the prefix `eval_`.
+        """Scores the suite, on every process, and logs its metrics as Trainer does.
 
-        Without a suite, or given `eval_dataset`, Trainer's own evaluation runs.
+        Args:
+            eval_dataset: Scored pairs, as for the trainer; they are measured instead of the suite.
+            ignore_keys: Not used.
+            metric_key_prefix: What the name of each metric begins with.
+
+        Raises:
+            UserError: There is neither, or `eval_dataset` holds no scored pairs.
         """
-        if self.eval_suite is None or eval_dataset is not None:
-            return super().evaluate(eval_dataset, ignore_keys, metric_key_prefix)
         start = time.time()
-        suite = self.eval_suite
+        suite = self.eval_suite if eval_dataset is None else choose_suite(eval_dataset, None, self.model)
+        if suite is None:
+            raise UserError("eval_dataset: is missing, and the trainer has no eval_suite; give one of them")
         scores = suite.flatten(suite.score(self.embed(suite.sentences)))
         metrics = {f"{metric_key_prefix}_{name}": value for name, value in scores.items()}
         texts, batch_size = len(suite.sentences), self.args.eval_batch_size * self.args.world_size
@@ -319,6 +329,10 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         self.log(metrics)
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def predict(self, *args, **kwargs) -> NoReturn:
+        """Raises UserError: there is nothing to predict but embeddings, which `embed` returns."""
+        raise UserError("predict: there is nothing to predict; embed(texts) returns embeddings")
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """Returns the embeddings `[len(texts), dim]` that inference will have, in float32.
@@ -339,6 +353,11 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         """Estimates the operations of a step: 6 per token and weight, as `transformers` does for other models."""
         tokens = sum(batch["input_ids"].numel() for batch in inputs.values())
         return 6 * tokens * self.model.num_parameters(exclude_embeddings=True)
+
+    def _hp_search_setup(self, trial: object) -> None:
+        before = vars(self.args).copy()
+        super()._hp_search_setup(trial)
+        refuse_trial(before, vars(self.args))
 
     def _is_step_to_log(self) -> bool:
         """Returns whether a log line follows the step that is being computed; the end of an epoch is not foreseen."""
@@ -378,20 +397,3 @@ def _open(
     if tokenizer is None:
         raise UserError("processing_class: is missing; give the tokenizer that belongs to the model")
     return model, tokenizer
-
-
-def _default_collator(
-    args: ArcCSETrainingArguments, model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase
-) -> ArcCSECollator:
-    # Every shape may be compiled on its own: let there be few.
-    few_shapes = args.torch_compile and max_input_length(model, tokenizer) % 8 == 0
-    return ArcCSECollator(
-        tokenizer,
-        triplets=args.triplet_weight > 0,
-        small_span_ratio=args.small_span_ratio,
-        large_span_ratio=args.large_span_ratio,
-        triplet_min_tokens=args.triplet_min_tokens,
-        span_corruption=args.span_corruption,
-        seed=args.seed if args.data_seed is None else args.data_seed,
-        pad_to_multiple_of=8 if few_shapes else 1,
-    )

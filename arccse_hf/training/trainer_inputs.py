@@ -1,12 +1,15 @@
 """What a trainer is given, as it needs it: text as token ids, scored pairs as a suite."""
 
 import logging
+from collections.abc import Mapping
+from dataclasses import fields
 
 import datasets
 from torch.utils.data import Dataset
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase, TrainingArguments
 from transformers.trainer_utils import has_length
 
+from ..data.collator import ArcCSECollator
 from ..data.columns import (
     CANONICAL_COLUMNS,
     FIRST_COLUMNS,
@@ -26,6 +29,8 @@ from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from .arguments import ArcCSETrainingArguments
 
 logger = logging.getLogger(__name__)
+
+_READ_EACH_STEP = {"grad_cache_chunk_size", "on_nonfinite", "triplet_dropout"}
 
 
 def train_rows(
@@ -115,6 +120,30 @@ def choose_suite(
     return TaskSuite(suite.tasks, [dim for dim in model.config.matryoshka_dims if dim < model.config.hidden_size])
 
 
+def refuse_functions(arguments: Mapping[str, object]) -> None:
+    """Raises UserError for arguments of Trainer that this one would never call; a loss of one's own also scales it."""
+    for name in ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics"):
+        if arguments.get(name) is not None:
+            instead = "override compute_loss" if name == "compute_loss_func" else "measure with an eval_suite"
+            raise UserError(f"{name}: is not supported; {instead}")
+
+
+def refuse_trial(before: Mapping[str, object], after: Mapping[str, object]) -> None:
+    """Makes sure that a trial of `hyperparameter_search` changes nothing that was read when the trainer was made.
+
+    Args:
+        before: The arguments before the trial's values were set.
+        after: The same with them.
+
+    Raises:
+        UserError: It does: trials would differ in name only.
+    """
+    own = {item.name for item in fields(ArcCSETrainingArguments)} - {item.name for item in fields(TrainingArguments)}
+    for name in sorted(own - _READ_EACH_STEP):
+        if before[name] != after[name]:
+            raise UserError(f"hp_space: {name} is read once, when the trainer is made; arccse tune tries it")
+
+
 def suite_of_pairs(pairs: datasets.Dataset) -> TaskSuite:
     """Returns the suite of one task, `sts`, that correlates cosines with the scores of `pairs`.
 
@@ -133,3 +162,21 @@ def suite_of_pairs(pairs: datasets.Dataset) -> TaskSuite:
         )
     first, second, scores = (list(pairs[name]) for name in columns)
     return TaskSuite([STSTask("sts", ScoredPairs(first, second, [float(score) for score in scores]))])
+
+
+def default_collator(
+    args: ArcCSETrainingArguments, model: ArcCSEForContrastiveLearning, tokenizer: PreTrainedTokenizerBase
+) -> ArcCSECollator:
+    """Returns what makes batches of token ids, with triplets where they have a weight."""
+    # Every shape may be compiled on its own: let there be few.
+    few_shapes = args.torch_compile and max_input_length(model, tokenizer) % 8 == 0
+    return ArcCSECollator(
+        tokenizer,
+        triplets=args.triplet_weight > 0,
+        small_span_ratio=args.small_span_ratio,
+        large_span_ratio=args.large_span_ratio,
+        triplet_min_tokens=args.triplet_min_tokens,
+        span_corruption=args.span_corruption,
+        seed=args.seed if args.data_seed is None else args.data_seed,
+        pad_to_multiple_of=8 if few_shapes else 1,
+    )

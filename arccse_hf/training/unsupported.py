@@ -1,12 +1,20 @@
 """Fields of transformers' TrainingArguments that this training does not support, refused before anything is loaded."""
 
 import torch
+import torch.distributed as dist
 from transformers import Trainer, TrainingArguments, get_scheduler
-from transformers.integrations import get_available_reporting_integrations
+from transformers.integrations import get_available_reporting_integrations, is_deepspeed_available
 from transformers.integrations.integration_utils import INTEGRATION_TO_CALLBACK
 
 from ..errors import UserError, one_line
+from ..inference.process_group import world_size
 from .field_rules import REASONS, REFUSED
+
+
+def require_deepspeed(args: TrainingArguments) -> None:
+    """Raises UserError where DeepSpeed is asked for and not installed; transformers would end with a traceback."""
+    if args.deepspeed and not is_deepspeed_available():
+        raise UserError("--deepspeed: is not installed; pip install deepspeed")
 
 
 def refuse_unsupported(args: TrainingArguments) -> None:
@@ -30,9 +38,37 @@ def refuse_unsupported(args: TrainingArguments) -> None:
         raise UserError(
             f"--dataloader_multiprocessing_context {context}: there are no workers; give --dataloader_num_workers too"
         )
+    _check_processes(args)
     _check_trackers(args.report_to)
     _check_optimizer(args)
     _check_scheduler(args)
+
+
+def _check_processes(args: TrainingArguments) -> None:
+    if world_size() != args.world_size:
+        raise UserError(
+            f"--use_cpu True: is missing: {world_size()} processes were started, and there is no accelerator that they "
+            "could train on; give it, or start one process"
+        )
+    if args.fsdp and not dist.is_initialized():
+        raise UserError(
+            f"--fsdp {args.fsdp}: there is one process, which has nothing to share; leave it out, or start several "
+            "with accelerate launch"
+        )
+    config = args.accelerator_config
+    if not config.even_batches:
+        raise UserError(
+            "--accelerator_config even_batches: must be true, or processes would wait for batches that others lack"
+        )
+    if config.split_batches:
+        raise UserError(
+            "--accelerator_config split_batches: must be false; give each process its part of the batch by "
+            "--per_device_train_batch_size"
+        )
+    if "num_steps" in (config.gradient_accumulation_kwargs or {}):
+        raise UserError(
+            "--accelerator_config gradient_accumulation_kwargs: num_steps is --gradient_accumulation_steps; give that"
+        )
 
 
 def _check_trackers(names: list[str] | str | None) -> None:

@@ -153,6 +153,12 @@ def test_an_impossible_kind_is_an_error_that_names_the_possible_ones():
     assert "2 with a text of another document" in str(make_pairs(alike, "title")[1])
 
 
+@pytest.mark.parametrize("weight", ["title=0", "title=-1", "title=inf", "title=nan", "title"])
+def test_a_weight_is_a_finite_number_above_0(weight):
+    with pytest.raises(UserError, match=f"{weight} must be KIND=NUMBER with a number above 0"):
+        parse_weights("mixed", [weight, "dropout=1"])
+
+
 def test_mixed_pairs_come_in_the_numbers_that_the_weights_want():
     rows, counts = make_pairs(MANUAL, "mixed", weights={"title": 1, "dropout": 2}, seed=1)
     assert counts.made == {"title": 2, "first_sentence": 1, "dropout": 6}

@@ -15,17 +15,17 @@ TEXTS = [
     "The paper jams in the rear. Open the rear cover.",
     "An empty cartridge: replace the cartridge!",
     "The printer prints no paper at all.",
-    "Wi-Fi.",
+    "Wi-Fi 7.",
     "",
 ]
 
 
 def plain_scores(query, texts):
     """Robertson & Zaragoza, "The Probabilistic Relevance Framework", 2009, without the constant factor k1 + 1."""
-    words = [re.findall(r"\w\w+", text.lower()) for text in texts]
+    words = [re.findall(r"\w+", text.lower()) for text in texts]
     average = sum(map(len, words)) / len(words)
     scores = [0.0] * len(texts)
-    for word in re.findall(r"\w\w+", query.lower()):
+    for word in re.findall(r"\w+", query.lower()):
         having = sum(word in document for document in words)
         weight = math.log(1 + (len(texts) - having + 0.5) / (having + 0.5))
         for number, document in enumerate(words):
@@ -34,7 +34,7 @@ def plain_scores(query, texts):
     return scores
 
 
-@pytest.mark.parametrize("query", ["paper in the REAR cover", "the the cartridge", "nothing known", "", "a wi fi"])
+@pytest.mark.parametrize("query", ["paper in the REAR cover", "the the cartridge", "nothing known", "", "a wi fi", "7"])
 def test_scores_equal_a_plain_loop(query):
     assert BM25Index(TEXTS).scores(query) == pytest.approx(plain_scores(query, TEXTS), abs=1e-5)
 

@@ -114,6 +114,9 @@ class TestUniformity:
         opposite = np.array([[1.0, 0.0], [-1.0, 0.0]])
         assert uniformity(opposite, t=2) == pytest.approx(-8)
         assert uniformity(opposite, t=0.5) == pytest.approx(-2)
+        assert uniformity(opposite, t=20) == pytest.approx(-80)
+        with pytest.raises(ValueError, match="t 30: must be above 0 and at most 20"):
+            uniformity(opposite, t=30)
 
     def test_a_subset_is_seeded_and_close_to_the_whole(self):
         rows = random_embeddings(1500)

@@ -16,6 +16,7 @@ from arccse_hf.errors import UserError
 from arccse_hf.inference.demo import Demo
 from arccse_hf.inference.open import load_encoder
 from arccse_hf.inference.similarity import similarities
+from arccse_hf.study.execute import _start_encoder
 from arccse_hf.training.backbone import load_backbone
 from arccse_hf.training.model_arguments import ModelArguments
 
@@ -50,6 +51,8 @@ def test_rotary_positions_stay_in_32_bits(tmp_path, family):
     assert set(types.values()) == {torch.float32}
     assert {weight.dtype for weight in encoder.model.parameters()} == {torch.bfloat16}
     assert encoder.encode_batch([LONG, "the cat"]).isfinite().all()
+    untrained = _start_encoder(ModelArguments(str(encoder.name), pooling="mean", projection="none"), "bfloat16")
+    torch.testing.assert_close(untrained.encode_batch([LONG]), encoder.encode_batch([LONG]))
 
 
 @pytest.mark.parametrize("family", BACKBONES)

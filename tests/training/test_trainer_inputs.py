@@ -9,6 +9,7 @@ from backbones import tiny_config
 from datasets import Dataset
 from tiny import tiny_model
 from transformers import BertModel, Trainer
+from transformers.trainer_utils import HPSearchBackend
 
 from arccse_hf.errors import UserError
 from arccse_hf.evaluation.metrics import correlations, cosine_similarity
@@ -99,6 +100,35 @@ def test_scored_pairs_are_measured(as_suite, args, tokenizer, scored, sentences)
             )
     expected = correlations(cosine_similarity(*embeddings), np.array(scored["score"]))["spearman"]
     assert trainer.evaluate()["eval_sts_spearman"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_other_scored_pairs_are_measured_when_they_are_given(args, tokenizer, scored, sentences):
+    trainer = ArcCSETrainer(tiny_model(), args, processing_class=tokenizer)
+    with pytest.raises(UserError, match="eval_dataset: is missing, and the trainer has no eval_suite"):
+        trainer.evaluate()
+    measured = ArcCSETrainer(tiny_model(), args, eval_dataset=Dataset.from_dict(scored), processing_class=tokenizer)
+    metrics = trainer.evaluate(Dataset.from_dict(scored), metric_key_prefix="test")
+    assert metrics["test_sts_spearman"] == measured.evaluate()["eval_sts_spearman"]
+    with pytest.raises(UserError, match=r"predict: .*embed\(texts\)"):
+        trainer.predict(Dataset.from_dict(scored))
+
+
+def test_functions_that_would_not_be_called_are_refused(args, tokenizer, sentences):
+    for name in ("compute_loss_func", "compute_metrics", "preprocess_logits_for_metrics"):
+        with pytest.raises(UserError, match=f"{name}: is not supported"):
+            ArcCSETrainer(tiny_model(), args, processing_class=tokenizer, **{name: lambda *_: None})
+
+
+@pytest.mark.parametrize("name", ["triplet_weight", "large_span_ratio", "anchor_weight"])
+def test_a_search_cannot_change_what_was_read_when_the_trainer_was_made(name, args, tokenizer, sentences):
+    trainer = ArcCSETrainer(
+        args=args, model_init=lambda: tiny_model(), train_dataset=sentences, processing_class=tokenizer
+    )
+    trainer.hp_search_backend = HPSearchBackend.RAY
+    trainer._hp_search_setup({"learning_rate": 1e-3, "triplet_dropout": True})
+    assert trainer.args.learning_rate == 1e-3 and trainer.args.triplet_dropout
+    with pytest.raises(UserError, match=f"hp_space: {name} is read once, when the trainer is made; arccse tune tries"):
+        trainer._hp_search_setup({name: 0.7})
 
 
 def test_what_does_not_fit_is_named(args, tokenizer, scored, sentences):

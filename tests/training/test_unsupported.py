@@ -16,6 +16,7 @@ REFUSED = [
     ({"bf16_full_eval": True}, "--bf16_full_eval True: must be false; evaluation has the precision of training"),
     ({"eval_do_concat_batches": False}, "--eval_do_concat_batches False"),
     ({"use_liger_kernel": True}, "--use_liger_kernel True"),
+    ({"auto_find_batch_size": True}, "--auto_find_batch_size True: must be false; fewer sentences would be another"),
     ({"enable_jit_checkpoint": True}, "--enable_jit_checkpoint True: .*SIGTERM"),
     ({"debug": "underflow_overflow"}, "--debug underflow_overflow"),
     (
@@ -45,6 +46,13 @@ def test_what_is_not_supported_is_refused_in_one_line(settings, message, tmp_pat
     with pytest.raises(UserError, match=message) as error:
         ArcCSETrainingArguments(output_dir=str(tmp_path), use_cpu=True, **settings)
     assert "\n" not in str(error.value)
+
+
+def test_several_processes_without_an_accelerator_are_told_to_use_the_cpu(tmp_path, monkeypatch):
+    """Accelerate would start their group, and take each for one process alone: both would write one folder."""
+    monkeypatch.setattr("arccse_hf.training.unsupported.world_size", lambda: 2)
+    with pytest.raises(UserError, match="--use_cpu True: is missing: 2 processes were started"):
+        ArcCSETrainingArguments(output_dir=str(tmp_path))
 
 
 def test_what_transformers_has_beyond_the_defaults_stays(tmp_path):
