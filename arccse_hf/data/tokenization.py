@@ -13,6 +13,9 @@ from ..compat import dataset_fingerprint
 from ..errors import UserError
 from .files.dataset import code_hash
 
+MAX_SEQ_LENGTH = 32
+"""Tokens that training cuts a text to, special ones included, where nothing else is said."""
+
 _CHARACTERS_PER_TOKEN = 256  # Of a longer text, this much of the beginning is looked at first.
 _ROWS_PER_PROCESS = 20_000  # Below this, starting another process costs more than it saves.
 

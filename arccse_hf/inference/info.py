@@ -279,13 +279,16 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
     from transformers import AutoTokenizer
 
     from ..data.cleaning import RowCleaner
+    from ..data.collator import TRIPLET_MIN_TOKENS
     from ..data.health import text_health
+    from ..data.tokenization import MAX_SEQ_LENGTH
     from .loading import require_tokenizer
 
     folder = Path(model).expanduser() if Path(model).expanduser().is_dir() else _find_model(model)
-    length = length or max_length(folder)
-    if length is None:
-        raise UserError(f"--max_seq_length: is missing, and {model} says nothing of it")
+    limit = max_length(folder)
+    # What training cuts at by default, and what the encoder reads.
+    reads = limit or MAX_SEQ_LENGTH
+    lengths = [length] if length else sorted({min(MAX_SEQ_LENGTH, reads), reads})
     rows = list(islice(_texts(files, columns), _MAX_ROWS))
     cleaner = RowCleaner(MIN_CHARS, ())
     kept = [rows[index] for index in cleaner.keep(rows)]
@@ -299,13 +302,22 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
         raise UserError(f"--model {model}: there is no tokenizer in its folder ({one_line(error)[:200]})") from error
     require_tokenizer(tokenizer, f"--model {model}", read_json(encoder / "config.json").get("vocab_size"))
     texts = Dataset.from_dict(dict(zip(columns, map(list, zip(*kept, strict=True)), strict=True)))
-    health = text_health(texts, tokenizer, length, duplicates=cleaner.counts.duplicate)
+    seen = [
+        text_health(
+            texts,
+            tokenizer,
+            length,
+            triplet_min_tokens=TRIPLET_MIN_TOKENS,
+            duplicates=cleaner.counts.duplicate,
+        )
+        for length in lengths
+    ]
     looked_at = f"the first {_MAX_ROWS:,} rows: " if len(rows) == _MAX_ROWS else ""
     return {
         "tokenizer": model,
         "cleaning": f"{looked_at}{cleaner.counts}",
-        "health": str(health),
-        "warnings": health.warnings(max_length(folder)),
+        "health": [str(health) for health in seen],
+        "warnings": seen[0].warnings(limit),
     }
 
 

@@ -15,6 +15,7 @@ from ..data.files import KINDS, file_kind
 from ..data.pairs import CropUnit, PairKind
 from ..data.sentences import MIN_CHARS
 from ..data.span_masking import LARGE_SPAN_RATIO, SMALL_SPAN_RATIO, SpanCorruption, check_span_ratios
+from ..data.tokenization import MAX_SEQ_LENGTH
 from ..errors import UserError
 from .field_rules import check_rules
 from .unsupported import refuse_unsupported, require_deepspeed
@@ -160,7 +161,7 @@ class ArcCSETrainingArguments(TrainingArguments):
     """
 
     max_seq_length: int = field(
-        default=32, metadata={"help": "Tokens a training text is cut to, special ones included."}
+        default=MAX_SEQ_LENGTH, metadata={"help": "Tokens a training text is cut to, special ones included."}
     )
     triplet_weight: float = field(
         default=0.1, metadata={"help": "Weight of the triplet loss beside ArcCon. 0 leaves triplets out altogether."}

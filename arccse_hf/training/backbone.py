@@ -70,10 +70,11 @@ def settings_of_base(base: BaseModules, arguments: ModelArguments) -> dict[str, 
             f"{name}: its pooling ({base.pooling_name}) cannot be trained here; --pooling mean or --pooling cls sets "
             "another, and its embeddings will be others from the start"
         )
-    if base.unknown and arguments.projection is None:
+    unknown = ", ".join(base.unknown)
+    if unknown and arguments.projection != "none":
         raise UserError(
-            f"{name}: its modules {', '.join(base.unknown)} cannot be trained here; --projection none leaves them out, "
-            "and its embeddings will be others from the start"
+            f"{name}: its modules {unknown} cannot be trained here; --projection none leaves them out, and its "
+            "embeddings will be others from the start"
         )
     own = {"pooling": base.pooling, "projection": "mlp" if base.dense else "none"}
     chosen = {field: getattr(arguments, field) or value for field, value in own.items()}
@@ -82,6 +83,8 @@ def settings_of_base(base: BaseModules, arguments: ModelArguments) -> dict[str, 
     kept += [f"{base.settings['max_seq_length']} tokens"] if base.settings["max_seq_length"] else []
     kept += [f"prompts {', '.join(base.settings['prompts'])}"] if base.settings["prompts"] else []
     logger.info("%s is a sentence-transformers model; the exported one will have %s", name, ", ".join(kept))
+    if unknown:
+        logger.warning("%s: left out: %s; its embeddings are others from the start", name, unknown)
     for field, value in own.items():
         if chosen[field] != value:
             logger.warning("--%s %s: the encoder itself has %s", field, chosen[field], value or base.pooling_name)

@@ -30,6 +30,12 @@ COLUMNS = {
 }
 """Names in the log and their headings; a column that the first row of a run does not have is left out."""
 
+COLLAPSED = 0.999
+"""Mean cosine of different sentences above which all embeddings are said to point one way."""
+_COLLAPSE = (
+    "all embeddings point one way (the mean cosine of different sentences is above 0.999): lower --learning_rate"
+)
+
 _WIDTH = 9
 _LIBRARIES = r"(torch|transformers|accelerate|datasets|sentence_transformers|huggingface_hub)(\.|$)"
 
@@ -50,6 +56,7 @@ class ConsoleCallback(TrainerCallback):
         self._console: Console | None = None
         self._progress: Progress | None = None
         self._columns: list[str] = []
+        self._collapsed = False
         self._last_scores: dict[str, float] = {}
         self._seconds, self._rows = 0.0, 0.0  # of the clock, at the last row
 
@@ -65,7 +72,7 @@ class ConsoleCallback(TrainerCallback):
         if not state.is_world_process_zero:
             return
         self._console = Console(highlight=False, markup=False, soft_wrap=True)
-        self._columns, self._last_scores = [], {}
+        self._columns, self._last_scores, self._collapsed = [], {}, False
         self._print(" · ".join(header(args, state, model, self.rows)))
         if self._console.is_terminal and not args.disable_tqdm:
             self._progress = Progress(
@@ -101,6 +108,10 @@ class ConsoleCallback(TrainerCallback):
         cells.append(f"{rows / seconds:,.0f}" if seconds else "-")
         self._print("".join(f"{cell:>{_WIDTH}}" for cell in cells))
         self._seconds, self._rows = self._seconds + seconds, self._rows + rows
+        collapsed = logs.get("negative_cosine", 0) > COLLAPSED
+        if collapsed and not self._collapsed:
+            self._print(f"step {state.global_step}: {_COLLAPSE}")
+        self._collapsed = collapsed
 
     def on_evaluate(
         self,
@@ -125,8 +136,10 @@ class ConsoleCallback(TrainerCallback):
         self._last_scores = scores
 
     def on_train_end(self, args, state: TrainerState, control: TrainerControl, **kwargs) -> None:
-        """Takes the live line away."""
+        """Takes the live line away, and says once more that training has collapsed where it has."""
         self.close()
+        if self._collapsed:
+            self._print(f"end of training: {_COLLAPSE}")
 
     def close(self) -> None:
         """Ends the live line, so that the terminal is as it was; also where training ends with an error."""

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import numpy as np
@@ -104,12 +105,16 @@ def test_a_folder_that_was_exported_here_can_be_trained_again(pooling, base, tmp
         ),
     ],
 )
-def test_what_cannot_be_kept_is_refused_with_the_way_out(modules, message, way_out, base):
+def test_what_cannot_be_kept_is_refused_with_the_way_out(modules, message, way_out, base, caplog):
     folder = base(*modules, prompts={"query": "find"})
-    with pytest.raises(UserError, match=message):
-        load_backbone(ModelArguments(folder))
+    # A recipe's projection is no way out: it does not do what the modules did.
+    for projection in (None, "mlp", "mlp_train_only") if "projection" in way_out else (None,):
+        with pytest.raises(UserError, match=message):
+            load_backbone(ModelArguments(folder, projection=projection))
     model, _ = load_backbone(ModelArguments(folder, **way_out))
     assert (model.config.pooling, model.config.projection) == ("mean", "none")
+    left_out = re.search(r"modules (.*) cannot", message)
+    assert (f"left out: {left_out[1]};" in caplog.text) if left_out else ("left out" not in caplog.text)
 
 
 def test_a_tokenizer_that_only_sentence_transformers_has_lower_its_letters_is_refused(base, tokenizer):

@@ -67,6 +67,20 @@ def test_a_log_file_gets_a_header_a_row_per_log_step_and_a_line_per_evaluation(t
     assert "{" not in printed
 
 
+def test_a_collapse_is_said_when_it_comes_and_at_the_end(trainer, capsys):
+    trainer.state.max_steps = 8
+    state, args, said = trainer.state, trainer.args, []
+    callback = trainer._console
+    callback.on_train_begin(args, state, trainer.control, trainer.model)
+    for cosine in (0.9985, 0.9992, 0.9995, 0.5, 0.9999):
+        capsys.readouterr()
+        callback.on_log(args, state, trainer.control, {"loss": 1.0, "negative_cosine": cosine})
+        said.append("all embeddings point one way" in capsys.readouterr().out)
+    assert said == [False, True, False, False, True]
+    callback.on_train_end(args, state, trainer.control)
+    assert "end of training: all embeddings point one way" in capsys.readouterr().out
+
+
 def test_a_terminal_has_a_live_line_that_is_gone_at_the_end(trainer, monkeypatch):
     main, terminal = pty.openpty()
     with os.fdopen(terminal, "w") as output:
