@@ -69,13 +69,16 @@ def require_text(name: str, columns: Mapping[str, str], given: str, source: str)
         raise UserError(f"{given}: column {name}{of_source} holds {columns[name]}, not text; name a column of text")
 
 
-def choose_columns(columns: Mapping[str, str], named: Sequence[str] = (), source: str = "texts") -> list[str]:
+def choose_columns(
+    columns: Mapping[str, str], named: Sequence[str] = (), source: str = "texts", option: str = "--text_columns"
+) -> list[str]:
     """Returns one to three columns to train on, in the order anchor, positive, negative.
 
     Args:
         columns: Name -> what it holds.
         named: What the user named with `--text_columns`; empty: they are found by name, or the only one with text.
         source: What has the columns, as errors name it.
+        option: How the user would name them.
 
     Raises:
         UserError: A column is not there or holds no text, or it cannot be told which to use.
@@ -89,9 +92,7 @@ def choose_columns(columns: Mapping[str, str], named: Sequence[str] = (), source
         chosen = [name for name, kind in columns.items() if kind == "text"]
         if len(chosen) != 1:
             listed = ", ".join(columns)
-            raise UserError(
-                f"{source}: cannot tell which of the columns {listed} to use; name them with --text_columns"
-            )
+            raise UserError(f"{source}: cannot tell which of the columns {listed} to use; name them with {option}")
     for name in chosen:
         require_text(name, columns, given, source)
     unused = [name for name in columns if name not in chosen]

@@ -131,9 +131,10 @@ def read_documents(
     """
     pages, row_files, others = find_documents(patterns, _page_suffixes(one_document_per_file), option)
     if pages and row_files:
+        is_text = option == "--train_file" and row_files[0].endswith(".txt")
         raise UserError(
             f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort"
-            + (" (or --one_document_per_file True)" if row_files[0].endswith(".txt") else "")
+            + (" (or --one_document_per_file True)" if is_text else "")
         )
     counts = DocumentCounts(read=len(others), other_kind=others)
     if row_files:
@@ -224,8 +225,8 @@ def find_documents(
 
 
 def _unknown_kind(file: str, page_suffixes: frozenset[str], option: str) -> str:
-    is_pdf = _suffix(file) == ".pdf"
-    advice = "; pdftotext makes text of it, which --one_document_per_file True reads" if is_pdf else ""
+    reads = ", which --one_document_per_file True reads" if option == "--train_file" else ""
+    advice = f"; pdftotext makes text of it{reads}" if _suffix(file) == ".pdf" else ""
     known = ", ".join([*sorted(page_suffixes), *KINDS])
     return f"{option} {file}: unknown kind of document; known are {known}{advice}"
 

@@ -86,7 +86,13 @@ def parse_markdown(text: str) -> Page:
     level = in_table = 0
     parser = MarkdownIt("commonmark", {"maxNesting": _MOST_NESTED}).enable(["table", "strikethrough"])
     text = _FOOTNOTE_TEXT.sub(r"\1\\", text)  # or CommonMark would take an address there for that of a link
-    for token in parser.parse(_without_markers(text)):
+    hidden: list[str] = []  # elements without text that go on behind a blank line, where CommonMark ends HTML
+    tokens = parser.parse(_without_markers(text))
+    for number, token in enumerate(tokens):
+        if hidden:
+            hidden, behind = _hide(hidden, token.content)
+            blocks += parse_html(behind).blocks
+            continue
         if token.type == "heading_open":
             level = int(token.tag[1])
         elif token.type in ("table_open", "table_close"):
@@ -99,7 +105,28 @@ def parse_markdown(text: str) -> Page:
             level = 0
         elif token.type == "html_block":
             blocks += parse_html(token.content).blocks
+            hidden = _hide([], token.content)[0]
+            if hidden and not any(f"</{hidden[0]}" in later.content.lower() for later in tokens[number + 1 :]):
+                hidden = []
     return Page([block for block in blocks if block.text], title)
+
+
+def _hide(hidden: list[str], html: str) -> tuple[list[str], str]:
+    """Returns the elements without text that are open at the end of `html`, and what stands behind the last one's end.
+
+    Args:
+        hidden: Those that are open at its beginning.
+        html: A piece of a page.
+    """
+    hidden, behind = list(hidden), ""
+    for tag in _SKIPPED_TAG.finditer(html):
+        name = tag[2].lower()
+        if not tag[1]:
+            hidden.append(name)
+        elif name in hidden:
+            del hidden[hidden.index(name) :]
+            behind = html[tag.end() :]
+    return hidden, behind if not hidden else ""
 
 
 def _toml_title(front_matter: str) -> str | None:
@@ -160,6 +187,7 @@ _HTML_SKIPPED = frozenset(
     "script style noscript template nav footer aside form button select textarea svg math pre table iframe object "
     "audio video canvas -comment".split()
 )
+_SKIPPED_TAG = re.compile(rf"<(/?)({'|'.join(sorted(_HTML_SKIPPED - {'-comment'}))})\b[^<>]*(?<!/)>", re.IGNORECASE)
 _HTML_BLOCK = frozenset(
     "address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure footer form h1 "
     "h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol p pre search section summary table ul "

@@ -86,7 +86,8 @@ def load_training_texts(
     dataset, counts = clean(dataset, min_chars, exclude)
     logger.info("%s", counts)
     if counts.kept == 0:
-        raise UserError(f"{source}: no row is left to train on ({counts}); give more text or a lower --min_chars")
+        lower = " or a lower --min_chars" if min_chars > 1 else ""
+        raise UserError(f"{source}: no row is left to train on ({counts}); give more text{lower}")
     if max_samples is not None and max_samples < len(dataset):
         chosen = np.random.default_rng(seed).choice(len(dataset), max_samples, replace=False)
         logger.info("%s of %s rows chosen at random with seed %d", f"{max_samples:,}", f"{len(dataset):,}", seed)

@@ -11,6 +11,7 @@ from scipy.sparse.csgraph import connected_components
 
 from ..errors import UserError
 from .bootstrap import PerItemScores
+from .suite import Role
 
 BLOCK_CELLS = 2**24  # cosines in memory at a time: 64 MiB
 
@@ -63,9 +64,9 @@ class RetrievalTask:
     A query that is paired with several documents is asked once for each, and the others are passed over: the "filtered"
     ranks of Bordes et al., "Translating Embeddings for Modeling Multi-relational Data", NeurIPS 2013, section 4.2.
 
-    Where each query has one document, the scores equal those of sentence-transformers' `InformationRetrievalEvaluator`,
-    except for exact ties (see `ranks_of_own`). That evaluator embeds the texts itself and keeps the hits of each query
-    in Python objects.
+    Where each query has one document, the scores of texts that were embedded as what they are (`roles`) equal those of
+    sentence-transformers' `InformationRetrievalEvaluator`, except for exact ties (see `ranks_of_own`). That evaluator
+    embeds the texts itself and keeps the hits of each query in Python objects.
 
     Args:
         name: The beginning of the metrics' names.
@@ -105,6 +106,8 @@ class RetrievalTask:
         self.documents = list(dict.fromkeys([*position, *corpus]))
         self.pair_texts = [*self.queries, *position]
         self.sentences = self.queries + self.documents
+        roles: tuple[Role, Role] = ("query", "document")
+        self.roles = [roles[0]] * len(self.queries) + [roles[1]] * len(self.documents)
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """Returns what `score` does, and the reciprocal rank of each query, which is 0 beyond rank 10."""

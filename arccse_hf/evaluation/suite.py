@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
@@ -22,6 +23,9 @@ AVERAGES = (
     ("sts_avg_spearman", STS_AVERAGE, "spearman"),
     ("transfer_avg_accuracy", TRANSFER_AVERAGE, "accuracy"),
 )
+
+
+Role = Literal["query", "document"]
 
 
 class Task(Protocol):
@@ -58,7 +62,9 @@ class TaskSuite:
             that `at_dim` gives.
 
     Attributes:
-        sentences: The distinct sentences of all tasks, in the order of their first appearance.
+        sentences: The distinct sentences of all tasks, in the order of their first appearance; one that is a query and
+            a document is there twice.
+        roles: What each of them is to an encoder that has prompts: "query", "document", or None.
     """
 
     def __init__(self, tasks: Sequence[Task], dims: Sequence[int] = ()):
@@ -67,12 +73,14 @@ class TaskSuite:
             raise ValueError(f"the tasks of a suite need different names, got {names}")
         self.tasks = list(tasks)
         self.dims = list(dims)
-        position: dict[str, int] = {}
-        self._rows = {
-            task.name: np.array([position.setdefault(s, len(position)) for s in task.sentences], dtype=np.int64)
-            for task in self.tasks
-        }
-        self.sentences = list(position)
+        position: dict[tuple[str, Role | None], int] = {}
+        self._rows = {}
+        for task in self.tasks:
+            texts = zip(task.sentences, getattr(task, "roles", itertools.repeat(None)), strict=False)
+            rows = [position.setdefault(text, len(position)) for text in texts]
+            self._rows[task.name] = np.array(rows, dtype=np.int64)
+        self.sentences = [sentence for sentence, _ in position]
+        self.roles = [role for _, role in position]
 
     def embeddings_of(self, task: Task, embeddings: np.ndarray) -> np.ndarray:
         """Returns the rows of `embeddings` `[len(self.sentences), dim]` that embed `task.sentences`, in their order."""

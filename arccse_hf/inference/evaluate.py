@@ -28,7 +28,7 @@ from ..evaluation.tables import (
 from ..evaluation.tasks import load_tasks
 from ..paths import check_writable, without_checksum
 from .embed import embed
-from .open import Encoder, load_encoder
+from .open import Encoder, Task, load_encoder
 from .process_group import process_group, process_state
 
 if TYPE_CHECKING:
@@ -266,16 +266,25 @@ def embed_suite(
 ) -> tuple[ModelResult, np.ndarray]:
     """Embeds the suite's distinct sentences once: a result without scores, and embeddings `[sentences, dim]`.
 
-    Under `accelerate launch` every process must call it; each gets all embeddings.
+    A model with prompts for queries and documents gets them where the suite has such. Under `accelerate launch` every
+    process must call it; each gets all embeddings.
     """
     result = ModelResult(encoder.name, encoder.pooling, encoder.model.max_seq_length, sentences=len(suite.sentences))
     if not suite.sentences:
         result.dimension = encoder.model.get_embedding_dimension()
         return result, np.zeros((0, result.dimension), dtype=np.float32)
-    result.truncated = encoder.count_truncated(suite.sentences)
+    encoders = {role: encoder.for_task(role) if role else encoder for role in dict.fromkeys(suite.roles)}
+    rows_of: dict[Task | None, list[int]] = {}
+    for row, role in enumerate(suite.roles):
+        rows_of.setdefault(encoders[role].task, []).append(row)
     start = time.perf_counter()
     label = f"{without_checksum(encoder.name)}: embedding"
-    embeddings = embed(encoder, suite.sentences, batch_size=batch_size, show_progress=show_progress, label=label)
+    parts = []
+    for task, rows in rows_of.items():
+        part, texts = replace(encoder, task=task), [suite.sentences[row] for row in rows]
+        result.truncated += part.count_truncated(texts)
+        parts.append(embed(part, texts, batch_size=batch_size, show_progress=show_progress, label=label))
+    embeddings = np.concatenate(parts)[np.argsort(np.concatenate(list(rows_of.values())))]
     result.seconds = time.perf_counter() - start
     result.dimension = embeddings.shape[1]
     return result, embeddings

@@ -118,7 +118,11 @@ def file_facts(
     }
     if model is None:
         return facts | {"hint": "--model MODEL tells how much of the text an encoder would see"}
-    columns = [text_column] if text_column else choose_columns(files[0].columns, source=f"{option} {pattern}")
+    columns = (
+        [text_column]
+        if text_column
+        else choose_columns(files[0].columns, source=f"{option} {pattern}", option="--text_column")
+    )
     return facts | {"text": columns} | _health(files, columns, model, max_seq_length)
 
 

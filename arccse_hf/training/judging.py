@@ -95,7 +95,7 @@ def advice(data_args: DataArguments, args: ArcCSETrainingArguments) -> str:
         ways.append("--pairs title, where the documents have titles")
     if args.anchor_weight == 0:
         ways.append("--anchor_weight 1")
-    if args.train_last_layers is None:
+    if args.train_last_layers is None and args.lora_r is None and not args.activation_checkpointing:
         ways.append("--train_last_layers 2")
     return ", ".join([*ways, f"a --learning_rate below {args.learning_rate:g}", "fewer steps"])
 

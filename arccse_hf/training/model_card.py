@@ -57,7 +57,7 @@ _POOLING_IN_WORDS = {
 _DENSE = ", through the Linear and the Tanh that lie in the folder of the Dense module"
 _PROTOCOLS = {
     "sts": 'STS: Spearman\'s correlation of cosines with gold scores, the pairs of all subsets in one ranking ("all").',
-    "retrieval": "Retrieval: each query's own document is the only relevant one among all documents, found by cosine.",
+    "retrieval": "Retrieval by cosine: each right document of a query is looked for in turn among all but its others.",
     "transfer": "Transfer: accuracy of a logistic regression on the embeddings, as SentEval trains it.",
     "geometry": "Geometry: alignment, uniformity and mean cosine of embeddings of length 1; lower is better.",
 }

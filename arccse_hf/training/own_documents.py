@@ -129,11 +129,16 @@ def prepare_documents(
     test = own or queried.pairs
     validation = query_pairs(parts.validation, query_kind).pairs
     groups = None if own else queried.documents
+    control = neighbour_pairs(parts.test or parts.validation)
+    if len(validation) < MIN_VALIDATION_PAIRS:
+        if own and not _too_small(divide_pairs(own, args.seed)[1]):
+            validation, test = divide_pairs(own, args.seed)
+        if parts.test or not control:  # nothing is measured on these documents
+            parts = parts._replace(train=parts.train + parts.validation, validation=[])
     if _too_small(test, groups):
         rows, counts = pairs_of(documents, held_out)
         tasks = None
     else:
-        control = neighbour_pairs(parts.test or parts.validation)
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
         rows, counts = pairs_of(parts.train, unseen | set(held_out))
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"

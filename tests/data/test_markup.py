@@ -115,6 +115,20 @@ def test_html_the_main_part_is_read(text, texts):
     assert read(".html", text) == paragraphs(*texts)
 
 
+@pytest.mark.parametrize(
+    ("html", "texts"),
+    [
+        ("<table>\n<tr><td>1</td></tr>\n\n<tr><td>2</td></tr>\n\n<tr><td>\n\n**3**\n\n</td></tr></table>", ()),
+        ("<table>\n<tr><td>\n\nx **1** <br></td></tr></table> Behind it.", ("Behind it.",)),
+        ("<nav>\n\n[Home](x)\n\n</nav>", ()),
+        ("<nav>\n\nNothing closes it.", ("Nothing closes it.",)),
+        ("<details>\n\nUnfolded.\n\n</details>", ("Unfolded.",)),
+    ],
+)
+def test_markdown_html_without_text_may_hold_blank_lines(html, texts):
+    assert read(".md", f"Before.\n\n{html}\n\nAfter.\n") == paragraphs("Before.", *texts, "After.")
+
+
 def test_markdown_line_breaks_of_html_keep_words_apart():
     assert read(".md", "First line<br>second<br/>third<BR />*fourth*<b>th</b>") == paragraphs(
         "First line second third fourthth"

@@ -4,6 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from backbones import BACKBONES, WORDS, tiny_config, tiny_tokenizer
@@ -13,7 +14,11 @@ from transformers import AutoModel
 
 from arccse_hf import ArcCSEConfig, ArcCSEModel
 from arccse_hf.errors import UserError
+from arccse_hf.evaluation.retrieval import RetrievalTask
+from arccse_hf.evaluation.sts import ScoredPairs, STSTask
+from arccse_hf.evaluation.suite import TaskSuite
 from arccse_hf.inference.demo import Demo
+from arccse_hf.inference.evaluate import embed_suite
 from arccse_hf.inference.open import load_encoder
 from arccse_hf.inference.similarity import similarities
 from arccse_hf.study.execute import _start_encoder
@@ -42,6 +47,23 @@ def modular(tmp_path):
         return folder
 
     return make
+
+
+def test_queries_and_documents_are_evaluated_with_their_prompts(modular):
+    """As the evaluator of sentence-transformers does, where other sentences get no prompt."""
+    pairs = [("the cat", "a dog on the river"), ("river road", "the cat"), ("a bird", "bird and cat")]
+    folder = modular(Pooling(32, "mean"), prompts={"query": "the river the road the cat ", "document": "a bird "})
+    scored = STSTask("sts", ScoredPairs(["the cat", "a bird"], ["a dog", "the cat"], [1.0, 2.0]))
+    retrieval = RetrievalTask("own", pairs)
+    suite = TaskSuite([scored, retrieval])
+    assert suite.sentences.count("the cat") == 3  # as a sentence, a query and a document
+    encoder = load_encoder(folder)
+    result, embeddings = embed_suite(encoder, suite, show_progress=False)
+    model = SentenceTransformer(folder, device="cpu")
+    expected = np.concatenate([model.encode_query(retrieval.queries), model.encode_document(retrieval.documents)])
+    np.testing.assert_allclose(suite.embeddings_of(retrieval, embeddings), expected, atol=1e-5)
+    np.testing.assert_allclose(suite.embeddings_of(scored, embeddings), model.encode(scored.sentences), atol=1e-5)
+    assert result.sentences == len(suite.sentences)
 
 
 @pytest.mark.parametrize("family", ["modernbert", "nomic-bert"])

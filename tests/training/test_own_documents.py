@@ -82,15 +82,18 @@ def test_own_pairs_are_what_the_verdict_is_about_and_are_never_trained_on(comman
     assert "held out for evaluation" in caplog.text
 
 
-def test_sentences_get_a_verdict_by_own_pairs(command, tmp_path, sentences, caplog):
+@pytest.mark.parametrize("way", ["rows", "documents"])
+def test_sentences_get_a_verdict_by_own_pairs(way, command, tmp_path, sentences, caplog):
+    """All sentences are trained on, as rows and as documents, which have nothing that could be asked for."""
     text, pairs = tmp_path / "text.txt", tmp_path / "pairs.csv"
     text.write_text("\n".join(sentences))
     pairs.write_text("query,document\n" + "\n".join(f"query {number},the text {number}" for number in range(160)))
     # Sentences of the corpus may be trained on.
     corpus = tmp_path / "corpus.jsonl"
     corpus.write_text("".join(json.dumps({"text": sentence}) + "\n" for sentence in sentences[:30]))
+    command += ["--pairs", "auto"] if way == "documents" else []
     script.main([*command, "--train_file", str(text), "--eval_pairs", str(pairs), "--eval_corpus", str(corpus)])
-    assert f"{len(sentences)} of {len(sentences)} rows kept" in caplog.text
+    assert ("48 of 48 rows kept" if way == "rows" else "48 pairs (48 dropout)") in caplog.text
     verdict = json.loads((tmp_path / "out" / "all_results.json").read_text())["verdict"]
     assert verdict["pairs"] == 107  # a third of them chose the mixture
     assert len(verdict["validation"]) == 5
