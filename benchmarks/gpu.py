@@ -6,12 +6,14 @@
 
 Encoders have random weights. Each part is measured for itself; one that fails leaves its error in the JSON.
 
-steps     a bare training step in bfloat16 autocast (ArcCon on pairs, AdamW) for BERT-base and BERT-large: eager, in
-          sub-batches of like length as training has it; padded, each batch in one piece; compiled, which is padded
-          too. Batches of random tokens, whose lengths are log-normal as those of English Wikipedia sentences are
-          (median 28 tokens), cut to --lengths. Batches above --plain_limit go through the gradient cache, in chunks of
-          --chunk texts. Utilisation is that of `measuring.training_flops` on tokens that are not padding, over the
-          best of some large square products in bfloat16.
+steps     a bare training step (ArcCon on pairs, AdamW) for BERT-base and BERT-large, in bfloat16 autocast and in
+          float32: eager, in sub-batches of like length as training has it; padded, each batch in one piece; compiled,
+          which is padded too. Batches of random tokens, whose lengths are log-normal as those of English Wikipedia
+          sentences are (median 28 tokens), cut to --lengths. Batches above --plain_limit go through the gradient cache,
+          in chunks of --chunk texts. Utilisation is that of `measuring.training_flops` on tokens that are not padding,
+          over the best of some large square products in the same precision.
+triplets  the eager step in bfloat16 with triplets, of which none is violated: exact, as training has it, where those
+          alone that cost something are embedded again with a graph; plain, all of them with a graph; and without any.
 trainers  `ArcCSETrainer` beside sentence-transformers' trainer on the same sentences, both in bfloat16, taking turns.
 
 `steps` needs torch and transformers 5, and nothing of the package beyond its models and losses; `trainers` also
@@ -45,21 +47,24 @@ SHAPES = {
 }
 TINY = {
     "shapes": ["tiny"], "batches": [4, 8], "plain_limit": 4, "chunk": 8, "steps": 1, "repeats": 2,
-    "peak_sizes": [64], "trainer_batches": [4], "trainer_shape": "tiny",
+    "lengths": [32], "peak_sizes": [64], "trainer_batches": [4], "trainer_shape": "tiny",
 }  # fmt: skip
 MODES = ["eager", "padded", "compiled"]
+PRECISIONS = {"bf16": torch.bfloat16, "fp32": torch.float32}
 # Logarithm of the lengths of sentences of the English Wikipedia in BERT's tokens: mean and standard deviation.
 LENGTHS = (3.34, 0.45)
 VOCABULARY = 30_522
+PARTS = ["steps", "triplets", "trainers"]
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--parts", nargs="+", choices=["steps", "trainers"], default=["steps", "trainers"])
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--shapes", nargs="+", choices=SHAPES, default=["base", "large"])
     parser.add_argument("--batches", type=int, nargs="+", default=[64, 512, 4096])
     parser.add_argument("--modes", nargs="+", choices=MODES, default=MODES)
-    parser.add_argument("--lengths", type=int, nargs="+", default=[32])
+    parser.add_argument("--precisions", nargs="+", choices=PRECISIONS, default=list(PRECISIONS))
+    parser.add_argument("--lengths", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--plain_limit", type=int, default=512, help="largest batch that goes without gradient cache")
     parser.add_argument("--chunk", type=int, default=1024, help="texts in a chunk of the gradient cache")
     parser.add_argument("--trainer_shape", choices=SHAPES, default="base")
@@ -72,14 +77,22 @@ def main(argv: Sequence[str] | None = None) -> None:
     options = parser.parse_args(argv)
     if options.tiny:
         vars(options).update(TINY)
-    peak = matmul_peak(torch.bfloat16, options.peak_sizes)
-    print(f"bfloat16 peak {peak / 1e12:.2f} TFLOP/s", flush=True)
-    report = {"peak_flops_per_second": peak}
+    peaks = {name: matmul_peak(PRECISIONS[name], options.peak_sizes) for name in options.precisions}
+    print({name: f"peak {peak / 1e12:.2f} TFLOP/s" for name, peak in peaks.items()}, flush=True)
+    report = {"peak_flops_per_second": peaks}
     if "steps" in options.parts:
         report["steps"] = [
-            {"shape": shape, "length": length, "batch": batch, "mode": mode}
-            | attempt(partial(measure_steps, shape, length, batch, mode, options, peak))
-            for shape, length, batch, mode in product(options.shapes, options.lengths, options.batches, options.modes)
+            {"shape": shape, "precision": precision, "length": length, "batch": batch, "mode": mode}
+            | attempt(partial(measure_steps, shape, precision, length, batch, mode, options, peaks[precision]))
+            for shape, precision, length, batch, mode in product(
+                options.shapes, options.precisions, options.lengths, options.batches, options.modes
+            )
+        ]
+    if "triplets" in options.parts:
+        report["triplets"] = [
+            {"shape": options.trainer_shape, "length": length, "batch": batch}
+            | attempt(partial(compare_triplets, length, batch, options))
+            for length, batch in product(options.lengths, options.trainer_batches)
         ]
     if "trainers" in options.parts:
         report["trainers"] = [
@@ -104,7 +117,9 @@ def attempt(measure: Callable[[], dict]) -> dict:
     return result
 
 
-def measure_steps(shape: str, length: int, batch: int, mode: str, options: argparse.Namespace, peak: float) -> dict:
+def measure_steps(
+    shape: str, precision: str, length: int, batch: int, mode: str, options: argparse.Namespace, peak: float
+) -> dict:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.manual_seed(0)
     backbone = BertConfig(vocab_size=VOCABULARY, **SHAPES[shape])
@@ -112,7 +127,7 @@ def measure_steps(shape: str, length: int, batch: int, mode: str, options: argpa
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
     wrapped = torch.compile(model) if mode == "compiled" else model
     texts = random_texts(batch, length, device)
-    autocast = partial(torch.autocast, device, torch.bfloat16)
+    autocast = partial(torch.autocast, device, torch.bfloat16, enabled=precision == "bf16")
     counted = Tokens()
     counted.add(texts["attention_mask"].flatten(0, 1))
 
@@ -131,20 +146,12 @@ def measure_steps(shape: str, length: int, batch: int, mode: str, options: argpa
         optimizer.step()
         optimizer.zero_grad()
 
-    def seconds(steps: int) -> float:
-        synchronize()
-        start = time.perf_counter()
-        for _ in range(steps):
-            step()
-        synchronize()
-        return time.perf_counter() - start
-
     if device == "cuda":
         torch.cuda.reset_peak_memory_stats()
     in_one_piece = dict.fromkeys(["_ON_A_CPU", "_ON_A_GPU"], (texts["input_ids"].numel(),) * 2)
     with patch.multiple(length_batching, **in_one_piece) if mode == "padded" else nullcontext():
-        first = seconds(2)
-        values = [seconds(options.steps) / options.steps for _ in range(options.repeats)]
+        first = seconds(step, 2)
+        values = [seconds(step, options.steps) / options.steps for _ in range(options.repeats)]
     median = statistics.median(values)
     flops = training_flops(model.arccse.encoder, backbone, counted)
     return {
@@ -159,6 +166,48 @@ def measure_steps(shape: str, length: int, batch: int, mode: str, options: argpa
         "utilisation": flops / median / peak,
         "peak_memory_bytes": torch.cuda.max_memory_allocated() if device == "cuda" else None,
     }
+
+
+def compare_triplets(length: int, batch: int, options: argparse.Namespace) -> dict:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    backbone = BertConfig(vocab_size=VOCABULARY, **SHAPES[options.trainer_shape])
+    model = ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, pooling="mean")).to(device).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    pairs, others = random_texts(batch, length, device), random_texts(batch, length, device)
+    # A text, itself, and another text: in the right order, whatever the weights are.
+    triplets = {name: torch.cat([pairs[name], others[name][:, :1]], dim=1) for name in pairs}
+    embed_costly = model._embed_costly_triplets
+
+    def step(embed_triplets: Callable | None) -> None:
+        model._embed_costly_triplets = embed_triplets
+        with torch.autocast(device, torch.bfloat16):
+            outputs = model(pair=pairs, triplet=triplets if embed_triplets else None)
+        loss = outputs.arccon_loss if outputs.triplet_loss is None else outputs.arccon_loss + outputs.triplet_loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    ways = {"pairs alone": None, "exact": embed_costly, "plain": model._embed_views}
+    for embed_triplets in ways.values():
+        seconds(partial(step, embed_triplets), 2)
+    sides = {name: partial(seconds, partial(step, way), options.steps) for name, way in ways.items()}
+    values = alternate(sides, options.repeats)
+    median = {name: statistics.median(taken) for name, taken in values.items()}
+    return {
+        "seconds": values,
+        "exact_to_pairs_alone": median["exact"] / median["pairs alone"],
+        "plain_to_pairs_alone": median["plain"] / median["pairs alone"],
+    }
+
+
+def seconds(step: Callable[[], None], steps: int) -> float:
+    synchronize()
+    start = time.perf_counter()
+    for _ in range(steps):
+        step()
+    synchronize()
+    return time.perf_counter() - start
 
 
 def random_texts(batch: int, length: int, device: str) -> dict[str, torch.Tensor]:

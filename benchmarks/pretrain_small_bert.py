@@ -91,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--learning_rate", type=float, default=5e-4)
     parser.add_argument("--bf16", action="store_true")
     parser.add_argument("--use_cpu", action="store_true")
+    parser.add_argument("--half", action="store_true", help="write the finished weights in float16, at half the size")
     options = parser.parse_args(argv)
     if (options.output / "config.json").exists():
         parser.error(f"--output {options.output}: is finished; choose another folder")
@@ -128,7 +129,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     result = trainer.train(resume_from_checkpoint=get_last_checkpoint(checkpoints) if checkpoints.is_dir() else None)
     if trainer.is_world_process_zero():
-        trainer.model.bert.save_pretrained(options.output)
+        (trainer.model.bert.half() if options.half else trainer.model.bert).save_pretrained(options.output)
         tokenizer.save_pretrained(options.output)
         loss = result.training_loss
         print(f"{options.output}: {trainer.state.global_step} steps, masked language model loss {loss:.3f}")

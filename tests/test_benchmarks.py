@@ -7,6 +7,7 @@ from importlib import import_module
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from backbones import WORDS
 from torch.utils.flop_counter import FlopCounterMode
@@ -178,13 +179,15 @@ def test_gpu_goes_on_behind_a_part_that_fails(report_of, monkeypatch):
         raise ImportError("no such package")
 
     monkeypatch.setattr(import_module("gpu"), "compare_trainers", fail)
-    report = report_of("gpu", "--tiny", "--modes", "eager", "padded")
+    report = report_of("gpu", "--tiny", "--modes", "eager", "padded", "--parts", "steps", "trainers")
     assert report["trainers"] == [{"shape": "tiny", "length": 32, "batch": 4, "error": "ImportError: no such package"}]
-    assert [step["grad_cache_chunk_size"] for step in report["steps"]] == [None, None, 8, 8]
+    assert [step["grad_cache_chunk_size"] for step in report["steps"]] == [None, None, 8, 8] * 2
     for step in report["steps"]:
         seconds = statistics.median(step["seconds_per_step"])
         assert step["sentences_per_second"] == pytest.approx(step["batch"] / seconds)
-        assert step["utilisation"] == pytest.approx(step["flops_per_step"] / seconds / report["peak_flops_per_second"])
+        assert step["utilisation"] == pytest.approx(
+            step["flops_per_step"] / seconds / report["peak_flops_per_second"][step["precision"]]
+        )
 
 
 def test_gpu_measures_batches_in_one_piece_too(report_of, monkeypatch):
@@ -196,10 +199,17 @@ def test_gpu_measures_batches_in_one_piece_too(report_of, monkeypatch):
 
     monkeypatch.setattr(length_batching, "split_by_length", spy)
     for mode, limit in {"eager": length_batching._ON_A_CPU, "padded": (2 * 4 * 32,) * 2}.items():
-        (plain, _) = report_of("gpu", "--tiny", "--parts", "steps", "--modes", mode)["steps"]
+        (plain, _) = report_of("gpu", "--tiny", "--parts", "steps", "--modes", mode, "--precisions", "bf16")["steps"]
         assert plain["padded_tokens_per_step"] == 2 * 4 * 32
         assert limits[0] == limit
         limits.clear()
+
+
+def test_gpu_compares_triplets_that_cost_nothing_with_a_graph_of_all(report_of):
+    (result,) = report_of("gpu", "--tiny", "--parts", "triplets")["triplets"]
+    pairs, exact, plain = (statistics.median(values) for values in result["seconds"].values())
+    assert result["exact_to_pairs_alone"] == pytest.approx(exact / pairs)
+    assert result["plain_to_pairs_alone"] == pytest.approx(plain / pairs)
 
 
 def test_gpu_sets_both_trainers_beside_each_other(report_of):
@@ -256,8 +266,10 @@ def test_pretraining_makes_an_encoder_from_text_and_stops_in_time(text, tmp_path
     import_module("pretrain_small_bert").main(arguments)
     assert "bert: 2 steps" in capsys.readouterr().out
     (tmp_path / "bert" / "config.json").unlink()
-    import_module("pretrain_small_bert").main([*run, "--steps", "4"])
+    import_module("pretrain_small_bert").main([*run, "--steps", "4", "--half"])
     assert "bert: 4 steps" in capsys.readouterr().out
+    weights = safetensors.torch.load_file(tmp_path / "bert" / "model.safetensors")
+    assert {weight.dtype for weight in weights.values()} == {torch.float16}
 
 
 def test_pretraining_has_the_loss_of_transformers_over_all_positions():

@@ -171,6 +171,7 @@ INFO = Command(
         Option("title_column", metavar="NAME", help="With --pairs, of rows: the column of the titles."),
         replace(MAX_SEQ_LENGTH, help="Tokens that a text is cut to; by default 32, as in training."),
         Option("pairs", choices=PAIR_KINDS, metavar="KIND", help="Of documents: the pairs that train would make."),
+        Option("one_document_per_file", "switch", help="With --pairs: a .txt file is a document, as for train."),
         Option("show", "int", interval="[0, 1000000]", help="With --pairs: how many of them to print; 3 by default."),
         _JSON,
     ),
@@ -260,7 +261,8 @@ def info(argv: Sequence[str]) -> int:
 
     names = ("model", "text_column", "title_column", "max_seq_length", "pairs", "show")
     given = {name: values[name] for name in names}
-    return run(values["what"], as_json=bool(values["json"]), **given)
+    per_file = bool(values["one_document_per_file"])
+    return run(values["what"], as_json=bool(values["json"]), one_document_per_file=per_file, **given)
 
 
 def _require_unicode(texts: Sequence[str], option: str) -> None:

@@ -23,6 +23,7 @@ from .files.find import nothing_found
 from .markup import PARSERS, Block, Page, parse_text
 from .sentences import join_sentences, split_sentences
 
+_TAKES_TEXTS = ("--train_file", "FILE")  # beside --one_document_per_file
 PAGE_SUFFIXES = frozenset(PARSERS) - {".txt"}
 """Endings of files that are one document each."""
 
@@ -131,12 +132,15 @@ def read_documents(
     """
     pages, row_files, others = find_documents(patterns, _page_suffixes(one_document_per_file), option)
     if pages and row_files:
-        is_text = option == "--train_file" and row_files[0].endswith(".txt")
+        is_text = option in _TAKES_TEXTS and row_files[0].endswith(".txt")
         raise UserError(
             f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort"
             + (" (or --one_document_per_file True)" if is_text else "")
         )
     counts = DocumentCounts(read=len(others), other_kind=others)
+    for given, column in (("--title_column", title_column), (text_option, text_column)):
+        if pages and column is not None:
+            raise UserError(f"{given} {column}: is a column of rows, and {pages[0]} is a document; leave it out")
     if row_files:
         files = expand_files(row_files, option)
         documents = _rows_as_documents(files, (title_column, text_column), counts, option, text_option)
@@ -184,7 +188,7 @@ def find_documents(
 ) -> tuple[list[str], list[str], list[str]]:
     """What patterns stand for, each pattern's files sorted: pages, files of rows, and what a glob finds beside them.
 
-    Of a folder only the pages count. Hidden files and folders are left out.
+    Of a folder only the pages count; text of another kind in it is named. Hidden files and folders are left out.
 
     Args:
         patterns: As for `read_documents`.
@@ -200,7 +204,9 @@ def find_documents(
     for pattern in patterns:
         path = os.path.expanduser(pattern)
         if os.path.isdir(path):
-            found = [file for file in _glob(os.path.join(glob.escape(path), "**")) if _suffix(file) in page_suffixes]
+            files = _glob(os.path.join(glob.escape(path), "**"))
+            found = [file for file in files if _suffix(file) in page_suffixes]
+            others |= dict.fromkeys(file for file in files if _is_text(file) and _suffix(file) not in page_suffixes)
         else:
             found = [path] if os.path.exists(path) else _glob(path)
         if not found:
@@ -224,8 +230,12 @@ def find_documents(
     return list(pages), list(row_files), list(others)
 
 
+def _is_text(file: str) -> bool:
+    return _suffix(file) == ".pdf" or file_kind(file) in KINDS
+
+
 def _unknown_kind(file: str, page_suffixes: frozenset[str], option: str) -> str:
-    reads = ", which --one_document_per_file True reads" if option == "--train_file" else ""
+    reads = ", which --one_document_per_file True reads" if option in _TAKES_TEXTS else ""
     advice = f"; pdftotext makes text of it{reads}" if _suffix(file) == ".pdf" else ""
     known = ", ".join([*sorted(page_suffixes), *KINDS])
     return f"{option} {file}: unknown kind of document; known are {known}{advice}"

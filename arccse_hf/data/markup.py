@@ -103,7 +103,7 @@ def parse_markdown(text: str) -> Page:
             has_attributes = level and token.content.endswith("}")  # and not with the quote of `{#code}`
             blocks.append(Block(level, _HEADING_ATTRIBUTES.sub("", line) if has_attributes else line))
             level = 0
-        elif token.type == "html_block":
+        elif token.type == "html_block" and not _HTML_COMMENT.fullmatch(token.content):
             blocks += parse_html(token.content).blocks
             hidden = _hide([], token.content)[0]
             if hidden and not any(f"</{hidden[0]}" in later.content.lower() for later in tokens[number + 1 :]):
@@ -187,6 +187,7 @@ _HTML_SKIPPED = frozenset(
     "script style noscript template nav footer aside form button select textarea svg math pre table iframe object "
     "audio video canvas -comment".split()
 )
+_HTML_COMMENT = re.compile(r"\s*(?:<!--.*?-->\s*)+", re.DOTALL)
 _SKIPPED_TAG = re.compile(rf"<(/?)({'|'.join(sorted(_HTML_SKIPPED - {'-comment'}))})\b[^<>]*(?<!/)>", re.IGNORECASE)
 _HTML_BLOCK = frozenset(
     "address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure footer form h1 "

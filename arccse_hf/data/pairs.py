@@ -87,6 +87,7 @@ def make_pairs(
     min_chars: int = MIN_CHARS,
     exclude: Collection[str] = (),
     seed: int = 0,
+    fewest: int = 1,
 ) -> tuple[list[PairRow], PairCounts]:
     """Makes the rows that pairs of one kind, or of several, are drawn from.
 
@@ -108,9 +109,10 @@ def make_pairs(
         min_chars: Shorter sentences are left out; titles may be shorter.
         exclude: Texts held out for evaluation, as `cleaning.held_out_texts` gives them.
         seed: Of the choice of what `mixed` leaves out.
+        fewest: Documents that must have a pair, where there are as many: a batch takes one pair of each.
 
     Raises:
-        UserError: The documents have no structure for such pairs; the message says for which they have.
+        UserError: Too few documents have such pairs; the message says which pairs more of them have.
 
     Example:
         >>> rows, counts = make_pairs(documents, "title")  # doctest: +SKIP
@@ -131,15 +133,19 @@ def make_pairs(
         rows = _weighted(by_kind, weights, counts, seed)
     else:
         rows = rows_of(kind, counts)
-    if not rows:
-        others = {single: len(rows_of(single, PairCounts())) for single in SINGLE_KINDS}
-        possible = ", ".join(f"{single} ({number:,} pairs)" for single, number in others.items() if number)
-        raise UserError(
-            f"--pairs {kind}: {len(documents):,} documents have no such pair ({counts}); "
-            + (f"possible are {possible}" if possible else "no other kind of pairs is possible either")
-        )
     counts.made = Counter(row.kind for row in rows)
     counts.used = len({row.document for row in rows})
+    if counts.used < min(fewest, len(documents)):
+        others = {single: rows_of(single, PairCounts()) for single in SINGLE_KINDS}
+        used = {single: len({row.document for row in made}) for single, made in others.items()}
+        enough = [f"{single} ({number:,} documents)" for single, number in used.items() if number > counts.used]
+        have = f"{len(documents):,} documents have no such pair"
+        if rows:
+            have = f"{counts.used:,} of {len(documents):,} documents have such a pair, and a batch takes {fewest:,}"
+        raise UserError(
+            f"--pairs {kind}: {have} ({counts}); "
+            + (f"possible are {', '.join(enough)}" if enough else "no other kind of pairs is possible either")
+        )
     return rows, counts
 
 

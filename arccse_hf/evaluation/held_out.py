@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from ..data.documents import Document
 from ..data.pairs import QUERY_KINDS, query_texts
-from ..data.sentences import boilerplate
+from ..data.sentences import boilerplate, is_distinctive
 from .bootstrap import MIN_GROUPS
 from .retrieval import linked_pairs
 
@@ -118,17 +119,38 @@ def passages(documents: Sequence[Document]) -> list[str]:
     return [section.text for document in documents for section in document.sections]
 
 
+def without_answers(passages: Sequence[str], answers: Iterable[str]) -> list[str]:
+    """Returns the passages that hold none of the right documents: as wrong ones they would be better than the right.
+
+    Args:
+        passages: Each on one line.
+        answers: The right documents, each on one line; only those that are `is_distinctive` are looked for.
+    """
+    lines = "\n".join(passages)
+    ends = np.cumsum([len(passage) + 1 for passage in passages])
+    holding = set()
+    for answer in filter(is_distinctive, set(answers)):
+        place = lines.find(answer)
+        while place >= 0:
+            holding.add(number := int(np.searchsorted(ends, place, side="right")))
+            place = lines.find(answer, int(ends[number]))
+    return [passage for number, passage in enumerate(passages) if number not in holding]
+
+
 def divide_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
-    """A third of the user's own pairs for validation, the rest for the test; `linked_pairs` stay together.
+    """At most a third of the user's own pairs for validation, the rest for the test; `linked_pairs` stay together.
 
     Args:
         pairs: (query, document) texts.
         seed: The same seed divides the same pairs alike.
     """
     group_of = linked_pairs(pairs).tolist()
-    groups = list(dict.fromkeys(group_of))
-    chosen = np.random.default_rng(seed).permutation(len(groups))[: len(groups) // 3]
-    validation = {groups[index] for index in chosen}
+    sizes = Counter(group_of)
+    groups, validation, taken = list(sizes), set(), 0
+    for group in map(groups.__getitem__, np.random.default_rng(seed).permutation(len(groups))):
+        if taken + sizes[group] <= len(pairs) // 3:
+            validation.add(group)
+            taken += sizes[group]
     parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []
     for pair, group in zip(pairs, group_of, strict=True):
         parts[group not in validation].append(pair)

@@ -55,6 +55,7 @@ def run(
     title_column: str | None = None,
     max_seq_length: int | None = None,
     pairs: PairKind | None = None,
+    one_document_per_file: bool = False,
     show: int | None = None,
     as_json: bool = False,
 ) -> int:
@@ -67,6 +68,7 @@ def run(
         title_column: Of rows as documents: the column of their titles; None: likewise.
         max_seq_length: Of a file: tokens that a text is cut to; None: the encoder's limit.
         pairs: Of documents: the kind of pairs that `arccse train --pairs` would make of them.
+        one_document_per_file: Whether a .txt file is a document, as for `arccse train`.
         show: How many of these pairs to print; `SHOWN_PAIRS` by default.
         as_json: Whether to print a JSON object.
 
@@ -78,10 +80,14 @@ def run(
         raise UserError(f"--show {show}: goes with --pairs")
     if pairs is None and title_column is not None:
         raise UserError(f"--title_column {title_column}: goes with --pairs")
+    if pairs is None and one_document_per_file:
+        raise UserError("--one_document_per_file: goes with --pairs")
     if pairs is not None:
         if model or max_seq_length:
             raise UserError("--model and --max_seq_length: go without --pairs")
-        facts = pair_facts(what, pairs, SHOWN_PAIRS if show is None else show, text_column, title_column)
+        facts = pair_facts(
+            what, pairs, SHOWN_PAIRS if show is None else show, text_column, title_column, one_document_per_file
+        )
     elif not path.is_dir() and not what.startswith("package:") and file_kind(what) in KINDS:
         facts = file_facts(what, model, text_column, max_seq_length)
     else:
@@ -127,7 +133,12 @@ def file_facts(
 
 
 def pair_facts(
-    pattern: str, kind: PairKind, show: int, text_column: str | None = None, title_column: str | None = None
+    pattern: str,
+    kind: PairKind,
+    show: int,
+    text_column: str | None = None,
+    title_column: str | None = None,
+    one_document_per_file: bool = False,
 ) -> Facts:
     """Returns what became of documents, the pairs that they give, and the first pair of as many of them.
 
@@ -135,7 +146,12 @@ def pair_facts(
         UserError: There are no documents, or they have no such pairs.
     """
     documents, counts = read_documents(
-        [pattern], title_column=title_column, text_column=text_column, option="FILE", text_option="--text_column"
+        [pattern],
+        title_column=title_column,
+        text_column=text_column,
+        one_document_per_file=one_document_per_file,
+        option="FILE",
+        text_option="--text_column",
     )
     rows, made = make_pairs(documents, kind)
     first = list({row.document: row for row in reversed(rows)}.values())[::-1][:show]

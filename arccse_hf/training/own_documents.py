@@ -28,6 +28,7 @@ from ..evaluation.held_out import (
     neighbour_pairs,
     passages,
     query_pairs,
+    without_answers,
 )
 from ..evaluation.retrieval import RetrievalTask, linked_pairs
 from ..evaluation.sts import ScoredPairs, STSTask, read_sts
@@ -118,9 +119,16 @@ def prepare_documents(
         parts = parts._replace(train=parts.train + parts.test, test=[])
     # Once, or titles that are held out for the test would turn `auto` into another kind.
     kind = resolve_kind(data_args.pairs or "auto", parts.train, data_args.min_chars)
+    for name in ("crop_unit", "crop_deletion"):
+        value = getattr(data_args, name)
+        if value != getattr(DataArguments, name) and "crops" not in (kind, *weights):
+            raise UserError(f"--{name} {value}: shapes crops, and the pairs are {kind}; leave it out")
+
+    settings = {"weights": weights, "min_chars": data_args.min_chars, "seed": args.seed}
+    settings["fewest"] = args.per_device_train_batch_size * args.world_size if args.dataloader_drop_last else 1
 
     def pairs_of(chosen: Sequence[Document], exclude: Collection[str] = ()) -> tuple[list, PairCounts]:
-        return make_pairs(chosen, kind, weights=weights, min_chars=data_args.min_chars, exclude=exclude, seed=args.seed)
+        return make_pairs(chosen, kind, exclude=exclude, **settings)
 
     made = pairs_of(parts.train)[1].made
     trained = {name for name, number in made.items() if number >= TRAINED_SHARE * made.total()}
@@ -142,20 +150,11 @@ def prepare_documents(
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
         rows, counts = pairs_of(parts.train, unseen | set(held_out))
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
-        corpus = _read_corpus(data_args)
-        if not own:
-            test = _on_one_line(test)
-        tasks = _verdict_tasks(data_args, test, _on_one_line(validation), control, queries, corpus, groups)
         logger.info(
             f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
             f"{len(parts.validation):,} to choose a mixture by ({len(validation):,} queries)"
         )
-        if tasks.validation is None:
-            logger.warning(
-                "no mixture with the start encoder is tried: %d queries are too few to choose one by, it takes %d",
-                len(validation),
-                MIN_VALIDATION_PAIRS,
-            )
+        tasks = _verdict_tasks(data_args, test, validation, control, queries, groups)
     logger.info("%s", counts)
     seed = args.data_seed if args.data_seed is not None else args.seed
     dataset = PairDataset(
@@ -182,7 +181,7 @@ def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | Non
     validation, test = divide_pairs(own, seed)
     if _too_small(test):
         return None
-    return _verdict_tasks(data_args, test, validation, [], "own queries", _read_corpus(data_args))
+    return _verdict_tasks(data_args, test, validation, [], "own queries")
 
 
 def _own_pairs(data_args: DataArguments) -> Pairs:
@@ -258,6 +257,7 @@ def _read_corpus(data_args: DataArguments) -> list[str]:
 
 
 def _on_one_line(pairs: Pairs) -> Pairs:
+    """Returns the pairs with documents as a corpus has them."""
     return [(query, one_line(text)) for query, text in pairs]
 
 
@@ -267,14 +267,27 @@ def _verdict_tasks(
     validation: Pairs,
     control: Pairs,
     queries: str,
-    corpus: Sequence[str],
     groups: Sequence[int] | None = None,
 ) -> VerdictTasks:
+    test, validation = _on_one_line(test), _on_one_line(validation)
+    whole = _read_corpus(data_args)
+    corpus = without_answers(whole, [document for _, document in (*test, *validation)])
+    if len(corpus) < len(whole):
+        left_out = len(whole) - len(corpus)
+        logger.info(f"--eval_corpus: {left_out:,} of {len(whole):,} passages left out, which hold a right document")
+    if len(validation) < MIN_VALIDATION_PAIRS:
+        logger.warning(
+            "no mixture with the start encoder is tried: %d queries are too few to choose one by, it takes %d",
+            len(validation),
+            MIN_VALIDATION_PAIRS,
+        )
     other: Task | None = None
     if "stsb_dev" in data_args.eval_tasks:
         other = STSTask("stsb_dev", read_sts("stsb_dev", data_args.eval_data))
     elif len(control) >= MIN_VALIDATION_PAIRS:
         other = RetrievalTask("neighbouring_sentences", control)
+    else:
+        logger.info("what training forgets is not measured: give --eval_tasks stsb_dev --eval_data, or more documents")
     return VerdictTasks(
         RetrievalTask("validation", validation, corpus) if len(validation) >= MIN_VALIDATION_PAIRS else None,
         RetrievalTask("test", test, corpus, groups),

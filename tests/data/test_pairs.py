@@ -146,9 +146,14 @@ def test_auto_counts_the_titles_that_evaluation_holds_out_and_says_where_it_leav
 
 def test_an_impossible_kind_is_an_error_that_names_the_possible_ones():
     with pytest.raises(
-        UserError, match=r"--pairs title: 2 documents have no such pair .*possible are dropout \(2 pairs"
+        UserError, match=r"--pairs title: 2 documents have no such pair .*possible are dropout \(2 documents"
     ):
         make_pairs([document(None, (f"Only sentence {number}.",)) for number in range(2)], "title")
+    same = [document("Release notes", (f"Sentence {number} of it.", "Another one.")) for number in range(9)]
+    assert make_pairs(same, "title")[1].used == 1
+    message = r"1 of 9 documents have such a pair, and a batch takes 8 .*possible are dropout \(9 documents\)"
+    with pytest.raises(UserError, match=message):
+        make_pairs(same, "title", fewest=8)
     alike = [document("Index", (f"Sentence {number}.",)) for number in range(3)]
     assert "2 with a text of another document" in str(make_pairs(alike, "title")[1])
 

@@ -1,5 +1,6 @@
 """What is held out of documents, and which queries ask for it."""
 
+import numpy as np
 import pytest
 
 from arccse_hf.data.documents import Document, Section
@@ -11,6 +12,7 @@ from arccse_hf.evaluation.held_out import (
     neighbour_pairs,
     passages,
     query_pairs,
+    without_answers,
 )
 from arccse_hf.evaluation.retrieval import linked_pairs
 
@@ -91,3 +93,22 @@ def test_own_pairs_with_a_query_or_a_document_in_common_stay_together(shared):
     for column in (0, 1):
         assert {pair[column] for pair in validation}.isdisjoint(pair[column] for pair in test)
     assert linked_pairs(pairs).tolist() == [number // 3 for number in range(90)]
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_groups_of_any_size_leave_a_third_for_the_validation(seed):
+    sizes = np.random.default_rng(7).permutation([1] * 20 + [2] * 20 + [6] * 20)
+    pairs = [(f"query {group}.{n}", f"document {group}") for group, size in enumerate(sizes) for n in range(size)]
+    validation, test = divide_pairs(pairs, seed)
+    assert len(validation) == len(pairs) // 3 and len(validation) + len(test) == len(pairs)
+    assert {document for _, document in validation}.isdisjoint(document for _, document in test)
+
+
+def test_passages_that_hold_a_right_document_are_no_wrong_ones():
+    answers = ["Open the rear cover and pull.", "Pull."]
+    corpus = [answers[0], f"First of all. {answers[0]} Done.", "Pull.", "Pull it out."]
+    assert without_answers(corpus, answers) == corpus[2:]  # "Pull." may stand anywhere
+    assert without_answers(corpus, []) == corpus and without_answers([], answers) == []
+    chinese = ["先打开后盖。然后把纸慢慢地拉出来。", "打印机没有纸了。"]
+    assert without_answers(chinese, ["然后把纸慢慢地拉出来。"]) == chinese[1:]
+    assert without_answers(["a b c d", "b c d\n", "a b c d e f"], ["b c d e"]) == ["a b c d", "b c d\n"]

@@ -177,6 +177,18 @@ def test_documents_without_such_pairs_say_which_they_have(tmp_path):
         info([str(tmp_path), "--pairs", "adjacent"])
 
 
+def test_text_files_are_documents_where_it_is_asked_for(tmp_path, capsys):
+    for number in range(3):
+        (tmp_path / f"{number}.txt").write_text(f"The first line of {number}.\n\nThe second paragraph of {number}.\n")
+    with pytest.raises(UserError, match="has no file that is a document"):
+        info([str(tmp_path), "--pairs", "dropout"])
+    found = facts(capsys, tmp_path, "--pairs", "dropout", "--one_document_per_file")
+    assert found["documents"] == "3 documents of 3"
+    (tmp_path / "a.md").write_text("# A title\n\nAnd its text, which is long enough.\n")
+    found = facts(capsys, tmp_path, "--pairs", "title")
+    assert found["documents"].startswith("1 documents of 4: 3 of another kind (0.txt")
+
+
 def test_options_of_pairs_and_of_files_are_not_mixed(tmp_path):
     (tmp_path / "a.md").write_text("# Title\n\nOne sentence only.\n")
     with pytest.raises(UserError, match="--show 2: goes with --pairs"):
