@@ -4,7 +4,6 @@ Losses that are not finite, signals, full disks, damaged checkpoints, memory tha
 docs/reliability.md says what is promised for each.
 """
 
-import errno
 import json
 import logging
 import shutil
@@ -12,7 +11,6 @@ import signal
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
@@ -30,6 +28,7 @@ from .checkpoints import (
     read_manifest,
     remove_leftovers,
 )
+from .disk_space import full_disk_in_words, require_space
 from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
 from .stop_signals import StopSignals, TrainingStopped
@@ -37,7 +36,7 @@ from .stop_signals import StopSignals, TrainingStopped
 logger = logging.getLogger(__name__)
 
 _MOST_SKIPPED_IN_SUCCESSION = 5
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_EARLIER_ARE_WHOLE = "earlier checkpoints are whole. Make room; --resume_from_checkpoint True goes on"
 
 
 class FaultTolerantTrainer(Trainer):
@@ -120,7 +119,22 @@ class FaultTolerantTrainer(Trainer):
         self._require_finite_weights()
         run_dir = Path(self._get_output_dir(trial))
         target = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        on_first_process(lambda: self._require_space(target))
+        needed = self._checkpoint_bytes()
+        on_first_process(lambda: require_space(target, needed, _EARLIER_ARE_WHOLE))
+        with full_disk_in_words(target, needed, _EARLIER_ARE_WHOLE):
+            self._write_checkpoint(model, trial, run_dir, target)
+        self._last_checkpoint = target
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(target))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _write_checkpoint(self, model: nn.Module, trial: object, run_dir: Path, target: Path) -> None:
         staging = run_dir / STAGING
         if self.args.local_process_index == 0:
             shutil.rmtree(staging, ignore_errors=True)
@@ -129,11 +143,9 @@ class FaultTolerantTrainer(Trainer):
         self._staging, push, self.args.push_to_hub = staging, self.args.push_to_hub, False
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if not _is_full_disk(error):
-                raise
+        except Exception:
             shutil.rmtree(staging, ignore_errors=True)
-            raise UserError(self._no_space(target)) from error
+            raise
         finally:
             self._staging, self.args.push_to_hub = None, push
         # Trainer looked for the best checkpoint in the staging folder.
@@ -148,16 +160,6 @@ class FaultTolerantTrainer(Trainer):
                 publish_checkpoint(staged, target, self._identity)
                 remove_leftovers(run_dir)
             self.accelerator.wait_for_everyone()
-        self._last_checkpoint = target
-        if push:
-            self._push_from_checkpoint(str(target))
-        if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
 
     def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *args, **kwargs) -> tuple[int, int]:
         progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
@@ -191,17 +193,6 @@ class FaultTolerantTrainer(Trainer):
         best = Path(self.state.best_model_checkpoint)
         on_first_process(lambda: check_checkpoint(best, checksums=True))
         super()._load_best_model()
-
-    def _require_space(self, target: Path) -> None:
-        if _free_bytes(target) < self._checkpoint_bytes():
-            raise UserError(self._no_space(target))
-
-    def _no_space(self, target: Path) -> str:
-        return (
-            f"{target}: no space to write it ({_readable_size(self._checkpoint_bytes())} needed, "
-            f"{_readable_size(_free_bytes(target))} free); earlier checkpoints are whole. Make room; "
-            "--resume_from_checkpoint True goes on"
-        )
 
     def _checkpoint_bytes(self) -> int:
         tensors = [*self.model.parameters(), *self.model.buffers()]
@@ -382,19 +373,3 @@ def _nonfinite_weight(model: nn.Module) -> str | None:
 def _tensors(state: object) -> list[Tensor]:
     values = state.values() if isinstance(state, dict) else []
     return [value for value in values if isinstance(value, Tensor)]
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    text = str(error)
-    return getattr(error, "errno", None) in _FULL or any(
-        part in text for part in ("PytorchStreamWriter failed", "unexpected pos", "No space left", "File too large")
-    )
-
-
-def _free_bytes(target: Path) -> int:
-    there = next(folder for folder in target.absolute().parents if folder.exists())
-    return shutil.disk_usage(there).free
-
-
-def _readable_size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

@@ -15,7 +15,7 @@ from tiny import make_trainer
 from transformers import TrainerCallback
 
 from arccse_hf.errors import UserError
-from arccse_hf.training import fault_tolerance
+from arccse_hf.training import disk_space
 from arccse_hf.training.checkpoints import check_checkpoint
 from arccse_hf.training.stop_signals import TrainingStopped
 
@@ -223,7 +223,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(trainer,
     whole.train()
     kinds = {
         "by its size": lambda patch: patch.setattr(
-            fault_tolerance.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000)
+            disk_space.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000)
         ),
         "while weights are written": lambda patch: limit_file_size(20_000),
         "while states are written": lambda patch: patch.setattr(torch, "save", no_space),
