@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
 
 from ..errors import UserError, one_line
@@ -111,6 +112,11 @@ class FaultTolerantTrainer(Trainer):
         if best is not None and Path(best).is_dir():
             check_checkpoint(Path(best), checksums=True)
         return checkpoint
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # Nothing reads it, and it has the hub's token and folders of this machine.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
 
     def _get_output_dir(self, trial: object) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HTTPError  # of the HTTP client that this version has
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import UserError, one_line
 from ..run_folder import RECORDS, TRAINING
 from .arguments import ArcCSETrainingArguments
+from .checkpoints import without_folders
 
 logger = logging.getLogger("arccse_hf")
 
@@ -52,12 +53,14 @@ def push_checkpoint(checkpoint: Path, repo_id: str, args: ArcCSETrainingArgument
     if args.hub_strategy not in CHECKPOINT_STRATEGIES:
         return
     target = "last-checkpoint" if args.hub_strategy == HubStrategy.CHECKPOINT else checkpoint.name
+    contents: dict[str, Path | bytes]
+    contents = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("*") if path.is_file()}
+    contents |= without_folders(checkpoint)
     try:
         _ask(
-            lambda: HfApi().upload_folder(
+            lambda: HfApi().create_commit(
                 repo_id=repo_id,
-                folder_path=checkpoint,
-                path_in_repo=target,
+                operations=[CommitOperationAdd(f"{target}/{name}", content) for name, content in contents.items()],
                 commit_message=f"Checkpoint of step {checkpoint.name.removeprefix('checkpoint-')}",
                 token=args.hub_token,
                 revision=args.hub_revision,

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import processes
 import pytest
 
+from arccse_hf.training.checkpoints import check_checkpoint
+
 # The library reads where the hub is when it is imported.
 ONLINE = """
 import os
@@ -103,9 +105,29 @@ def test_the_exported_folder_is_uploaded_once_with_its_card(train, hub, tmp_path
     assert b'SentenceTransformer("somebody/tickets")' in files["README.md"]
 
 
-def test_checkpoints_are_uploaded_to_a_place_of_their_own_where_the_strategy_says_so(train, hub):
-    finished = train(hub.url, "--hub_strategy", "checkpoint")
+def test_checkpoints_are_uploaded_to_a_place_of_their_own_where_the_strategy_says_so(
+    train, hub, tmp_path, encoder, sentences
+):
+    """And nothing that is published has the token or a folder of this machine, nor has the run's folder the token."""
+    scored = tmp_path / "scored.csv"
+    scored.write_text("sentence1,sentence2,score\n" + "".join(f"{text},a cat,{len(text)}\n" for text in sentences[:9]))
+    settings = {"hub_strategy": "checkpoint", "hub_token": "hf_SECRET", "eval_data": scored, "eval_steps": 1}
+    finished = train(hub.url, *(str(part) for name, value in settings.items() for part in (f"--{name}", value)))
     assert finished.returncode == 0, finished.stderr
+    uploaded = {name: content for _, _, files in hub.commits for name, content in files.items()}
+    state = json.loads(uploaded["last-checkpoint/trainer_state.json"])
+    assert state["best_model_checkpoint"] in ("checkpoint-1", "checkpoint-2")
+    for name, content in uploaded.items():
+        for private in ("hf_SECRET", str(tmp_path), encoder):
+            assert private.encode() not in content, (name, private)
+    for path in (tmp_path / "tickets").rglob("*"):
+        assert path.is_dir() or b"hf_SECRET" not in path.read_bytes(), path
+    pushed = tmp_path / "pushed"
+    pushed.mkdir()
+    for name, content in uploaded.items():
+        if name.startswith("last-checkpoint/"):
+            (pushed / name.removeprefix("last-checkpoint/")).write_bytes(content)
+    check_checkpoint(pushed, checksums=True)
     messages = [message for _, message, _ in hub.commits]
     assert messages == ["Checkpoint of step 1", "Checkpoint of step 2", "Trained with arccse_hf"]
     assert all(name.startswith("last-checkpoint/") for _, _, files in hub.commits[:2] for name in files)
