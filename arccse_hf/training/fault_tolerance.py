@@ -37,6 +37,8 @@ from .stop_signals import StopSignals, TrainingStopped
 logger = logging.getLogger(__name__)
 
 _MOST_SKIPPED_IN_SUCCESSION = 5
+_SKIPPED = "SkippedSteps"
+"""The entry of a checkpoint's state that has the numbers of steps left out."""
 _EARLIER_ARE_WHOLE = "earlier checkpoints are whole. Make room; --resume_from_checkpoint True goes on"
 
 
@@ -146,6 +148,8 @@ class FaultTolerantTrainer(Trainer):
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
+        counts = {"skipped_steps": self.skipped_steps, "in_succession": self._skipped_in_succession}
+        self.state.stateful_callbacks[_SKIPPED] = counts
         self._staging, push, self.args.push_to_hub = staging, self.args.push_to_hub, False
         try:
             super()._save_checkpoint(model, trial)
@@ -172,6 +176,8 @@ class FaultTolerantTrainer(Trainer):
         # A checkpoint brings its own --eval_steps, --save_steps and --logging_steps along.
         self.state.compute_steps(self.args, max_steps)
         self.args.fit_save_steps(self.state)
+        counts = self.state.stateful_callbacks.get(_SKIPPED, {"skipped_steps": 0, "in_succession": 0})
+        self.skipped_steps, self._skipped_in_succession = counts["skipped_steps"], counts["in_succession"]
         # The folder of the run may have another name than when its checkpoints were written.
         self._find_best_checkpoint(Path(self.args.output_dir))
         return progress
@@ -237,17 +243,15 @@ class FaultTolerantTrainer(Trainer):
         if not bad_loss and not bad_gradient:
             self._skipped_in_succession = 0
             return grad_norm
-        self.skipped_steps += 1
-        self._skipped_in_succession += 1
         step = self.state.global_step + 1
         self._require_finite_weights()
         what = f"the {'loss' if bad_loss else 'norm of the gradient'} is not finite at step {step}"
         if self.args.on_nonfinite == "stop":
             raise UserError(self._nonfinite_advice(what))
-        if self._skipped_in_succession >= _MOST_SKIPPED_IN_SUCCESSION:
-            raise UserError(
-                self._nonfinite_advice(f"{what}, nor was it in the {self._skipped_in_succession - 1} before")
-            )
+        if self._skipped_in_succession + 1 == _MOST_SKIPPED_IN_SUCCESSION:
+            raise UserError(self._nonfinite_advice(f"{what}, nor was it in the {self._skipped_in_succession} before"))
+        self.skipped_steps += 1
+        self._skipped_in_succession += 1
         self._warn(f"{what}: its batch is left out")
         model.zero_grad()  # the optimizer passes over weights without a gradient
         return None
@@ -325,8 +329,8 @@ class FaultTolerantTrainer(Trainer):
             advice.append("--bf16 True instead of --fp16 True")
         if self.args.on_nonfinite == "stop" and not self.is_deepspeed_enabled:
             advice.append("--on_nonfinite skip where single batches are to blame")
-        # One that was written just before holds the weights that may be to blame.
-        kept = checkpoint_before(Path(self.args.output_dir), self.state.global_step)
+        # One that was written just before the first bad step holds the weights that may be to blame.
+        kept = checkpoint_before(Path(self.args.output_dir), self.state.global_step - self._skipped_in_succession)
         return (
             f"{what}: training cannot go on. Try {', '.join(advice)}. Nothing is exported; "
             f"{f'go on from {kept}, the last checkpoint before' if kept else 'no checkpoint was written before'}"

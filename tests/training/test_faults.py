@@ -145,6 +145,23 @@ def test_a_last_step_that_is_left_out_is_no_good_end(trainer):
         run.train()
 
 
+def test_steps_that_were_left_out_count_in_a_resumed_run(trainer, caplog):
+    """The end is as bad as it was, five in succession are too many, and the advice names no checkpoint among them."""
+
+    def train(resume, steps):
+        run = trainer("run", on_nonfinite="skip", max_steps=steps, save_steps=1, save_total_limit=None)
+        spoil_loss(run, {3, 4, 5, 6, 7})
+        run.train(resume_from_checkpoint=resume)
+
+    for resume in (False, True):
+        caplog.clear()
+        with pytest.raises(UserError, match="is not finite at step 4: .*checkpoint-1,"):
+            train(resume, 4)
+        assert caplog.text.count("its batch is left out") == (0 if resume else 2)
+    with pytest.raises(UserError, match="at step 7, nor was it in the 4 before: .*checkpoint-1,"):
+        train(True, 8)
+
+
 def test_skip_does_not_go_on_for_ever(trainer):
     run = trainer("run", on_nonfinite="skip", max_steps=30, save_strategy="no")
     spoil_loss(run, set(range(4, 30)))
