@@ -14,6 +14,9 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_IN_WORDS = ("PytorchStreamWriter failed", "unexpected pos", "No space left", "File too large")
 
 
+MAKE_ROOM = "make room; --resume_from_checkpoint True goes on"
+
+
 class NoSpace(UserError):
     """A disk is full."""
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, TrainOutput, rotate_checkpoints
 
 from ..errors import UserError, one_line
 from ..inference.process_group import on_first_process, world_size
@@ -29,7 +29,7 @@ from .checkpoints import (
     read_manifest,
     remove_leftovers,
 )
-from .disk_space import full_disk_in_words, require_space
+from .disk_space import MAKE_ROOM, NoSpace, full_disk_in_words, require_space
 from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
 from .stop_signals import StopSignals, TrainingStopped
@@ -39,13 +39,18 @@ logger = logging.getLogger(__name__)
 _MOST_SKIPPED_IN_SUCCESSION = 5
 _SKIPPED = "SkippedSteps"
 """The entry of a checkpoint's state that has the numbers of steps left out."""
-_EARLIER_ARE_WHOLE = "earlier checkpoints are whole. Make room; --resume_from_checkpoint True goes on"
+_EARLIER_ARE_WHOLE = f"earlier checkpoints are whole; {MAKE_ROOM}"
 
 
 class FaultTolerantTrainer(Trainer):
     """A `Trainer` whose checkpoints are whole, and which ends with one clear line where it cannot go on.
 
     Its arguments have an `on_nonfinite` of `stop` or `skip`, and a `grad_cache_chunk_size`.
+
+    Attributes:
+        last_checkpoint: The newest one, or that which training goes on from; None where there is none.
+        saves_last_step: Whether `train` leaves a checkpoint of the last step with `--save_strategy no` too. What comes
+            next may take long, and be stopped.
     """
 
     def __init__(self, *args, **kwargs):
@@ -60,7 +65,8 @@ class FaultTolerantTrainer(Trainer):
         self._signals = StopSignals()
         self._stop_signal = 0
         self._staging: Path | None = None
-        self._last_checkpoint: Path | None = None
+        self.last_checkpoint: Path | None = None
+        self.saves_last_step = False
         self._identity = run_identity(self.model, self.args, self.train_dataset)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
@@ -76,18 +82,23 @@ class FaultTolerantTrainer(Trainer):
                 or the memory does not suffice, or another process has died.
             TrainingStopped: SIGTERM or SIGINT came. A checkpoint is written.
         """
-        self._last_checkpoint = on_first_process(lambda: self._checkpoint_to_resume(resume_from_checkpoint))
+        self.last_checkpoint = on_first_process(lambda: self._checkpoint_to_resume(resume_from_checkpoint))
         with StopSignals() as self._signals:
-            checkpoint = None if self._last_checkpoint is None else str(self._last_checkpoint)
+            checkpoint = None if self.last_checkpoint is None else str(self.last_checkpoint)
             output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            self._require_finite_weights()
+            if self._skipped_in_succession:
+                raise UserError(
+                    self._nonfinite_advice(f"the loss or the gradient is not finite at step {output.global_step}")
+                )
+            if self.saves_last_step and self.args.save_strategy == SaveStrategy.NO:
+                try:
+                    self._save_last_step()
+                except NoSpace as error:  # for the model there may be
+                    self._warn(f"a signal from here on loses the run: {error}")
             self._stop_signal = self._agree(None)[2]
             if self._stop_signal:  # it came behind the last step
                 self._stop()
-        self._require_finite_weights()
-        if self._skipped_in_succession:
-            raise UserError(
-                self._nonfinite_advice(f"the loss or the gradient is not finite at step {output.global_step}")
-            )
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             self._warn("no measurement chose a checkpoint as the best: the weights are those of the last step")
         return output
@@ -131,7 +142,7 @@ class FaultTolerantTrainer(Trainer):
         on_first_process(lambda: require_space(target, needed, _EARLIER_ARE_WHOLE))
         with full_disk_in_words(target, needed, _EARLIER_ARE_WHOLE):
             self._write_checkpoint(model, trial, run_dir, target)
-        self._last_checkpoint = target
+        self.last_checkpoint = target
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(target))
         if self.args.should_save:
@@ -141,6 +152,11 @@ class FaultTolerantTrainer(Trainer):
                 best_model_checkpoint=self.state.best_model_checkpoint,
                 use_mtime=True,
             )
+
+    def _save_last_step(self) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.last_checkpoint is None or self.last_checkpoint.name != name:
+            self._save_checkpoint(self.model_wrapped, trial=None)
 
     def _write_checkpoint(self, model: nn.Module, trial: object, run_dir: Path, target: Path) -> None:
         staging = run_dir / STAGING
@@ -188,7 +204,7 @@ class FaultTolerantTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
 
     def _evaluate(self, trial: object, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> dict:
-        if skip_scheduler and self._last_checkpoint is not None:
+        if skip_scheduler and self.last_checkpoint is not None:
             return {}  # `eval_on_start`: the checkpoint's log has that measurement, and it counts once
         return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
 
@@ -282,12 +298,10 @@ class FaultTolerantTrainer(Trainer):
             self._stop()
 
     def _stop(self) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self._last_checkpoint is None or self._last_checkpoint.name != name:
-            self._save_checkpoint(self.model_wrapped, trial=None)
+        self._save_last_step()
         self._warn(
             f"stopped by {signal.Signals(self._stop_signal).name} at step {self.state.global_step}; "
-            f"{self._last_checkpoint} is written, --resume_from_checkpoint True goes on"
+            f"{self.last_checkpoint} is written, --resume_from_checkpoint True goes on"
         )
         self.end()
         raise TrainingStopped(128 + self._stop_signal)

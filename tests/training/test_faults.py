@@ -261,6 +261,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(trainer,
     assert_equal(weights_of(run), weights_of(whole))
 
 
+def test_a_run_ends_without_a_checkpoint_of_its_last_step_where_there_is_no_room(trainer, monkeypatch, caplog):
+    run = trainer("run", save_strategy="no")
+    run.saves_last_step = True
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
+    assert run.train().global_step == 5
+    assert "a signal from here on loses the run: " in caplog.text and "checkpoint-5: no space" in caplog.text
+
+
 def limit_file_size(count):
     resource.setrlimit(resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
 
