@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from safetensors import SafetensorError
+from torch import nn
 
 from ..errors import UserError
 
@@ -19,6 +20,11 @@ MAKE_ROOM = "make room; --resume_from_checkpoint True goes on"
 
 class NoSpace(UserError):
     """A disk is full."""
+
+
+def weight_bytes(model: nn.Module) -> int:
+    """Returns the bytes of a model's weights in float32."""
+    return sum(4 * weight.numel() for weight in model.parameters())
 
 
 def require_space(target: Path, needed: int, way_out: str) -> None:

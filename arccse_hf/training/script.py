@@ -48,6 +48,7 @@ from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
+from .disk_space import MAKE_ROOM, full_disk_in_words, weight_bytes
 from .distributed import patient_barrier
 from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
@@ -152,8 +153,9 @@ def run(
                 before=before,
                 settings=settings,
             )
-            write_records(setup, trained, before, after, model_args, data_args)
-            verdict, after = export_trained(setup, data_args, before, after, card)
+            with full_disk_in_words(Path(args.output_dir), 2 * weight_bytes(setup.trainer.model), MAKE_ROOM):
+                write_records(setup, trained, before, after, model_args, data_args)
+                verdict, after = export_trained(setup, data_args, before, after, card)
         trackers.close()
         setup.trainer.end()
         return TrainResult(args.output_dir, before, after, verdict)
@@ -210,8 +212,6 @@ def fit(setup: Setup, resume: str | bool | None, settings: Mapping[str, object] 
     metrics = trainer.train(resume_from_checkpoint=resume).metrics
     if isinstance(setup.rows, TextStream):
         setup.counts = setup.rows.report_counts(trainer.accelerator)
-    if args.cosine_samples:
-        save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["after"])
     metrics |= clock.metrics()
     if clock.seconds:
         logger.info(
@@ -252,6 +252,8 @@ def write_records(
 ) -> None:
     """Writes the log, the scores and the settings of a run, and cosines of a sample after it."""
     trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
+    if trainer.args.cosine_samples:
+        save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["after"])
     trainer.save_state()
     if trainer.is_world_process_zero():
         scores = {f"before_{name}": value for name, value in before.items()}

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+import resource
 import signal
 import subprocess
 from pathlib import Path
@@ -138,6 +139,22 @@ def test_a_signal_behind_training_loses_nothing_of_a_run_without_checkpoints(com
         assert f"stopped by {number.name}; " in caplog.text
         assert "training/checkpoint-4 is written, --resume_from_checkpoint True goes on" in caplog.text
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    resume_at_the_end(command, tmp_path, monkeypatch)
+
+
+def test_a_disk_that_is_full_behind_training_is_one_line(command, tmp_path, monkeypatch):
+    command += ["--save_strategy", "no"]
+
+    def limit_file_size(count):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "measure", lambda setup: (limit_file_size(20_000), ({}, {}))[1])
+        try:
+            with pytest.raises(UserError, match="/out: no space to write it .* needed, .* free.; make room; --resume_"):
+                script.main(command)
+        finally:
+            limit_file_size(resource.RLIM_INFINITY)
     resume_at_the_end(command, tmp_path, monkeypatch)
 
 
