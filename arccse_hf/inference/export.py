@@ -29,7 +29,7 @@ def export(
     tokenizer: PreTrainedTokenizerBase,
     output_dir: str | os.PathLike,
     model_card: str | None = None,
-) -> None:
+) -> list[str]:
     """Writes the encoder so that stock `AutoModel` and `SentenceTransformer` open `output_dir`, with no custom code.
 
     `SentenceTransformer(output_dir).encode` gives `ArcCSEModel`'s embeddings; a projection that is for training only is
@@ -41,6 +41,9 @@ def export(
         tokenizer: Its tokenizer.
         output_dir: The folder; other files in it stay.
         model_card: Text of the README.md.
+
+    Returns:
+        The names of the files that were written, within `output_dir`.
 
     Example:
         >>> export(trainer.model, trainer.processing_class, "out")
@@ -54,12 +57,14 @@ def export(
         if model_card is not None:
             (Path(staging) / CARD).write_text(model_card, encoding="utf-8")
         share_weights(Path(staging))
+        written = [path.relative_to(staging).as_posix() for path in Path(staging).rglob("*") if path.is_file()]
         (output_dir / MODULES).unlink(missing_ok=True)
         for source in sorted(Path(staging).iterdir(), key=lambda path: path.name == MODULES):
             target = output_dir / source.name
             if target.is_dir():
                 shutil.rmtree(target)
             source.replace(target)
+    return written
 
 
 def share_weights(folder: Path) -> None:

@@ -311,7 +311,7 @@ def export_trained(
             if line := final_line(after, verdict):
                 trainer.log(line)
                 trainer.save_state()
-            export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
+            exported = export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
         shutil.rmtree(final)
         finish_run(folder)
         if not trainer.args.keep_checkpoints:
@@ -321,7 +321,7 @@ def export_trained(
         if push and verdict is not None and verdict.keeps_start:
             logger.warning("--push_to_hub True: nothing is uploaded, since the start encoder is what was exported")
         elif push:
-            push_exported(folder, trainer.hub_model_id, trainer.args)
+            push_exported(folder, exported, trainer.hub_model_id, trainer.args)
     wait_for_verdict()
     return verdict, after
 
