@@ -17,7 +17,7 @@ from transformers import Trainer
 from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, TrainOutput, rotate_checkpoints
 
-from ..errors import UserError, one_line
+from ..errors import UserError
 from ..inference.process_group import on_first_process, world_size
 from ..run_folder import STATE
 from .checkpoints import (
@@ -30,6 +30,7 @@ from .checkpoints import (
     remove_leftovers,
 )
 from .disk_space import MAKE_ROOM, NoSpace, full_disk_in_words, require_space
+from .failures import explain
 from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
 from .stop_signals import StopSignals, TrainingStopped
@@ -237,7 +238,7 @@ class FaultTolerantTrainer(Trainer):
         try:
             super()._run_epoch(*args, **kwargs)
         except (MemoryError, RuntimeError) as error:
-            explanation = self._explanation(error)
+            explanation = explain(error, self)
             if explanation is None:
                 raise
             raise UserError(explanation) from error
@@ -336,7 +337,7 @@ class FaultTolerantTrainer(Trainer):
             raise UserError(self._nonfinite_advice(f"{what} (the first: {name})" if name else what))
 
     def _nonfinite_advice(self, what: str) -> str:
-        advice = [f"a lower --learning_rate than {self.args.learning_rate:g}"]
+        advice = []  # what acts on a resumed run too, unlike a lower learning rate
         if not 0 < self.args.max_grad_norm <= 1:
             advice.append("--max_grad_norm 1")
         if self.args.fp16:
@@ -345,38 +346,13 @@ class FaultTolerantTrainer(Trainer):
             advice.append("--on_nonfinite skip where single batches are to blame")
         # One that was written just before the first bad step holds the weights that may be to blame.
         kept = checkpoint_before(Path(self.args.output_dir), self.state.global_step - self._skipped_in_succession)
-        return (
-            f"{what}: training cannot go on. Try {', '.join(advice)}. Nothing is exported; "
-            f"{f'go on from {kept}, the last checkpoint before' if kept else 'no checkpoint was written before'}"
-        )
-
-    def _explanation(self, error: BaseException) -> str | None:
-        """Returns what to do about an error, or None where it is not known."""
-        text = str(error).lower()
-        if any(part in text for part in ("timed out", "closed by peer", "reset by peer", "connection refused")):
-            return (
-                f"another process has ended, or has not answered for {self.args.ddp_timeout} s (--ddp_timeout): "
-                f"{one_line(error)[:200]}"
-            )
-        # oneDNN says no more than that it could not make what it needed the memory for.
-        no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-            part in text for part in ("allocate memory", "bad_alloc", "could not create a primitive")
-        )
-        if not no_memory or self.args.auto_find_batch_size:
-            return None
-        if not self.model.training:
-            size = self.args.per_device_eval_batch_size
-            return f"--per_device_eval_batch_size {size}: out of memory while measuring; try {max(1, size // 2)}"
-        size, chunk = self.args.per_device_train_batch_size, self.args.grad_cache_chunk_size
-        what = f"--per_device_train_batch_size {size}: out of memory at step {self.state.global_step + 1}"
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return f"{what}; try {max(2, size // 2)}, or --gradient_checkpointing True"
-        if chunk == 1:
-            return f"{what} with one text at a time; try a lower --max_seq_length, or a smaller encoder"
-        return (
-            f"{what}; --grad_cache_chunk_size {max(1, (chunk or size) // 2)} trains on the same batch in less memory, "
-            "with the same gradient"
-        )
+        rate = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
+        way_out = f"Start anew (--overwrite_output_dir) with a lower --learning_rate than {rate:g}"
+        if kept and advice:
+            way_out += f"; or go on from {kept}, the last checkpoint before, with {' or '.join(advice)}"
+        elif advice:
+            way_out = f"No checkpoint was written before. {' or '.join([way_out, *advice])}"
+        return f"{what}: training cannot go on, and nothing is exported. {way_out}"
 
     def _warn(self, message: str) -> None:
         if self.is_world_process_zero():

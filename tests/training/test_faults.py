@@ -91,7 +91,9 @@ def test_a_run_stops_where_a_value_is_not_finite(what, trainer, tmp_path):
     run = trainer("run", logging_nan_inf_filter=True, save_steps=1)
     SPOILED[what](run)
     with pytest.raises(
-        UserError, match=f"{what}.*lower --learning_rate.*go on from .*checkpoint-1, the last checkpoint before"
+        UserError,
+        match=f"{what}.*lower --learning_rate than 0.001; or go on from .*checkpoint-1, the last checkpoint before, "
+        "with --on_nonfinite skip where",
     ):
         run.train()
     assert run.state.global_step == 2 and checkpoints(tmp_path / "run") == [1, 2]
@@ -100,10 +102,14 @@ def test_a_run_stops_where_a_value_is_not_finite(what, trainer, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"bf16": True}, {"on_nonfinite": "skip"}])
 def test_a_learning_rate_that_explodes_never_reaches_a_checkpoint(settings, trainer, tmp_path):
-    run = trainer("run", learning_rate=1e6, lr_scheduler_type="constant", save_steps=1, max_grad_norm=5.0, **settings)
-    with pytest.raises(UserError, match="not finite .* than 1e.06, --max_grad_norm 1"):
+    settings |= {"lr_scheduler_type": "constant", "save_steps": 1, "max_grad_norm": 5.0}
+    run = trainer("run", learning_rate=1e6, **settings)
+    with pytest.raises(UserError, match="not finite .* with a lower --learning_rate than 1e.06.* --max_grad_norm 1"):
         run.train()
     assert all(step < run.state.global_step + 1 for step in checkpoints(tmp_path / "run"))
+    resumed = trainer("run", learning_rate=1e-5, **settings)  # which has no effect
+    with pytest.raises(UserError, match="Start anew .--overwrite_output_dir. with a lower --learning_rate than 1e.06"):
+        resumed.train(resume_from_checkpoint=True)
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_no_result(trainer, tmp_path):
@@ -149,7 +155,9 @@ def test_steps_that_were_left_out_count_in_a_resumed_run(trainer, caplog):
     """The end is as bad as it was, five in succession are too many, and the advice names no checkpoint among them."""
 
     def train(resume, steps):
-        run = trainer("run", on_nonfinite="skip", max_steps=steps, save_steps=1, save_total_limit=None)
+        run = trainer(
+            "run", on_nonfinite="skip", max_steps=steps, save_steps=1, save_total_limit=None, max_grad_norm=5.0
+        )
         spoil_loss(run, {3, 4, 5, 6, 7})
         run.train(resume_from_checkpoint=resume)
 
