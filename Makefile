@@ -19,15 +19,18 @@ CONFIG ?= configs/quickstart.yaml
 SENTEVAL ?= $(if $(ARCCSE_SHARED_DATA),$(ARCCSE_SHARED_DATA)/senteval)
 STS := $(if $(SENTEVAL),--eval_tasks stsb_dev --eval_data $(SENTEVAL))
 
+# The quickstart's own folder is replaced; that of another recipe is not.
+OVERWRITE := $(if $(filter configs/quickstart.yaml,$(CONFIG)),--overwrite_output_dir)
+
 export TOKENIZERS_PARALLELISM := false
 
 .PHONY: quickstart test coverage test-extras docs soak reproduce fields clean
 
 quickstart: .venv/quickstart
-	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS)
+	$(BIN)/accelerate launch --config_file configs/accelerate/cpu.yaml run_arccse.py $(CONFIG) $(STS) $(OVERWRITE)
 	@echo "The same in an environment of your own:"
 	@echo "    pip install -r requirements.txt -r requirements-quickstart.txt && pip install --no-deps -e ."
-	@echo "    accelerate launch run_arccse.py $(CONFIG)"
+	@echo "    accelerate launch run_arccse.py $(CONFIG) $(OVERWRITE)"
 
 test: .venv/quickstart
 	$(BIN)/ruff check .

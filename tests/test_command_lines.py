@@ -68,6 +68,7 @@ FILES = {
     "constant.csv": "sentence1,sentence2,score\na,b,1\nc,d,1\n",
     "digits.csv": f"sentence1,sentence2,score\na,b,1\nc,d,{'9' * 400}\n",
     "eval.csv": "query,document\n" + "".join(f"{SENTENCES[row]},{SENTENCES[row + 9]}\n" for row in range(6)),
+    "project/README.md": "# Of the user",
     "a/dev.csv": f"sentence1,sentence2,score\n{SCORED}", "b/dev.csv": f"sentence1,sentence2,score\n{SCORED}",
 }  # fmt: skip
 

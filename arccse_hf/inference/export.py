@@ -1,6 +1,8 @@
 """The finished model as a folder that every tool opens: the plain encoder in sentence-transformers layout."""
 
+import json
 import os
+import re
 import shutil
 import tempfile
 from pathlib import Path
@@ -29,7 +31,7 @@ def export(
     tokenizer: PreTrainedTokenizerBase,
     output_dir: str | os.PathLike,
     model_card: str | None = None,
-) -> None:
+) -> list[str]:
     """Writes the encoder so that stock `AutoModel` and `SentenceTransformer` open `output_dir`, with no custom code.
 
     `SentenceTransformer(output_dir).encode` gives `ArcCSEModel`'s embeddings; a projection that is for training only is
@@ -39,8 +41,11 @@ def export(
     Args:
         model: What was trained.
         tokenizer: Its tokenizer.
-        output_dir: The folder; other files in it stay.
+        output_dir: The folder. Modules of a model that was there go; other files in it stay.
         model_card: Text of the README.md.
+
+    Returns:
+        The names of the files that were written, within `output_dir`.
 
     Example:
         >>> export(trainer.model, trainer.processing_class, "out")
@@ -54,12 +59,27 @@ def export(
         if model_card is not None:
             (Path(staging) / CARD).write_text(model_card, encoding="utf-8")
         share_weights(Path(staging))
+        written = [path.relative_to(staging).as_posix() for path in Path(staging).rglob("*") if path.is_file()]
+        old_modules = _module_folders(output_dir)
         (output_dir / MODULES).unlink(missing_ok=True)
+        for name in old_modules:
+            shutil.rmtree(output_dir / name)
         for source in sorted(Path(staging).iterdir(), key=lambda path: path.name == MODULES):
             target = output_dir / source.name
             if target.is_dir():
                 shutil.rmtree(target)
             source.replace(target)
+    return written
+
+
+def _module_folders(folder: Path) -> list[str]:
+    """Returns the folders of a model's modules, such as `1_Pooling`; none where there is no model."""
+    try:
+        modules = json.loads((folder / MODULES).read_text(encoding="utf-8"))
+        names = [str(module["path"]) for module in modules]
+    except (OSError, ValueError, KeyError, TypeError):  # missing or damaged
+        return []
+    return [name for name in names if re.fullmatch(r"\d+_\w+", name) and (folder / name).is_dir()]
 
 
 def share_weights(folder: Path) -> None:

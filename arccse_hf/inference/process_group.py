@@ -64,8 +64,8 @@ def on_first_process(function: Callable[[], Result]) -> Result:
         try:
             outcome[0] = function()
         except UserError as error:
-            outcome[1] = str(error)
+            outcome[1] = error
     dist.broadcast_object_list(outcome)
     if outcome[1] is not None:
-        raise UserError(outcome[1])
+        raise outcome[1]
     return outcome[0]

@@ -1,6 +1,7 @@
 """Opening the encoder that a run starts from, with every check that can be made before training."""
 
 import logging
+import os
 from typing import Any
 
 from huggingface_hub.errors import StrictDataclassError
@@ -40,6 +41,9 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
             )
             if base and base.dense and model.config.projection == "mlp":
                 model.base_model.projection.dense.load_state_dict(base.dense)
+        if os.path.isdir(path):  # checkpoints, which may be uploaded, would name it
+            encoder = model.base_model.encoder
+            encoder.name_or_path = encoder.config.name_or_path = ""
     except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
         # Not there, not an encoder, not complete, damaged, a package missing.
         raise UserError(f"{name}: {why_not_opened(arguments.model_name_or_path, error)}") from error

@@ -51,6 +51,17 @@ def publish_checkpoint(staged: Path, target: Path, run: dict[str, object]) -> No
     shutil.rmtree(target.with_name(REPLACED), ignore_errors=True)
 
 
+def without_folders(checkpoint: Path) -> dict[str, bytes]:
+    """Returns what others may see in place of the files of a sealed checkpoint that name a folder of this machine."""
+    state = json.loads((checkpoint / STATE).read_text(encoding="utf-8"))
+    if state["best_model_checkpoint"]:
+        state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
+    content = json.dumps(state, indent=2).encode()
+    manifest = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    manifest["files"][STATE] = {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    return {STATE: content, MANIFEST: json.dumps(manifest, indent=1).encode()}
+
+
 def read_manifest(checkpoint: Path) -> dict[str, dict] | None:
     """Returns `files` and `run` of a sealed checkpoint; None for one that was written without a manifest.
 

@@ -4,7 +4,6 @@ Losses that are not finite, signals, full disks, damaged checkpoints, memory tha
 docs/reliability.md says what is promised for each.
 """
 
-import errno
 import json
 import logging
 import shutil
@@ -12,13 +11,13 @@ import signal
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, TrainOutput, rotate_checkpoints
+from transformers.trainer import TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, SaveStrategy, TrainOutput, rotate_checkpoints
 
-from ..errors import UserError, one_line
+from ..errors import UserError
 from ..inference.process_group import on_first_process, world_size
 from ..run_folder import STATE
 from .checkpoints import (
@@ -30,6 +29,8 @@ from .checkpoints import (
     read_manifest,
     remove_leftovers,
 )
+from .disk_space import MAKE_ROOM, NoSpace, full_disk_in_words, require_space
+from .failures import explain
 from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
 from .stop_signals import StopSignals, TrainingStopped
@@ -37,13 +38,20 @@ from .stop_signals import StopSignals, TrainingStopped
 logger = logging.getLogger(__name__)
 
 _MOST_SKIPPED_IN_SUCCESSION = 5
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SKIPPED = "SkippedSteps"
+"""The entry of a checkpoint's state that has the numbers of steps left out."""
+_EARLIER_ARE_WHOLE = f"earlier checkpoints are whole; {MAKE_ROOM}"
 
 
 class FaultTolerantTrainer(Trainer):
     """A `Trainer` whose checkpoints are whole, and which ends with one clear line where it cannot go on.
 
     Its arguments have an `on_nonfinite` of `stop` or `skip`, and a `grad_cache_chunk_size`.
+
+    Attributes:
+        last_checkpoint: The newest one, or that which training goes on from; None where there is none.
+        saves_last_step: Whether `train` leaves a checkpoint of the last step with `--save_strategy no` too. What comes
+            next may take long, and be stopped.
     """
 
     def __init__(self, *args, **kwargs):
@@ -58,7 +66,8 @@ class FaultTolerantTrainer(Trainer):
         self._signals = StopSignals()
         self._stop_signal = 0
         self._staging: Path | None = None
-        self._last_checkpoint: Path | None = None
+        self.last_checkpoint: Path | None = None
+        self.saves_last_step = False
         self._identity = run_identity(self.model, self.args, self.train_dataset)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, **kwargs) -> TrainOutput:
@@ -74,18 +83,23 @@ class FaultTolerantTrainer(Trainer):
                 or the memory does not suffice, or another process has died.
             TrainingStopped: SIGTERM or SIGINT came. A checkpoint is written.
         """
-        self._last_checkpoint = on_first_process(lambda: self._checkpoint_to_resume(resume_from_checkpoint))
+        self.last_checkpoint = on_first_process(lambda: self._checkpoint_to_resume(resume_from_checkpoint))
         with StopSignals() as self._signals:
-            checkpoint = None if self._last_checkpoint is None else str(self._last_checkpoint)
+            checkpoint = None if self.last_checkpoint is None else str(self.last_checkpoint)
             output = super().train(resume_from_checkpoint=checkpoint, **kwargs)
+            self._require_finite_weights()
+            if self._skipped_in_succession:
+                raise UserError(
+                    self._nonfinite_advice(f"the loss or the gradient is not finite at step {output.global_step}")
+                )
+            if self.saves_last_step and self.args.save_strategy == SaveStrategy.NO:
+                try:
+                    self._save_last_step()
+                except NoSpace as error:  # for the model there may be
+                    self._warn(f"a signal from here on loses the run: {error}")
             self._stop_signal = self._agree(None)[2]
             if self._stop_signal:  # it came behind the last step
                 self._stop()
-        self._require_finite_weights()
-        if self._skipped_in_succession:
-            raise UserError(
-                self._nonfinite_advice(f"the loss or the gradient is not finite at step {output.global_step}")
-            )
         if self.args.load_best_model_at_end and self.state.best_model_checkpoint is None:
             self._warn("no measurement chose a checkpoint as the best: the weights are those of the last step")
         return output
@@ -113,6 +127,11 @@ class FaultTolerantTrainer(Trainer):
             check_checkpoint(Path(best), checksums=True)
         return checkpoint
 
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        super()._save(output_dir, state_dict)
+        # Nothing reads it, and it has the hub's token and folders of this machine.
+        Path(output_dir or self.args.output_dir, TRAINING_ARGS_NAME).unlink(missing_ok=True)
+
     def _get_output_dir(self, trial: object) -> str:
         return str(self._staging) if self._staging is not None else super()._get_output_dir(trial)
 
@@ -120,20 +139,40 @@ class FaultTolerantTrainer(Trainer):
         self._require_finite_weights()
         run_dir = Path(self._get_output_dir(trial))
         target = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        on_first_process(lambda: self._require_space(target))
+        needed = self._checkpoint_bytes()
+        on_first_process(lambda: require_space(target, needed, _EARLIER_ARE_WHOLE))
+        with full_disk_in_words(target, needed, _EARLIER_ARE_WHOLE):
+            self._write_checkpoint(model, trial, run_dir, target)
+        self.last_checkpoint = target
+        if self.args.push_to_hub:
+            self._push_from_checkpoint(str(target))
+        if self.args.should_save:
+            rotate_checkpoints(
+                output_dir=str(run_dir),
+                save_total_limit=self.args.save_total_limit,
+                best_model_checkpoint=self.state.best_model_checkpoint,
+                use_mtime=True,
+            )
+
+    def _save_last_step(self) -> None:
+        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if self.last_checkpoint is None or self.last_checkpoint.name != name:
+            self._save_checkpoint(self.model_wrapped, trial=None)
+
+    def _write_checkpoint(self, model: nn.Module, trial: object, run_dir: Path, target: Path) -> None:
         staging = run_dir / STAGING
         if self.args.local_process_index == 0:
             shutil.rmtree(staging, ignore_errors=True)
         self.accelerator.wait_for_everyone()
 
+        counts = {"skipped_steps": self.skipped_steps, "in_succession": self._skipped_in_succession}
+        self.state.stateful_callbacks[_SKIPPED] = counts
         self._staging, push, self.args.push_to_hub = staging, self.args.push_to_hub, False
         try:
             super()._save_checkpoint(model, trial)
-        except (OSError, RuntimeError, SafetensorError) as error:
-            if not _is_full_disk(error):
-                raise
+        except Exception:
             shutil.rmtree(staging, ignore_errors=True)
-            raise UserError(self._no_space(target)) from error
+            raise
         finally:
             self._staging, self.args.push_to_hub = None, push
         # Trainer looked for the best checkpoint in the staging folder.
@@ -148,22 +187,14 @@ class FaultTolerantTrainer(Trainer):
                 publish_checkpoint(staged, target, self._identity)
                 remove_leftovers(run_dir)
             self.accelerator.wait_for_everyone()
-        self._last_checkpoint = target
-        if push:
-            self._push_from_checkpoint(str(target))
-        if self.args.should_save:
-            rotate_checkpoints(
-                output_dir=str(run_dir),
-                save_total_limit=self.args.save_total_limit,
-                best_model_checkpoint=self.state.best_model_checkpoint,
-                use_mtime=True,
-            )
 
     def _init_training_state(self, max_steps: int, num_update_steps_per_epoch: int, *args, **kwargs) -> tuple[int, int]:
         progress = super()._init_training_state(max_steps, num_update_steps_per_epoch, *args, **kwargs)
         # A checkpoint brings its own --eval_steps, --save_steps and --logging_steps along.
         self.state.compute_steps(self.args, max_steps)
         self.args.fit_save_steps(self.state)
+        counts = self.state.stateful_callbacks.get(_SKIPPED, {"skipped_steps": 0, "in_succession": 0})
+        self.skipped_steps, self._skipped_in_succession = counts["skipped_steps"], counts["in_succession"]
         # The folder of the run may have another name than when its checkpoints were written.
         self._find_best_checkpoint(Path(self.args.output_dir))
         return progress
@@ -174,7 +205,7 @@ class FaultTolerantTrainer(Trainer):
             self.state.best_model_checkpoint = str(best)
 
     def _evaluate(self, trial: object, ignore_keys_for_eval: list[str] | None, skip_scheduler: bool = False) -> dict:
-        if skip_scheduler and self._last_checkpoint is not None:
+        if skip_scheduler and self.last_checkpoint is not None:
             return {}  # `eval_on_start`: the checkpoint's log has that measurement, and it counts once
         return super()._evaluate(trial, ignore_keys_for_eval, skip_scheduler=skip_scheduler)
 
@@ -192,17 +223,6 @@ class FaultTolerantTrainer(Trainer):
         on_first_process(lambda: check_checkpoint(best, checksums=True))
         super()._load_best_model()
 
-    def _require_space(self, target: Path) -> None:
-        if _free_bytes(target) < self._checkpoint_bytes():
-            raise UserError(self._no_space(target))
-
-    def _no_space(self, target: Path) -> str:
-        return (
-            f"{target}: no space to write it ({_readable_size(self._checkpoint_bytes())} needed, "
-            f"{_readable_size(_free_bytes(target))} free); earlier checkpoints are whole. Make room; "
-            "--resume_from_checkpoint True goes on"
-        )
-
     def _checkpoint_bytes(self) -> int:
         tensors = [*self.model.parameters(), *self.model.buffers()]
         if not self.args.save_only_model and self.optimizer is not None:
@@ -218,7 +238,7 @@ class FaultTolerantTrainer(Trainer):
         try:
             super()._run_epoch(*args, **kwargs)
         except (MemoryError, RuntimeError) as error:
-            explanation = self._explanation(error)
+            explanation = explain(error, self)
             if explanation is None:
                 raise
             raise UserError(explanation) from error
@@ -240,17 +260,15 @@ class FaultTolerantTrainer(Trainer):
         if not bad_loss and not bad_gradient:
             self._skipped_in_succession = 0
             return grad_norm
-        self.skipped_steps += 1
-        self._skipped_in_succession += 1
         step = self.state.global_step + 1
         self._require_finite_weights()
         what = f"the {'loss' if bad_loss else 'norm of the gradient'} is not finite at step {step}"
         if self.args.on_nonfinite == "stop":
             raise UserError(self._nonfinite_advice(what))
-        if self._skipped_in_succession >= _MOST_SKIPPED_IN_SUCCESSION:
-            raise UserError(
-                self._nonfinite_advice(f"{what}, nor was it in the {self._skipped_in_succession - 1} before")
-            )
+        if self._skipped_in_succession + 1 == _MOST_SKIPPED_IN_SUCCESSION:
+            raise UserError(self._nonfinite_advice(f"{what}, nor was it in the {self._skipped_in_succession} before"))
+        self.skipped_steps += 1
+        self._skipped_in_succession += 1
         self._warn(f"{what}: its batch is left out")
         model.zero_grad()  # the optimizer passes over weights without a gradient
         return None
@@ -281,12 +299,10 @@ class FaultTolerantTrainer(Trainer):
             self._stop()
 
     def _stop(self) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self._last_checkpoint is None or self._last_checkpoint.name != name:
-            self._save_checkpoint(self.model_wrapped, trial=None)
+        self._save_last_step()
         self._warn(
             f"stopped by {signal.Signals(self._stop_signal).name} at step {self.state.global_step}; "
-            f"{self._last_checkpoint} is written, --resume_from_checkpoint True goes on"
+            f"{self.last_checkpoint} is written, --resume_from_checkpoint True goes on"
         )
         self.end()
         raise TrainingStopped(128 + self._stop_signal)
@@ -321,47 +337,22 @@ class FaultTolerantTrainer(Trainer):
             raise UserError(self._nonfinite_advice(f"{what} (the first: {name})" if name else what))
 
     def _nonfinite_advice(self, what: str) -> str:
-        advice = [f"a lower --learning_rate than {self.args.learning_rate:g}"]
+        advice = []  # what acts on a resumed run too, unlike a lower learning rate
         if not 0 < self.args.max_grad_norm <= 1:
             advice.append("--max_grad_norm 1")
         if self.args.fp16:
             advice.append("--bf16 True instead of --fp16 True")
         if self.args.on_nonfinite == "stop" and not self.is_deepspeed_enabled:
             advice.append("--on_nonfinite skip where single batches are to blame")
-        # One that was written just before holds the weights that may be to blame.
-        kept = checkpoint_before(Path(self.args.output_dir), self.state.global_step)
-        return (
-            f"{what}: training cannot go on. Try {', '.join(advice)}. Nothing is exported; "
-            f"{f'go on from {kept}, the last checkpoint before' if kept else 'no checkpoint was written before'}"
-        )
-
-    def _explanation(self, error: BaseException) -> str | None:
-        """Returns what to do about an error, or None where it is not known."""
-        text = str(error).lower()
-        if any(part in text for part in ("timed out", "closed by peer", "reset by peer", "connection refused")):
-            return (
-                f"another process has ended, or has not answered for {self.args.ddp_timeout} s (--ddp_timeout): "
-                f"{one_line(error)[:200]}"
-            )
-        # oneDNN says no more than that it could not make what it needed the memory for.
-        no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
-            part in text for part in ("allocate memory", "bad_alloc", "could not create a primitive")
-        )
-        if not no_memory or self.args.auto_find_batch_size:
-            return None
-        if not self.model.training:
-            size = self.args.per_device_eval_batch_size
-            return f"--per_device_eval_batch_size {size}: out of memory while measuring; try {max(1, size // 2)}"
-        size, chunk = self.args.per_device_train_batch_size, self.args.grad_cache_chunk_size
-        what = f"--per_device_train_batch_size {size}: out of memory at step {self.state.global_step + 1}"
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return f"{what}; try {max(2, size // 2)}, or --gradient_checkpointing True"
-        if chunk == 1:
-            return f"{what} with one text at a time; try a lower --max_seq_length, or a smaller encoder"
-        return (
-            f"{what}; --grad_cache_chunk_size {max(1, (chunk or size) // 2)} trains on the same batch in less memory, "
-            "with the same gradient"
-        )
+        # One that was written just before the first bad step holds the weights that may be to blame.
+        kept = checkpoint_before(Path(self.args.output_dir), self.state.global_step - self._skipped_in_succession)
+        rate = max(group.get("initial_lr", group["lr"]) for group in self.optimizer.param_groups)
+        way_out = f"Start anew (--overwrite_output_dir) with a lower --learning_rate than {rate:g}"
+        if kept and advice:
+            way_out += f"; or go on from {kept}, the last checkpoint before, with {' or '.join(advice)}"
+        elif advice:
+            way_out = f"No checkpoint was written before. {' or '.join([way_out, *advice])}"
+        return f"{what}: training cannot go on, and nothing is exported. {way_out}"
 
     def _warn(self, message: str) -> None:
         if self.is_world_process_zero():
@@ -382,19 +373,3 @@ def _nonfinite_weight(model: nn.Module) -> str | None:
 def _tensors(state: object) -> list[Tensor]:
     values = state.values() if isinstance(state, dict) else []
     return [value for value in values if isinstance(value, Tensor)]
-
-
-def _is_full_disk(error: BaseException) -> bool:
-    text = str(error)
-    return getattr(error, "errno", None) in _FULL or any(
-        part in text for part in ("PytorchStreamWriter failed", "unexpected pos", "No space left", "File too large")
-    )
-
-
-def _free_bytes(target: Path) -> int:
-    there = next(folder for folder in target.absolute().parents if folder.exists())
-    return shutil.disk_usage(there).free
-
-
-def _readable_size(count: int) -> str:
-    return f"{count / 1e9:.2f} GB" if count >= 1e8 else f"{count / 1e6:.1f} MB"

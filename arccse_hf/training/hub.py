@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from huggingface_hub import HfApi
+from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import HTTPError  # of the HTTP client that this version has
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import UserError, one_line
-from ..run_folder import RECORDS, TRAINING
+from ..run_folder import TRAINING
 from .arguments import ArcCSETrainingArguments
+from .checkpoints import without_folders
 
 logger = logging.getLogger("arccse_hf")
 
 Result = TypeVar("Result")
 
-NOT_UPLOADED = (".*", f"{TRAINING}/*", "checkpoint-*", "checkpoint-*/*", "runs/*", *RECORDS)
-"""What a run leaves beside its model. The settings and the log have paths of this machine."""
 CHECKPOINT_STRATEGIES = (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS)
 
 
@@ -52,12 +51,14 @@ def push_checkpoint(checkpoint: Path, repo_id: str, args: ArcCSETrainingArgument
     if args.hub_strategy not in CHECKPOINT_STRATEGIES:
         return
     target = "last-checkpoint" if args.hub_strategy == HubStrategy.CHECKPOINT else checkpoint.name
+    contents: dict[str, Path | bytes]
+    contents = {path.relative_to(checkpoint).as_posix(): path for path in checkpoint.rglob("*") if path.is_file()}
+    contents |= without_folders(checkpoint)
     try:
         _ask(
-            lambda: HfApi().upload_folder(
+            lambda: HfApi().create_commit(
                 repo_id=repo_id,
-                folder_path=checkpoint,
-                path_in_repo=target,
+                operations=[CommitOperationAdd(f"{target}/{name}", content) for name, content in contents.items()],
                 commit_message=f"Checkpoint of step {checkpoint.name.removeprefix('checkpoint-')}",
                 token=args.hub_token,
                 revision=args.hub_revision,
@@ -69,11 +70,12 @@ def push_checkpoint(checkpoint: Path, repo_id: str, args: ArcCSETrainingArgument
         logger.warning("%s", error)
 
 
-def push_exported(folder: Path, repo_id: str, args: ArcCSETrainingArguments) -> None:
-    """Uploads the finished folder with its card, and nothing else that the run left there.
+def push_exported(folder: Path, exported: Sequence[str], repo_id: str, args: ArcCSETrainingArguments) -> None:
+    """Uploads the model with its card, and nothing else that the run or the user has in the folder.
 
     Args:
         folder: Of the run.
+        exported: The names of the model's files in it.
         repo_id: Of the hub.
         args: Of the run.
 
@@ -84,13 +86,13 @@ def push_exported(folder: Path, repo_id: str, args: ArcCSETrainingArguments) -> 
         lambda: HfApi().upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            ignore_patterns=list(NOT_UPLOADED),
+            allow_patterns=list(exported),
             commit_message="Trained with arccse_hf",
             token=args.hub_token,
             revision=args.hub_revision,
         ),
         f"--push_to_hub True: {repo_id}",
-        f"the model is whole in {folder}; `hf upload {repo_id} {folder}` tries again",
+        f"the model is whole in {folder}; `hf upload {repo_id} {folder} . --exclude '{TRAINING}/*'` tries again",
     )
     logger.info("uploaded to %s", info.commit_url)
 

@@ -1,5 +1,6 @@
 """What a run was made with: command, versions and hardware, without names of machines or people."""
 
+import glob
 import json
 import os
 import platform
@@ -38,14 +39,14 @@ def hardware(args: ArcCSETrainingArguments) -> str:
 
 
 def command_line(settings: Mapping[str, object]) -> str:
-    """Returns the command that gives a run again, one field per line, without folders of this machine.
+    """Returns the command that gives a run again, one field per line, without tokens and folders of this machine.
 
     Args:
         settings: The fields that were given, on the command line or in the recipe.
     """
     lines = ["arccse train"]
     for name, value in settings.items():
-        if name in ("resume_from_checkpoint", "overwrite_output_dir"):
+        if name in ("resume_from_checkpoint", "overwrite_output_dir") or name.endswith("_token"):
             continue
         values = value if isinstance(value, list) else [value]
         lines.append(f"--{name} {shlex.join(map(_argument, values))}")
@@ -53,8 +54,8 @@ def command_line(settings: Mapping[str, object]) -> str:
 
 
 def without_folder(name: str) -> str:
-    """Returns a path of this machine without its folders, which say who ran it; any other name as it is."""
-    is_path = name.startswith(("/", "~", ".")) or Path(name).exists()
+    """Returns a path or glob of this machine without its folders, which say who ran it; any other name as it is."""
+    is_path = name.startswith(("/", "~", ".")) or glob.has_magic(name) or Path(name).exists()
     return Path(name).name if is_path and not name.startswith("package:") else name
 
 

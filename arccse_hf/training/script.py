@@ -16,6 +16,7 @@ from huggingface_hub import ModelCard
 from rich.console import Console
 from rich.table import Table
 from transformers import TrainerCallback, set_seed
+from transformers.trainer_utils import SaveStrategy
 
 from ..compat import without_zero3_init
 from ..data.streaming import TextStream
@@ -23,7 +24,7 @@ from ..errors import UserError
 from ..evaluation.suite import fingerprint, split_dim
 from ..evaluation.tables import dims_table
 from ..inference.export import export
-from ..inference.process_group import on_first_process
+from ..inference.process_group import on_first_process, world_size
 from ..model.configuration_arccse import Pooling, Projection
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning
 from ..paths import no_empty_folder, read_json, write_json
@@ -47,6 +48,7 @@ from .checkpoints import check_checkpoint, find_checkpoint, is_complete
 from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
+from .disk_space import MAKE_ROOM, full_disk_in_words, weight_bytes
 from .distributed import patient_barrier
 from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
@@ -54,6 +56,7 @@ from .model_arguments import ModelArguments
 from .model_card import model_card
 from .preparation import Setup, prepare
 from .provenance import command_line, hardware, package_versions
+from .stop_signals import stop_at_once
 from .trackers import final_line, trackers_open
 from .verdict import Verdict
 
@@ -138,22 +141,33 @@ def run(
             args.hub_model_id = setup.trainer.hub_model_id or args.hub_model_id  # with its owner
             trackers.enter_context(trackers_open(setup.trainer))
             trained = fit(setup, resume, settings)
-        before, after = measure(setup)
-        write_records(setup, trained, before, after, model_args, data_args)
-        card = partial(
-            model_card,
-            model_args,
-            data_args,
-            args,
-            counts=setup.counts,
-            tasks=setup.suite.tasks if setup.suite else (),
-            before=before,
-            settings=settings,
-        )
-        verdict, after = export_trained(setup, data_args, before, after, card)
+        with stoppable(setup):
+            before, after = measure(setup)
+            card = partial(
+                model_card,
+                model_args,
+                data_args,
+                args,
+                counts=setup.counts,
+                tasks=setup.suite.tasks if setup.suite else (),
+                before=before,
+                settings=settings,
+            )
+            with full_disk_in_words(Path(args.output_dir), 2 * weight_bytes(setup.trainer.model), MAKE_ROOM):
+                write_records(setup, trained, before, after, model_args, data_args)
+                verdict, after = export_trained(setup, data_args, before, after, card)
         trackers.close()
         setup.trainer.end()
         return TrainResult(args.output_dir, before, after, verdict)
+
+
+def stoppable(setup: Setup) -> contextlib.AbstractContextManager[None]:
+    """Returns a context in which a signal ends a process that trained alone; a launcher's processes it ends anyway."""
+    if world_size() > 1:
+        return contextlib.nullcontext()
+    checkpoint = setup.trainer.last_checkpoint
+    goes_on = f"{checkpoint} is written, --resume_from_checkpoint True goes on"
+    return stop_at_once(goes_on if checkpoint else "no checkpoint is written")
 
 
 def in_subfolder(args: ArcCSETrainingArguments) -> ArcCSETrainingArguments:
@@ -175,7 +189,7 @@ def check_start(data_args: DataArguments, args: ArcCSETrainingArguments) -> str 
 
 
 def fit(setup: Setup, resume: str | bool | None, settings: Mapping[str, object] | None = None) -> dict[str, float]:
-    """Trains, with cosines of a sample before and after it.
+    """Trains, with cosines of a sample before it.
 
     Args:
         setup: Of the run.
@@ -192,14 +206,12 @@ def fit(setup: Setup, resume: str | bool | None, settings: Mapping[str, object] 
         if settings:
             facts["command"] = command_line(settings)
         begin_run(folder.parent, resume=bool(resume), overwrite=args.overwrite_output_dir, facts=facts)
-    clock = trainer.clock
+    clock, trainer.saves_last_step = trainer.clock, True
     if args.cosine_samples:
         save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["before"])
     metrics = trainer.train(resume_from_checkpoint=resume).metrics
     if isinstance(setup.rows, TextStream):
         setup.counts = setup.rows.report_counts(trainer.accelerator)
-    if args.cosine_samples:
-        save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["after"])
     metrics |= clock.metrics()
     if clock.seconds:
         logger.info(
@@ -238,11 +250,12 @@ def write_records(
     model_args: ModelArguments,
     data_args: DataArguments,
 ) -> None:
-    """Writes the log, the scores and the settings of a run."""
-    trainer = setup.trainer
+    """Writes the log, the scores and the settings of a run, and cosines of a sample after it."""
+    trainer, folder = setup.trainer, Path(setup.trainer.args.output_dir)
+    if trainer.args.cosine_samples:
+        save_cosine_sample(trainer, setup.sample, setup.suite, folder / COSINES["after"])
     trainer.save_state()
     if trainer.is_world_process_zero():
-        folder = Path(trainer.args.output_dir)
         scores = {f"before_{name}": value for name, value in before.items()}
         scores |= {f"eval_{name}": value for name, value in after.items()}
         measured_on = {task.name: fingerprint(task) for task in setup.suite.tasks} if setup.suite else {}
@@ -298,15 +311,17 @@ def export_trained(
             if line := final_line(after, verdict):
                 trainer.log(line)
                 trainer.save_state()
-            export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
+            exported = export(trained, setup.tokenizer, folder, str(card(verdict=verdict, after=after)))
         shutil.rmtree(final)
         finish_run(folder)
         if not trainer.args.keep_checkpoints:
             remove_checkpoints(folder)
+        elif trainer.args.save_strategy == SaveStrategy.NO:  # that of the last step was for what is done now
+            shutil.rmtree(training / f"checkpoint-{trainer.state.global_step}", ignore_errors=True)
         if push and verdict is not None and verdict.keeps_start:
             logger.warning("--push_to_hub True: nothing is uploaded, since the start encoder is what was exported")
         elif push:
-            push_exported(folder, trainer.hub_model_id, trainer.args)
+            push_exported(folder, exported, trainer.hub_model_id, trainer.args)
     wait_for_verdict()
     return verdict, after
 

@@ -1,13 +1,17 @@
-"""SIGTERM and SIGINT: noted while a run trains, so that it can write a checkpoint before it ends."""
+"""SIGTERM and SIGINT: noted while a run trains, so that it can write a checkpoint before it ends; told behind that."""
 
+import contextlib
+import logging
 import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.sharedctypes import RawValue
 from types import FrameType
 from typing import Any
+
+logger = logging.getLogger(__name__)
 
 _INSISTS = 2.0
 
@@ -16,6 +20,37 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 class TrainingStopped(SystemExit):
     """A signal ended the training, and a checkpoint was written. The exit status is 128 + the signal's number."""
+
+
+@contextlib.contextmanager
+def stop_at_once(explanation: str) -> Iterator[None]:
+    """Within its context, SIGTERM and SIGINT end the process as they do while it trains, without a checkpoint.
+
+    Args:
+        explanation: What the log says of it, behind the signal.
+
+    Raises:
+        TrainingStopped: One came.
+    """
+    process = os.getpid()
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if os.getpid() == process:
+            raise TrainingStopped(128 + number)
+        signal.signal(number, signal.SIG_DFL)  # a worker, which was forked meanwhile
+        os.kill(os.getpid(), number)
+
+    in_main_thread = threading.current_thread() is threading.main_thread()  # Python sets handlers in no other
+    numbers = (signal.SIGTERM, signal.SIGINT) if in_main_thread else ()
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    except TrainingStopped as stopped:
+        logger.warning("stopped by %s; %s", signal.Signals(int(str(stopped.code)) - 128).name, explanation)
+        raise
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class StopSignals:

@@ -155,6 +155,13 @@ def test_a_new_export_replaces_an_old_one_only_when_it_is_whole(tmp_path, tokeni
     assert json.loads((tmp_path / "config.json").read_text())["model_type"] == "electra"
 
 
+def test_modules_of_the_old_model_go_and_the_users_folders_stay(tmp_path, tokenizer):
+    (tmp_path / "2_my_notes").mkdir()
+    for projection, modules in (("mlp", {"1_Pooling", "2_Dense"}), ("none", {"1_Pooling"})):
+        export(trained(tokenizer, pooling="mean", projection=projection)[0], tokenizer, tmp_path)
+        assert {path.name for path in tmp_path.glob("[0-9]*")} == {*modules, "2_my_notes"}
+
+
 def run_fresh(script, folder):
     """Runs a script in a process that has not imported this package, with a new cache of modules for remote code."""
     start = f"""

@@ -15,7 +15,7 @@ from tiny import make_trainer
 from transformers import TrainerCallback
 
 from arccse_hf.errors import UserError
-from arccse_hf.training import fault_tolerance
+from arccse_hf.training import disk_space
 from arccse_hf.training.checkpoints import check_checkpoint
 from arccse_hf.training.stop_signals import TrainingStopped
 
@@ -91,7 +91,9 @@ def test_a_run_stops_where_a_value_is_not_finite(what, trainer, tmp_path):
     run = trainer("run", logging_nan_inf_filter=True, save_steps=1)
     SPOILED[what](run)
     with pytest.raises(
-        UserError, match=f"{what}.*lower --learning_rate.*go on from .*checkpoint-1, the last checkpoint before"
+        UserError,
+        match=f"{what}.*lower --learning_rate than 0.001; or go on from .*checkpoint-1, the last checkpoint before, "
+        "with --on_nonfinite skip where",
     ):
         run.train()
     assert run.state.global_step == 2 and checkpoints(tmp_path / "run") == [1, 2]
@@ -100,10 +102,14 @@ def test_a_run_stops_where_a_value_is_not_finite(what, trainer, tmp_path):
 
 @pytest.mark.parametrize("settings", [{}, {"bf16": True}, {"on_nonfinite": "skip"}])
 def test_a_learning_rate_that_explodes_never_reaches_a_checkpoint(settings, trainer, tmp_path):
-    run = trainer("run", learning_rate=1e6, lr_scheduler_type="constant", save_steps=1, max_grad_norm=5.0, **settings)
-    with pytest.raises(UserError, match="not finite .* than 1e.06, --max_grad_norm 1"):
+    settings |= {"lr_scheduler_type": "constant", "save_steps": 1, "max_grad_norm": 5.0}
+    run = trainer("run", learning_rate=1e6, **settings)
+    with pytest.raises(UserError, match="not finite .* with a lower --learning_rate than 1e.06.* --max_grad_norm 1"):
         run.train()
     assert all(step < run.state.global_step + 1 for step in checkpoints(tmp_path / "run"))
+    resumed = trainer("run", learning_rate=1e-5, **settings)  # which has no effect
+    with pytest.raises(UserError, match="Start anew .--overwrite_output_dir. with a lower --learning_rate than 1e.06"):
+        resumed.train(resume_from_checkpoint=True)
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_no_result(trainer, tmp_path):
@@ -143,6 +149,25 @@ def test_a_last_step_that_is_left_out_is_no_good_end(trainer):
     spoil_loss(run, {2})
     with pytest.raises(UserError, match="the loss or the gradient is not finite at step 2"):
         run.train()
+
+
+def test_steps_that_were_left_out_count_in_a_resumed_run(trainer, caplog):
+    """The end is as bad as it was, five in succession are too many, and the advice names no checkpoint among them."""
+
+    def train(resume, steps):
+        run = trainer(
+            "run", on_nonfinite="skip", max_steps=steps, save_steps=1, save_total_limit=None, max_grad_norm=5.0
+        )
+        spoil_loss(run, {3, 4, 5, 6, 7})
+        run.train(resume_from_checkpoint=resume)
+
+    for resume in (False, True):
+        caplog.clear()
+        with pytest.raises(UserError, match="is not finite at step 4: .*checkpoint-1,"):
+            train(resume, 4)
+        assert caplog.text.count("its batch is left out") == (0 if resume else 2)
+    with pytest.raises(UserError, match="at step 7, nor was it in the 4 before: .*checkpoint-1,"):
+        train(True, 8)
 
 
 def test_skip_does_not_go_on_for_ever(trainer):
@@ -223,7 +248,7 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(trainer,
     whole.train()
     kinds = {
         "by its size": lambda patch: patch.setattr(
-            fault_tolerance.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000)
+            disk_space.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000)
         ),
         "while weights are written": lambda patch: limit_file_size(20_000),
         "while states are written": lambda patch: patch.setattr(torch, "save", no_space),
@@ -242,6 +267,14 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(trainer,
     run = trainer("run-2")
     run.train(resume_from_checkpoint=True)
     assert_equal(weights_of(run), weights_of(whole))
+
+
+def test_a_run_ends_without_a_checkpoint_of_its_last_step_where_there_is_no_room(trainer, monkeypatch, caplog):
+    run = trainer("run", save_strategy="no")
+    run.saves_last_step = True
+    monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda _: namedtuple("Usage", "free")(1000))
+    assert run.train().global_step == 5
+    assert "a signal from here on loses the run: " in caplog.text and "checkpoint-5: no space" in caplog.text
 
 
 def limit_file_size(count):

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import processes
 import pytest
 
+from arccse_hf.training.checkpoints import check_checkpoint
+
 # The library reads where the hub is when it is imported.
 ONLINE = """
 import os
@@ -90,22 +92,46 @@ def train(encoder, sentences, tmp_path):
 
 
 def test_the_exported_folder_is_uploaded_once_with_its_card(train, hub, tmp_path):
+    out = tmp_path / "tickets"
+    (out / "data").mkdir(parents=True)
+    for name in ("private_notes.txt", "data/customers.csv", ".env"):  # of the user
+        (out / name).write_text("secret")
     finished = train(hub.url)
     assert finished.returncode == 0, finished.stderr
     assert [created["name"] for created in hub.created] == ["tickets"]
     ((path, message, files),) = hub.commits
     assert path == "/api/models/somebody/tickets/commit/main" and message == "Trained with arccse_hf"
-    out = tmp_path / "tickets"
-    assert {"model.safetensors", "modules.json", "README.md", "config.json", "1_Pooling/config.json"} <= files.keys()
-    assert not [name for name in files if "checkpoint" in name or name.endswith(("trainer_state.json", "_args.bin"))]
-    assert "run_settings.json" not in files
+    assert files.keys() == {
+        "model.safetensors", "modules.json", "README.md", "config.json", "config_sentence_transformers.json",
+        "sentence_bert_config.json", "tokenizer.json", "tokenizer_config.json", "1_Pooling/config.json",
+    }  # fmt: skip
     assert files["model.safetensors"] == (out / "model.safetensors").read_bytes()
     assert b'SentenceTransformer("somebody/tickets")' in files["README.md"]
 
 
-def test_checkpoints_are_uploaded_to_a_place_of_their_own_where_the_strategy_says_so(train, hub):
-    finished = train(hub.url, "--hub_strategy", "checkpoint")
+def test_checkpoints_are_uploaded_to_a_place_of_their_own_where_the_strategy_says_so(
+    train, hub, tmp_path, encoder, sentences
+):
+    """And nothing that is published has the token or a folder of this machine, nor has the run's folder the token."""
+    scored = tmp_path / "scored.csv"
+    scored.write_text("sentence1,sentence2,score\n" + "".join(f"{text},a cat,{len(text)}\n" for text in sentences[:9]))
+    settings = {"hub_strategy": "checkpoint", "hub_token": "hf_SECRET", "eval_data": scored, "eval_steps": 1}
+    finished = train(hub.url, *(str(part) for name, value in settings.items() for part in (f"--{name}", value)))
     assert finished.returncode == 0, finished.stderr
+    uploaded = {name: content for _, _, files in hub.commits for name, content in files.items()}
+    state = json.loads(uploaded["last-checkpoint/trainer_state.json"])
+    assert state["best_model_checkpoint"] in ("checkpoint-1", "checkpoint-2")
+    for name, content in uploaded.items():
+        for private in ("hf_SECRET", str(tmp_path), encoder):
+            assert private.encode() not in content, (name, private)
+    for path in (tmp_path / "tickets").rglob("*"):
+        assert path.is_dir() or b"hf_SECRET" not in path.read_bytes(), path
+    pushed = tmp_path / "pushed"
+    pushed.mkdir()
+    for name, content in uploaded.items():
+        if name.startswith("last-checkpoint/"):
+            (pushed / name.removeprefix("last-checkpoint/")).write_bytes(content)
+    check_checkpoint(pushed, checksums=True)
     messages = [message for _, message, _ in hub.commits]
     assert messages == ["Checkpoint of step 1", "Checkpoint of step 2", "Trained with arccse_hf"]
     assert all(name.startswith("last-checkpoint/") for _, _, files in hub.commits[:2] for name in files)

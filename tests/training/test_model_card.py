@@ -76,7 +76,8 @@ def test_licence_and_language_come_from_the_base(tmp_path):
 
 def test_the_card_says_how_to_use_what_trained_and_what_was_scored(tmp_path):
     settings = {"train_file": ["/home/ada/texts.txt", "b c.txt"], "bf16": True, "lr_scheduler_kwargs": {"min_lr": 1e-6}}
-    settings |= {"resume_from_checkpoint": "True", "output_dir": "/home/ada/my-model"}
+    settings |= {"resume_from_checkpoint": "True", "output_dir": "/home/ada/my-model", "hub_token": "hf_SECRET"}
+    settings |= {"eval_pairs": ["clients/acme/*.csv"]}
     card = card_of(tmp_path / "ada" / "my-model", tasks=TASKS, before=BEFORE, after=AFTER, settings=settings)
     text = card.content
     assert 'SentenceTransformer("my-model")' in text and 'AutoModel.from_pretrained("my-model")' in text
@@ -90,7 +91,7 @@ def test_the_card_says_how_to_use_what_trained_and_what_was_scored(tmp_path):
     command = [line.strip(" \\") for line in text.partition("```bash\n")[2].partition("\n```")[0].splitlines()]
     assert command == [
         "arccse train", "--train_file texts.txt 'b c.txt'", "--bf16 True",
-        """--lr_scheduler_kwargs '{"min_lr": 1e-06}'""", "--output_dir my-model",
+        """--lr_scheduler_kwargs '{"min_lr": 1e-06}'""", "--output_dir my-model", "--eval_pairs '*.csv'",
     ]  # fmt: skip
     assert re.search(r"Trained on CPU \(.*cores\), with python 3\.\d+\.\d+, .*torch \d", text)
     assert "{{" not in text and "{%" not in text and "\n\n\n" not in text

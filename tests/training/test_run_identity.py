@@ -2,6 +2,9 @@
 
 import json
 
+import pyarrow as pa
+import pytest
+from datasets import Dataset, concatenate_datasets
 from tiny import tiny_model
 
 from arccse_hf.data.streaming import TextStream
@@ -27,3 +30,29 @@ def test_another_text_of_a_stream_and_another_length_are_reported(tmp_path, toke
     del before["max_seq_length"]
     earlier = before | {"text": None}  # as earlier versions have it
     assert list(differences(earlier, identity("other", 16))) == []
+
+
+@pytest.fixture
+def text_of(tmp_path):
+    args = ArcCSETrainingArguments(str(tmp_path / "out"), use_cpu=True)
+    return lambda rows: run_identity(tiny_model(), args, rows)["text"]
+
+
+def test_every_row_counts_and_the_way_that_rows_are_stored_does_not(text_of):
+    ids = [list(range(row % 7 + 1)) for row in range(5000)]
+    rows = Dataset.from_dict({"anchor": ids})
+    changed = [*ids[:1], [5, 5], *ids[2:]]
+    for other in (changed, ids[:-1], [*ids[:1], ids[2], ids[1], *ids[3:]]):
+        assert text_of(Dataset.from_dict({"anchor": other})) != text_of(rows)
+    longer = Dataset.from_dict({"anchor": [[9, 9, 9], *ids, [8]]})
+    chunks = pa.chunked_array([pa.array(ids[:7]), pa.array(ids[7:])])
+    for same in (
+        Dataset.from_dict({"anchor": list(ids)}),
+        Dataset(pa.table({"anchor": chunks})),
+        longer.select(range(1, 5001)),
+        concatenate_datasets([rows.select(range(2000)), rows.select(range(2000, 5000))]),
+        rows.select(range(4999, -1, -1)).select(range(4999, -1, -1)),
+        rows.with_format("torch"),
+    ):
+        assert text_of(same) == text_of(rows)
+    assert text_of(rows.rename_column("anchor", "positive")) != text_of(rows)

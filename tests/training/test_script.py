@@ -2,6 +2,9 @@
 
 import gzip
 import json
+import os
+import resource
+import signal
 import subprocess
 from pathlib import Path
 
@@ -21,6 +24,7 @@ from arccse_hf.inference.loading import resolve_model_path
 from arccse_hf.run_folder import is_done
 from arccse_hf.training import own_documents, script
 from arccse_hf.training.config import parse_arguments
+from arccse_hf.training.stop_signals import TrainingStopped
 
 ROOT = Path(__file__).parents[2]
 
@@ -114,6 +118,44 @@ def test_an_interrupted_run_goes_on(command, tmp_path, capsys):
     shutil.rmtree(tmp_path / "out" / "training" / "checkpoint-4")
     script.main([*command, "--save_steps", "2", "--resume_from_checkpoint", "True"])
     assert (tmp_path / "out" / "model.safetensors").read_bytes() == whole
+
+
+def resume_at_the_end(command, tmp_path, monkeypatch):
+    """Goes on with a run that has nothing to train any more."""
+    monkeypatch.setattr("arccse_hf.training.trainer.ArcCSETrainer.training_step", lambda *_: pytest.fail("trained"))
+    script.main([*command, "--resume_from_checkpoint", "True"])
+    assert is_done(tmp_path / "out") and (tmp_path / "out" / "modules.json").exists()
+    assert not list((tmp_path / "out" / "training").glob("*checkpoint*"))
+
+
+def test_a_signal_behind_training_loses_nothing_of_a_run_without_checkpoints(command, tmp_path, monkeypatch, caplog):
+    command += ["--save_strategy", "no"]
+    handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    for moment, number, status in (("export", signal.SIGTERM, 143), ("measure", signal.SIGINT, 130)):
+        with monkeypatch.context() as patch, pytest.raises(TrainingStopped) as stopped:
+            patch.setattr(script, moment, lambda *_, number=number: os.kill(os.getpid(), number))
+            script.main([*command, "--overwrite_output_dir"])
+        assert stopped.value.code == status
+        assert f"stopped by {number.name}; " in caplog.text
+        assert "training/checkpoint-4 is written, --resume_from_checkpoint True goes on" in caplog.text
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
+    resume_at_the_end(command, tmp_path, monkeypatch)
+
+
+def test_a_disk_that_is_full_behind_training_is_one_line(command, tmp_path, monkeypatch):
+    command += ["--save_strategy", "no"]
+
+    def limit_file_size(count):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (count, resource.RLIM_INFINITY))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(script, "measure", lambda setup: (limit_file_size(20_000), ({}, {}))[1])
+        try:
+            with pytest.raises(UserError, match="/out: no space to write it .* needed, .* free.; make room; --resume_"):
+                script.main(command)
+        finally:
+            limit_file_size(resource.RLIM_INFINITY)
+    resume_at_the_end(command, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("launcher", ["python", "accelerate launch", "torchrun"])
