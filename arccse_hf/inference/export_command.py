@@ -48,8 +48,6 @@ def export_and_print(
             written, or the graph differs from the model.
     """
     require_unused(output_dir, "--output_dir")
-    if to != "onnx" and (quantize or eval_tasks):
-        raise UserError("--quantize and --eval_tasks: go with --to onnx")
     suite = TaskSuite(load_tasks(list(eval_tasks), eval_data)) if eval_tasks else None
     encoder = load_encoder(name, pooling=pooling)
     if isinstance(encoder.model, OnnxEncoder):

@@ -55,11 +55,9 @@ def test_a_model_with_weights_that_are_not_finite_is_not_exported(tmp_path, toke
     [
         (["--output_dir", "checkpoint-2"], "--output_dir checkpoint-2: is in use"),
         (["--output_dir", "checkpoint-2/config.json/x"], "--output_dir checkpoint-2/config.json/x: cannot be written"),
-        (["--output_dir", "new", "--quantize", "int8"], "go with --to onnx"),
     ],
 )
-def test_mistakes_are_named_and_leave_nothing(more, message, checkpoint, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_used_is_named(more, message, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=message):
         export([str(checkpoint), *more])
-    assert not (tmp_path / "new").exists()
