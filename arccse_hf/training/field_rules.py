@@ -113,7 +113,8 @@ REASONS = {
 
 ALIASES = {"model_name_or_path": ("model",)}
 OLD_NAMES = {"cosine_samples": ("snapshots",)}
-COMMAS = ("eval_tasks",)
+COMMAS = ("eval_tasks", "lora_target_modules", "pair_weights")
+"""Of the fields of text, those whose values have no commas: commas separate them."""
 
 SUGGESTIONS = {
     "batch_size": "per_device_train_batch_size",
