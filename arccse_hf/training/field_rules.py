@@ -138,6 +138,7 @@ SUGGESTIONS = {
     "tasks": "eval_tasks",
     "workers": "dataloader_num_workers",
     "patience": "early_stopping_patience",
+    "direction": "the metric decides whether more is better; --greater_is_better sets it",
     "trust_remote_code": "encoders that bring their own code are not supported: their checkpoints would not open again",
 }
 """Names that people try, and the field that they mean or the way out."""
