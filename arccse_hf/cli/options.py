@@ -74,11 +74,11 @@ class Option:
         type: Of each value. "json" is a mapping; "json file" is a mapping or a file that holds one; a "switch" has no
             value.
         help: One or two sentences.
-        many: Whether it takes several values, separated by spaces.
+        many: Whether it takes several values, separated by spaces; numbers and choices by commas too.
         or_text: Of a `many`: whether a single value stays text, instead of becoming a list of one.
         flag: Whether the name alone means "true".
         adds: Of a `many`: whether the option, given again, adds values; otherwise the last one holds.
-        commas: Of a `many`: whether commas separate values too.
+        commas: Of a `many` of text: whether commas separate values too.
         choices: The values there are; empty where any value of the type will do.
         interval: The numbers there are, for `Interval`.
         reason: Why `choices` or `interval` leaves values out; told when one of them is given.
@@ -129,7 +129,7 @@ class Option:
                 raise self._refuse(given, "takes one value, not several")
             return self._read_one(given)
         texts = given if isinstance(given, list) else [given]
-        if self.commas:
+        if self.commas or self.choices or self.type in ("int", "float"):
             texts = [part for text in texts for part in self._split(text)]
         values = [self._read_one(text) for text in texts]
         return values[0] if self.or_text and len(values) == 1 else values
@@ -137,7 +137,7 @@ class Option:
     def _split(self, text: object) -> list[object]:
         if not isinstance(text, str) or os.path.exists(text):  # a file of this name may have commas in it
             return [text]
-        return [part.strip() for part in text.split(",") if part.strip()]
+        return [part.strip() for part in text.split(",") if part.strip()] or ([] if self.commas else [text])
 
     def _read_one(self, given: object) -> object:
         if self.type.startswith("json"):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..cli.command import Command
 from ..cli.options import Option
+from ..errors import UserError
 from .shared_options import (
     BATCH_SIZE,
     DTYPE,
@@ -160,6 +161,8 @@ def encode(argv: Sequence[str]) -> int:
 def export(argv: Sequence[str]) -> int:
     """Writes a finished folder or a graph."""
     values = EXPORT.read(EXPORT.parse(argv))
+    if values["to"] != "onnx" and (values["quantize"] or values["eval_tasks"]):
+        raise UserError("--quantize and --eval_tasks: go with --to onnx")
     from ..inference.export_command import export_and_print
 
     return export_and_print(

@@ -63,7 +63,6 @@ def study_command() -> Command:
                 "seeds",
                 "int",
                 many=True,
-                commas=True,
                 metavar="SEED",
                 interval="[0, 4294967295]",
                 help="Instead of the file's.",

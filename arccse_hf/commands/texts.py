@@ -242,6 +242,8 @@ def cluster(argv: Sequence[str]) -> int:
 def mine(argv: Sequence[str]) -> int:
     """Finds hard negatives of pairs."""
     values = MINE.read(MINE.parse(argv))
+    if not values["output"].endswith(".jsonl"):
+        raise UserError(f"--output {values['output']}: must end in .jsonl")
     from ..inference.hard_negatives import run
 
     settings = ("text_columns", "num_negatives", "relative_margin", "batch_size", *OPENING)

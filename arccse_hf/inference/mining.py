@@ -19,7 +19,7 @@ from ..data.files import expand_files
 from ..errors import UserError, one_line, printable
 from ..evaluation.retrieval import BLOCK_CELLS, normalize
 from ..paths import check_writable, replacing
-from .corpus import CorpusOptions, Documents, embed_corpus
+from .corpus import CorpusOptions, Documents, embed_corpus, rows_at
 from .open import load_encoder
 
 DUPLICATES, CLUSTERS = "duplicates.csv", "clusters.csv"
@@ -151,7 +151,7 @@ def write_groups(path: Path, documents: Documents, groups: Sequence[Group]) -> N
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             for number, group in enumerate(groups, start=1):
-                rows = documents.table.take(group.numbers).to_pylist()
+                rows = rows_at(documents.table, group.numbers)
                 for row, cosine in zip(rows, group.cosines, strict=True):
                     cells = (row["file"], row["id"], row["text"])
                     writer.writerow((number, len(group.numbers), f"{cosine:.6f}", *cells))
@@ -167,7 +167,7 @@ def _group(documents: Documents, numbers: np.ndarray) -> Group:
 def _show(documents: Documents, groups: Sequence[Group], all_in_file: bool) -> None:
     for number, group in enumerate(groups[:_SHOWN_GROUPS], start=1):
         print(f"{number}  {len(group.numbers):,} texts")
-        rows = documents.table.take(group.numbers[:_SHOWN_TEXTS]).to_pylist()
+        rows = rows_at(documents.table, group.numbers[:_SHOWN_TEXTS])
         for row, cosine in zip(rows, group.cosines, strict=False):
             print(f"    {cosine:6.4f}  {printable(row['text'])[:100]}  ({row['file']}: {row['id']})")
         if len(group.numbers) > _SHOWN_TEXTS:

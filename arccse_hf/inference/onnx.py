@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Router
 from torch import Tensor, nn
 from transformers import AutoTokenizer
 
@@ -179,13 +180,18 @@ def export_onnx(
         The comparison: a row for PyTorch and one per graph.
 
     Raises:
-        UserError: The folder is in use or cannot be written, a package is missing, the exporter does not take the
-            encoder, the graph's embeddings differ from PyTorch's, or these are not finite.
+        UserError: The folder is in use or cannot be written, a package is missing, one graph cannot embed as the
+            encoder does, the exporter does not take it, the graph's embeddings differ from PyTorch's, or these are not
+            finite.
     """
     for package in ("onnx", "onnxscript", "onnxruntime"):
         _require(package)
     if any(not getattr(module, "include_prompt", True) for module in model):
         raise UserError("MODEL: its pooling leaves the prompt's tokens out, which a graph cannot; leave out --to onnx")
+    if any(isinstance(module, Router) for module in model):
+        raise UserError(
+            "MODEL: embeds queries and documents by different modules, which one graph cannot; leave out --to onnx"
+        )
     output_dir = Path(output_dir)
     with new_folder(output_dir, "--output_dir") as staging:
         _write_graph(model, staging / GRAPH)
@@ -246,8 +252,14 @@ def _write_graph(model: SentenceTransformer, path: Path) -> None:
             f"--to onnx: onnxscript does not fit PyTorch {torch.__version__} ({error}): pip install -U onnxscript"
         ) from error
     except Exception as error:  # whatever the exporter meets in an encoder's code
-        reason = f"{type(error).__name__}: {one_line(error)[:300]}"
-        raise UserError(f"MODEL: PyTorch's ONNX exporter does not take this encoder ({reason})") from error
+        reason: BaseException = error
+        while reason.__cause__ is not None:  # the exporter's own exceptions tell how to report them, not what is wrong
+            reason = reason.__cause__
+        first_line = next(iter(str(reason).splitlines()), "")
+        raise UserError(
+            "MODEL: PyTorch's ONNX exporter does not take this encoder "
+            f"({type(reason).__name__}: {one_line(first_line)[:300]})"
+        ) from error
     with _quiet_exporter():
         program.save(str(path))
 

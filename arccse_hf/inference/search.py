@@ -18,7 +18,7 @@ from ..data.columns import QUERY_COLUMNS, find_column, require_text
 from ..data.files import expand_files, open_file
 from ..errors import UserError, printable
 from ..evaluation.bm25 import BM25Index, require_bm25s
-from .corpus import CorpusOptions, check_corpus, corpus_files, embed_corpus
+from .corpus import CorpusOptions, check_corpus, corpus_files, embed_corpus, rows_at
 from .embed import require_finite
 from .hnsw_store import HnswStore, build_index, read_settings, require_usearch
 from .nearest import DocumentStore, ExactStore, cosines_of, nearest
@@ -98,7 +98,7 @@ class Search:
             numbers = np.array(sorted(sums, key=lambda number: (-sums[number], number))[:top_k], dtype=np.int64)
             cosines = cosines_of(self.store, vector, numbers)
             fused = [sums[number] for number in numbers.tolist()]
-        rows = self.store.table.take(numbers).to_pylist()
+        rows = rows_at(self.store.table, numbers)
         return [
             Hit(rank, float(cosine), score, **row)
             for rank, (cosine, score, row) in enumerate(zip(cosines, fused, rows, strict=True), start=1)

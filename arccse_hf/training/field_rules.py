@@ -113,7 +113,8 @@ REASONS = {
 
 ALIASES = {"model_name_or_path": ("model",)}
 OLD_NAMES = {"cosine_samples": ("snapshots",)}
-COMMAS = ("eval_tasks",)
+COMMAS = ("eval_tasks", "lora_target_modules", "pair_weights")
+"""Of the fields of text, those whose values have no commas: commas separate them."""
 
 SUGGESTIONS = {
     "batch_size": "per_device_train_batch_size",
@@ -137,6 +138,7 @@ SUGGESTIONS = {
     "tasks": "eval_tasks",
     "workers": "dataloader_num_workers",
     "patience": "early_stopping_patience",
+    "direction": "the metric decides whether more is better; --greater_is_better sets it",
     "trust_remote_code": "encoders that bring their own code are not supported: their checkpoints would not open again",
 }
 """Names that people try, and the field that they mean or the way out."""

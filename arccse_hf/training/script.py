@@ -13,8 +13,6 @@ from typing import Any, cast
 import torch
 from datasets import Dataset
 from huggingface_hub import ModelCard
-from rich.console import Console
-from rich.table import Table
 from transformers import TrainerCallback, set_seed
 from transformers.trainer_utils import SaveStrategy
 
@@ -22,7 +20,7 @@ from ..compat import without_zero3_init
 from ..data.streaming import TextStream
 from ..errors import UserError
 from ..evaluation.suite import fingerprint, split_dim
-from ..evaluation.tables import dims_table
+from ..evaluation.tables import ResultTable, dims_table, print_table, table_console
 from ..inference.export import export
 from ..inference.process_group import on_first_process, world_size
 from ..model.configuration_arccse import Pooling, Projection
@@ -354,24 +352,18 @@ def resume_argument(args: ArcCSETrainingArguments) -> str | bool | None:
 def show_results(result: TrainResult) -> None:
     """Prints the table at the end, and how to use what was trained."""
     before, after, output_dir = result.before, result.after, result.output_dir
-    console = Console()
+    console = table_console()
     if after:
-        table = Table("metric", *(["before"] if before else []), "after", title="before and after training")
-        for column in table.columns[1:]:
-            column.justify = "right"
-        dimensions = dims_table(after)
-        for name, value in after.items():
-            if split_dim(name)[1] is None:
-                table.add_row(name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}")
-        console.print(table)
-        if dimensions:
-            heading, *rows = dimensions
-            table = Table(*heading, title="after training, by number of dimensions")
-            for column in table.columns[1:]:
-                column.justify = "right"
-            for row in rows:
-                table.add_row(*row)
-            console.print(table)
+        header = ["metric", *(["before"] if before else []), "after"]
+        rows = [
+            [name, *([f"{before[name]:.4f}"] if before else []), f"{value:.4f}"]
+            for name, value in after.items()
+            if split_dim(name)[1] is None
+        ]
+        print_table(ResultTable("before and after training", header, rows, set()), console)
+    if dimensions := dims_table(after):
+        heading, *rows = dimensions
+        print_table(ResultTable("what is exported, by number of dimensions", heading, rows, set()), console)
     if result.verdict is not None:
         show_verdict(result.verdict, console)
     # Not wrapped, so that it can be copied at any width; no markup, since a folder may be called [red].

@@ -10,7 +10,7 @@ import pytest
 import torch
 from backbones import BACKBONES, tiny_config
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Router, Transformer
 from transformers import AutoModel
 
 from arccse_hf.errors import UserError
@@ -144,12 +144,32 @@ def test_a_pooling_that_leaves_prompts_out_is_refused(tmp_path, tokenizer, sente
     assert not (tmp_path / "out").exists()
 
 
+def test_different_encoders_of_queries_and_documents_are_refused(tmp_path, tokenizer, sentences):
+    routes = [list(encoder(tmp_path / name, tokenizer, seed=seed)) for seed, name in enumerate(("query", "document"))]
+    model = SentenceTransformer(modules=[Router.for_query_document(*routes)], device="cpu")
+    with pytest.raises(UserError, match="embeds queries and documents by different modules"):
+        export_onnx(model, tmp_path / "out", sentences)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_onnxscript_that_does_not_fit_is_not_blamed_on_the_encoder(tmp_path, tokenizer, sentences, monkeypatch):
     def export(*_, **__):
         raise ModuleNotFoundError("No module named 'onnxscript._framework_apis.torch_9_9'")
 
     monkeypatch.setattr(torch.onnx, "export", export)
     with pytest.raises(UserError, match="--to onnx: onnxscript does not fit PyTorch .*torch_9_9.*: pip install"):
+        export_onnx(encoder(tmp_path / "encoder", tokenizer), tmp_path / "out", sentences)
+
+
+def test_why_the_exporter_does_not_take_an_encoder_is_told(tmp_path, tokenizer, sentences, monkeypatch):
+    def export(*_, **__):
+        try:
+            raise ValueError("T5 has no such mask\nTrace: ...")
+        except ValueError as error:
+            raise RuntimeError("Failed to export the model. Please report it.") from error
+
+    monkeypatch.setattr(torch.onnx, "export", export)
+    with pytest.raises(UserError, match=r"not take this encoder \(ValueError: T5 has no such mask\)$"):
         export_onnx(encoder(tmp_path / "encoder", tokenizer), tmp_path / "out", sentences)
 
 

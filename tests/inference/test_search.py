@@ -6,8 +6,10 @@ import re
 import sys
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from backbones import WORDS, save_encoder
 from sentence_transformers import SentenceTransformer
@@ -147,6 +149,16 @@ def test_an_index_finds_nearly_all_and_needs_no_corpus(model, folder, capsys):
     assert agreed / wanted >= 0.98
     (answer,) = answers(capsys, "--model", model, "--index", "index", "--query", rows[0])
     assert [hit["id"] for hit in answer["hits"][:2]] == [0, 3_000]
+
+
+def test_texts_of_more_than_two_gigabytes_are_not_copied(model):
+    """They are one array again and again, which takes little memory. Arrow cannot join it into one."""
+    text = pa.array([f"a cat {'x' * 2**23}"])
+    table = pa.table({"file": pa.repeat("f", 300), "id": np.arange(300), "text": pa.chunked_array([text] * 300)})
+    assert table.nbytes > 2**31
+    store = SimpleNamespace(table=table, embeddings=np.eye(300, 16), candidates=lambda *_: np.arange(300))
+    (hits,) = Search(load_encoder(model), store).hits(["a cat"], top_k=2)
+    assert [hit.text for hit in hits] == 2 * text.to_pylist()
 
 
 def test_hybrid_fuses_ranks(model, folder, capsys):

@@ -6,6 +6,7 @@ import math
 import pytest
 
 from arccse_hf.cli.options import Interval
+from arccse_hf.commands import VERBS
 from arccse_hf.errors import UserError
 from arccse_hf.training import field_rules, fields
 from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
@@ -22,6 +23,20 @@ def test_the_table_is_that_of_the_dataclasses(tmp_path, monkeypatch):
     monkeypatch.setattr(fields, "TABLE", tmp_path / "fields.json")
     fields.write_table()
     assert written == fields.TABLE.read_text()
+
+
+def test_commas_separate_numbers_choices_and_names_of_modules():
+    options = {(verb, option.name): option for verb, (build, _) in VERBS.items() for option in build().options}
+    separated = {
+        key: "query,value" if option.name in field_rules.COMMAS else ",".join(option.choices[:2]) or "2,1"
+        for key, option in options.items()
+        if option.many and (option.type in ("int", "float") or len(option.choices) > 1 or option.commas)
+    }
+    expected = {("evaluate", "truncate_dims"), ("study", "seeds")}
+    expected |= {("train", name) for name in ("matryoshka_dims", "report_to", "lora_target_modules", "pair_weights")}
+    assert expected <= separated.keys()
+    for key, text in separated.items():
+        assert options[key].read(text) == options[key].read(text.split(",")) and len(options[key].read(text)) == 2, key
 
 
 def test_every_rule_is_of_a_field():
@@ -55,7 +70,7 @@ def test_the_arguments_keep_to_the_ranges_too(name):
 @pytest.mark.parametrize("name", [name for name in field_rules.CHOICES if name != "do_train"])
 def test_the_arguments_refuse_what_arccse_has_not(name):
     wrong = {"true": False, "false": True}.get(field_rules.CHOICES[name][0], "group_by_length")
-    with pytest.raises(UserError, match=f"^--{name} {wrong}: must be .*; {field_rules.REASONS.get(name, '')}"):
+    with pytest.raises(UserError, match=f"^--{name} {wrong}: must be .*{field_rules.REASONS.get(name, '')}$"):
         ArcCSETrainingArguments(**{name: wrong})
 
 

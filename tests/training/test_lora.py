@@ -76,6 +76,14 @@ def test_adapters_and_the_projection_are_trained_and_nothing_else(train):
     assert any("intermediate" in name for name in changed) and any("projection" in name for name in changed)
 
 
+def test_all_linear_layers_are_the_default(tmp_path, tokenizer):
+    """By the name that peft has for them."""
+    choices = ([], ["all-linear"])
+    trainers = [make_trainer(tmp_path, None, tokenizer, lora_r=4, lora_target_modules=names) for names in choices]
+    expected, found = ({name for name, _ in trainer.model.named_parameters()} for trainer in trainers)
+    assert found == expected and any("lora_A" in name for name in found)
+
+
 def test_a_resumed_run_is_the_whole_run(train, tmp_path):
     whole, checkpoint = train("whole"), str(tmp_path / "whole" / "checkpoint-2")
     resumed = train("parts", resume=checkpoint).model.state_dict()

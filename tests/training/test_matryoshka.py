@@ -102,7 +102,7 @@ def test_a_run_measures_and_tells_each_number_of_dimensions(encoder, sentences, 
     assert 'SentenceTransformer("out", truncate_dim=4)' in card and "| dimensions trained | 16, 8, 4 |" in card
     assert f"| metric | all | 8 | 4 |\n|---|---|---|---|\n| pairs_spearman | {' | '.join(scores)} |\n" in card
     out = capsys.readouterr().out
-    table = out[out.index("after training, by number of dimensions") :]
+    table = out[out.index("what is exported, by number of dimensions") :]
     line = next(line for line in table.splitlines() if "pairs_spearman" in line)
     assert [cell.strip() for cell in line.strip("│").split("│")] == ["pairs_spearman", *scores]
     assert "_dim8" not in out

@@ -10,8 +10,10 @@ from markdown_it import MarkdownIt
 
 from arccse_hf.data.cleaning import CleaningCounts
 from arccse_hf.training.arguments import ArcCSETrainingArguments, DataArguments
+from arccse_hf.training.judging import COLUMNS
 from arccse_hf.training.model_arguments import ModelArguments
 from arccse_hf.training.model_card import inline_code, model_card
+from arccse_hf.training.verdict import EXPORTED, START, TRAINED, Verdict
 
 TASKS = (
     SimpleNamespace(name="stsb_dev", group="sts", main_metrics=("spearman",)),
@@ -95,6 +97,17 @@ def test_the_card_says_how_to_use_what_trained_and_what_was_scored(tmp_path):
     ]  # fmt: skip
     assert re.search(r"Trained on CPU \(.*cores\), with python 3\.\d+\.\d+, .*torch \d", text)
     assert "{{" not in text and "{%" not in text and "\n\n\n" not in text
+
+
+def test_a_kept_start_encoder_has_no_dimensions_that_were_trained():
+    metrics = dict.fromkeys(COLUMNS, 0.5)
+    verdict = Verdict("worse", "titles", 9, dict.fromkeys((START, TRAINED, EXPORTED), metrics), -0.1, -0.2, 0.0)
+    model = {"matryoshka_dims": [16, 8]}
+    after = {"stsb_dev_spearman": 0.5, "stsb_dev_spearman_dim8": 0.25}
+    kept = card_of(model=model, before=BEFORE, after=after, verdict=verdict).content
+    assert "It has the weights of" in kept and "were trained on their own" not in kept and "truncate_dim" not in kept
+    assert "By number of dimensions, of what is exported:\n\n| metric | all | 8 |" in kept
+    assert "truncate_dim=8" in card_of(model=model, before=BEFORE, after=after).content
 
 
 def test_without_scores_and_command_nothing_is_made_up():
