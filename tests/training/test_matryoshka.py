@@ -2,6 +2,7 @@
 
 import json
 from itertools import pairwise
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -106,6 +107,14 @@ def test_a_run_measures_and_tells_each_number_of_dimensions(encoder, sentences, 
     line = next(line for line in table.splitlines() if "pairs_spearman" in line)
     assert [cell.strip() for cell in line.strip("│").split("│")] == ["pairs_spearman", *scores]
     assert "_dim8" not in out
+
+
+def test_scores_of_many_dimensions_are_printed_whole(capsys):
+    """Without a terminal, as in a log file."""
+    after = {"a_long_name_spearman": 0.9, **{f"a_long_name_spearman_dim{8 * n}": 0.1 + n / 100 for n in range(1, 13)}}
+    script.show_results(SimpleNamespace(before={}, after=after, output_dir="out", verdict=None))
+    out = capsys.readouterr().out
+    assert all(f" {value:.4f} " in out for value in after.values())
 
 
 @pytest.mark.parametrize(
