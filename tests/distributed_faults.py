@@ -1,5 +1,6 @@
 """Faults that reach one of two processes that train, and on which both agree; distributed_worker.py runs this."""
 
+import errno
 import os
 import signal
 from pathlib import Path
@@ -81,4 +82,19 @@ def run(folder):
         make_trainer(folder, "stopped").train(resume_from_checkpoint=str(checkpoint))
     except UserError as error:
         results["damaged"] = str(error)
+    # A disk that is full for the first process: the checkpoint of the last step is left out, and both go on.
+    trainer = make_trainer(folder, "full", save_strategy="no")
+    trainer.saves_last_step = True
+    save = torch.save
+
+    def fill(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    torch.save = fill if trainer.args.process_index == 0 else save
+    try:
+        results["full"] = trainer.train().global_step
+    finally:
+        torch.save = save
+    torch.distributed.barrier()
+    results["left"] = [path.name for path in Path(folder, "full").iterdir()]
     return results

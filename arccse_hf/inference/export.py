@@ -55,7 +55,7 @@ def export(
     output_dir = Path(output_dir)
     output_dir.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output_dir, prefix=STAGING_PREFIX) as staging:
-        to_sentence_transformer(model, tokenizer).save(staging, create_model_card=False)
+        to_sentence_transformer(model, tokenizer, output_dir).save(staging, create_model_card=False)
         if model_card is not None:
             (Path(staging) / CARD).write_text(model_card, encoding="utf-8")
         share_weights(Path(staging))
@@ -90,13 +90,19 @@ def share_weights(folder: Path) -> None:
 
 
 def to_sentence_transformer(
-    model: ArcCSEForContrastiveLearning | ArcCSEModel, tokenizer: PreTrainedTokenizerBase
+    model: ArcCSEForContrastiveLearning | ArcCSEModel, tokenizer: PreTrainedTokenizerBase, scratch: Path | None = None
 ) -> SentenceTransformer:
-    """Returns the same encoder, pooling and projection as modules of sentence-transformers, in float32 on the CPU."""
+    """Returns the same encoder, pooling and projection as modules of sentence-transformers, in float32 on the CPU.
+
+    Args:
+        model: What is converted.
+        tokenizer: Its tokenizer.
+        scratch: Where the encoder is written for a moment; None: in the folder for temporary files.
+    """
     config = model.config
     projection = model.base_model.projection if config.projection == "mlp" else getattr(model, "projection", None)
     model = model.base_model
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch, prefix=STAGING_PREFIX) as folder:
         # The encoder's own configuration, without what the training model added to the shared object.
         adapted = has_adapters(model.encoder)
         model.encoder.save_pretrained(folder, state_dict=plain_state_dict(model.encoder) if adapted else None)

@@ -378,6 +378,8 @@ def _complete_lora(args: ArcCSETrainingArguments) -> None:
     Raises:
         UserError: There are settings of adapters and no adapters, or the encoder's last layers are to be trained too.
     """
+    if args.lora_target_modules in (None, "all-linear", ["all-linear"]):  # peft's word for the default
+        args.lora_target_modules = []
     if args.lora_r is None:
         for name in ("lora_alpha", "lora_dropout", "lora_target_modules"):
             if getattr(args, name):

@@ -99,6 +99,12 @@ def find_checkpoint(output_dir: str | os.PathLike) -> Path | None:
     return newest
 
 
+def newest_complete(output_dir: str | os.PathLike) -> Path | None:
+    """Returns the newest complete checkpoint of a folder, or None; nothing is removed."""
+    found = sorted(_checkpoints(Path(output_dir)), key=_step, reverse=True)
+    return next(filter(is_complete, found), None)
+
+
 def is_complete(checkpoint: Path) -> bool:
     """Returns whether a checkpoint was written to its end. Trainer's state is the last file of unsealed ones."""
     if (checkpoint / MANIFEST).is_file():

@@ -57,6 +57,7 @@ class ConsoleCallback(TrainerCallback):
         self._progress: Progress | None = None
         self._columns: list[str] = []
         self._collapsed = False
+        self.measures_others = False  # than training does, for a while
         self._last_scores: dict[str, float] = {}
         self._seconds, self._rows = 0.0, 0.0  # of the clock, at the last row
 
@@ -125,6 +126,12 @@ class ConsoleCallback(TrainerCallback):
         if self._console is None or not metrics:
             return
         scores = {name: score for name, score in metrics_of(metrics).items() if split_dim(name)[1] is None}
+        if not scores:  # under another prefix than that of training
+            return
+        if self.measures_others:
+            shown = " · ".join(f"{name} {score:.4f}" for name, score in scores.items())
+            self._print(f"evaluation of other pairs: {shown}")
+            return
         chosen = args.metric_for_best_model
         words = []
         for name in sorted(scores, key=lambda name: name != chosen):

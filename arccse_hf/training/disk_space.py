@@ -10,12 +10,11 @@ from safetensors import SafetensorError
 from torch import nn
 
 from ..errors import UserError
+from ..run_folder import TRAINING
+from .checkpoints import newest_complete
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_IN_WORDS = ("PytorchStreamWriter failed", "unexpected pos", "No space left", "File too large")
-
-
-MAKE_ROOM = "make room; --resume_from_checkpoint True goes on"
 
 
 class NoSpace(UserError):
@@ -27,20 +26,19 @@ def weight_bytes(model: nn.Module) -> int:
     return sum(4 * weight.numel() for weight in model.parameters())
 
 
-def require_space(target: Path, needed: int, way_out: str) -> None:
+def require_space(target: Path, needed: int) -> None:
     """Raises NoSpace unless the disk of `target` has `needed` bytes."""
     if _free_bytes(target) < needed:
-        raise _no_space(target, needed, way_out)
+        raise _no_space(target, needed)
 
 
 @contextlib.contextmanager
-def full_disk_in_words(target: Path, needed: int, way_out: str) -> Iterator[None]:
+def full_disk_in_words(target: Path, needed: int) -> Iterator[None]:
     """Turns the errors of a full disk into one line.
 
     Args:
         target: What is written.
         needed: Its bytes.
-        way_out: What to do.
 
     Raises:
         NoSpace: The disk is full.
@@ -49,12 +47,19 @@ def full_disk_in_words(target: Path, needed: int, way_out: str) -> Iterator[None
         yield
     except (OSError, RuntimeError, SafetensorError) as error:
         if getattr(error, "errno", None) in _FULL or any(part in str(error) for part in _FULL_IN_WORDS):
-            raise _no_space(target, needed, way_out) from error
+            raise _no_space(target, needed) from error
         raise
 
 
-def _no_space(target: Path, needed: int, way_out: str) -> NoSpace:
+def _no_space(target: Path, needed: int) -> NoSpace:
     sizes = f"{_readable_size(needed)} needed, {_readable_size(_free_bytes(target))} free"
+    folders = (target.parent, target / TRAINING, target)  # a checkpoint lies beside the others, a model above them
+    checkpoint = next(filter(None, map(newest_complete, folders)), None)
+    way_out = (
+        f"make room; --resume_from_checkpoint True goes on from {checkpoint.name}"
+        if checkpoint
+        else ("make room; there is no checkpoint to go on from")
+    )
     return NoSpace(f"{target}: no space to write it ({sizes}); {way_out}")
 
 

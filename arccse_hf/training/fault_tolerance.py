@@ -11,6 +11,7 @@ import signal
 from pathlib import Path
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from transformers import Trainer
@@ -29,7 +30,7 @@ from .checkpoints import (
     read_manifest,
     remove_leftovers,
 )
-from .disk_space import MAKE_ROOM, NoSpace, full_disk_in_words, require_space
+from .disk_space import NoSpace, full_disk_in_words, require_space
 from .failures import explain
 from .hub import open_repository, push_checkpoint
 from .run_identity import differences, run_identity
@@ -40,7 +41,6 @@ logger = logging.getLogger(__name__)
 _MOST_SKIPPED_IN_SUCCESSION = 5
 _SKIPPED = "SkippedSteps"
 """The entry of a checkpoint's state that has the numbers of steps left out."""
-_EARLIER_ARE_WHOLE = f"earlier checkpoints are whole; {MAKE_ROOM}"
 
 
 class FaultTolerantTrainer(Trainer):
@@ -140,8 +140,8 @@ class FaultTolerantTrainer(Trainer):
         run_dir = Path(self._get_output_dir(trial))
         target = run_dir / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
         needed = self._checkpoint_bytes()
-        on_first_process(lambda: require_space(target, needed, _EARLIER_ARE_WHOLE))
-        with full_disk_in_words(target, needed, _EARLIER_ARE_WHOLE):
+        on_first_process(lambda: require_space(target, needed))
+        with full_disk_in_words(target, needed):
             self._write_checkpoint(model, trial, run_dir, target)
         self.last_checkpoint = target
         if self.args.push_to_hub:
@@ -155,9 +155,10 @@ class FaultTolerantTrainer(Trainer):
             )
 
     def _save_last_step(self) -> None:
-        name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        if self.last_checkpoint is None or self.last_checkpoint.name != name:
+        target = Path(self.args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
+        if not on_first_process(target.is_dir):  # which Trainer may have removed behind training
             self._save_checkpoint(self.model_wrapped, trial=None)
+        self.last_checkpoint = target
 
     def _write_checkpoint(self, model: nn.Module, trial: object, run_dir: Path, target: Path) -> None:
         staging = run_dir / STAGING
@@ -168,13 +169,21 @@ class FaultTolerantTrainer(Trainer):
         counts = {"skipped_steps": self.skipped_steps, "in_succession": self._skipped_in_succession}
         self.state.stateful_callbacks[_SKIPPED] = counts
         self._staging, push, self.args.push_to_hub = staging, self.args.push_to_hub, False
+        full = None
         try:
-            super()._save_checkpoint(model, trial)
+            with full_disk_in_words(target, self._checkpoint_bytes()):
+                super()._save_checkpoint(model, trial)
+        except NoSpace as error:
+            full = error
         except Exception:
             shutil.rmtree(staging, ignore_errors=True)
             raise
         finally:
             self._staging, self.args.push_to_hub = None, push
+        # One process writes what another does not: all of them go on, or none.
+        if errors := [error for error in gather_object([full]) if error is not None]:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise errors[0]
         # Trainer looked for the best checkpoint in the staging folder.
         self._find_best_checkpoint(run_dir, target)
         staged = staging / target.name

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,6 @@ from huggingface_hub.errors import HTTPError  # of the HTTP client that this ver
 from transformers.trainer_utils import HubStrategy
 
 from ..errors import UserError, one_line
-from ..run_folder import TRAINING
 from .arguments import ArcCSETrainingArguments
 from .checkpoints import without_folders
 
@@ -82,6 +82,9 @@ def push_exported(folder: Path, exported: Sequence[str], repo_id: str, args: Arc
     Raises:
         UserError: The upload failed; the model is still in `folder`.
     """
+    names = sorted({f"{name.partition('/')[0]}/*" if "/" in name else name for name in exported})
+    revision = ["--revision", args.hub_revision] if args.hub_revision else []
+    again = shlex.join(["hf", "upload", repo_id, str(folder), ".", *revision, *(f"--include={name}" for name in names)])
     info = _ask(
         lambda: HfApi().upload_folder(
             repo_id=repo_id,
@@ -92,7 +95,7 @@ def push_exported(folder: Path, exported: Sequence[str], repo_id: str, args: Arc
             revision=args.hub_revision,
         ),
         f"--push_to_hub True: {repo_id}",
-        f"the model is whole in {folder}; `hf upload {repo_id} {folder} . --exclude '{TRAINING}/*'` tries again",
+        f"the model is whole in {folder}; `{again}` tries again",
     )
     logger.info("uploaded to %s", info.commit_url)
 

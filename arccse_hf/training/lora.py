@@ -47,7 +47,7 @@ def add_adapters(model: ArcCSEForContrastiveLearning, args: ArcCSETrainingArgume
         r=args.lora_r,
         lora_alpha=args.lora_alpha,
         lora_dropout=args.lora_dropout,
-        target_modules="all-linear" if args.lora_target_modules in ([], ["all-linear"]) else args.lora_target_modules,
+        target_modules=args.lora_target_modules or "all-linear",
     )
     try:
         with warnings.catch_warnings():

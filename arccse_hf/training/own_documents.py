@@ -139,10 +139,12 @@ def prepare_documents(
     groups = None if own else queried.documents
     control = neighbour_pairs(parts.test or parts.validation)
     if len(validation) < MIN_VALIDATION_PAIRS:
-        if own and not _too_small(divide_pairs(own, args.seed)[1]):
-            validation, test = divide_pairs(own, args.seed)
-        if parts.test or not control:  # nothing is measured on these documents
+        chosen_by, left = divide_pairs(own, args.seed)
+        validation, test = (chosen_by, left) if own and not _why_too_small(left) else ([], test)
+        measures_control = len(control) >= MIN_VALIDATION_PAIRS and "stsb_dev" not in data_args.eval_tasks
+        if parts.test or not measures_control:  # nothing is measured on these documents
             parts = parts._replace(train=parts.train + parts.validation, validation=[])
+            control = control if parts.test else []
     if _too_small(test, groups):
         rows, counts = pairs_of(documents, held_out)
         tasks = None
@@ -297,7 +299,14 @@ def _verdict_tasks(
 
 
 def _too_small(test: Pairs, groups: Sequence[int] | None = None) -> bool:
-    """Returns whether a test is too small for a verdict, and logs what it takes.
+    """Returns whether a test is too small for a verdict, and logs what it takes; see `_why_too_small`."""
+    if why := _why_too_small(test, groups):
+        logger.warning("NO VERDICT: %s", why)
+    return bool(why)
+
+
+def _why_too_small(test: Pairs, groups: Sequence[int] | None = None) -> str | None:
+    """Returns why a test is too small for a verdict, and what it takes; None where it is not.
 
     Args:
         test: Its pairs.
@@ -314,7 +323,5 @@ def _too_small(test: Pairs, groups: Sequence[int] | None = None) -> bool:
         if number < least:
             more = f"{least / number:.1f} times as many" if number else "more"
             way_out = "pairs in --eval_pairs" if groups is None else "documents, or pairs of your own (--eval_pairs)"
-            message = f"{number} {what} are too few, it takes {least}; bring {more} {way_out}{why}"
-            logger.warning("NO VERDICT: %s", message)
-            return True
-    return False
+            return f"{number} {what} are too few, it takes {least}; bring {more} {way_out}{why}"
+    return None

@@ -36,17 +36,18 @@ from ..run_folder import (
     begin_run,
     check_output_dir,
     finish_run,
+    is_done,
     kept_step,
     metrics_of,
     remove_checkpoints,
 )
 from .arguments import ArcCSETrainingArguments, DataArguments
 from .backbone import load_backbone
-from .checkpoints import check_checkpoint, find_checkpoint, is_complete
+from .checkpoints import check_checkpoint, find_checkpoint, is_complete, newest_complete
 from .config import build_arguments, read_values
 from .console import quiet_libraries
 from .cosine_samples import save_cosine_sample
-from .disk_space import MAKE_ROOM, full_disk_in_words, weight_bytes
+from .disk_space import full_disk_in_words, weight_bytes
 from .distributed import patient_barrier
 from .hub import push_exported
 from .judging import judge_trained, measure_exported, show_verdict
@@ -151,7 +152,7 @@ def run(
                 before=before,
                 settings=settings,
             )
-            with full_disk_in_words(Path(args.output_dir), 2 * weight_bytes(setup.trainer.model), MAKE_ROOM):
+            with full_disk_in_words(Path(args.output_dir), 3 * weight_bytes(setup.trainer.model)):
                 write_records(setup, trained, before, after, model_args, data_args)
                 verdict, after = export_trained(setup, data_args, before, after, card)
         trackers.close()
@@ -163,9 +164,16 @@ def stoppable(setup: Setup) -> contextlib.AbstractContextManager[None]:
     """Returns a context in which a signal ends a process that trained alone; a launcher's processes it ends anyway."""
     if world_size() > 1:
         return contextlib.nullcontext()
-    checkpoint = setup.trainer.last_checkpoint
-    goes_on = f"{checkpoint} is written, --resume_from_checkpoint True goes on"
-    return stop_at_once(goes_on if checkpoint else "no checkpoint is written")
+    training = Path(setup.trainer.args.output_dir)
+
+    def what_is_there() -> str:
+        if is_done(training.parent):
+            return f"the model in {training.parent} is whole"
+        checkpoint = newest_complete(training)
+        goes_on = f"{checkpoint} is written, --resume_from_checkpoint True goes on"
+        return goes_on if checkpoint else "no checkpoint is written"
+
+    return stop_at_once(what_is_there)
 
 
 def in_subfolder(args: ArcCSETrainingArguments) -> ArcCSETrainingArguments:

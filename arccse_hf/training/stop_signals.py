@@ -23,11 +23,11 @@ class TrainingStopped(SystemExit):
 
 
 @contextlib.contextmanager
-def stop_at_once(explanation: str) -> Iterator[None]:
+def stop_at_once(explain: Callable[[], str]) -> Iterator[None]:
     """Within its context, SIGTERM and SIGINT end the process as they do while it trains, without a checkpoint.
 
     Args:
-        explanation: What the log says of it, behind the signal.
+        explain: Returns what the log says of it, behind the signal.
 
     Raises:
         TrainingStopped: One came.
@@ -46,7 +46,7 @@ def stop_at_once(explanation: str) -> Iterator[None]:
     try:
         yield
     except TrainingStopped as stopped:
-        logger.warning("stopped by %s; %s", signal.Signals(int(str(stopped.code)) - 128).name, explanation)
+        logger.warning("stopped by %s; %s", signal.Signals(int(str(stopped.code)) - 128).name, explain())
         raise
     finally:
         for number, handler in before.items():

@@ -327,6 +327,7 @@ class ArcCSETrainer(FaultTolerantTrainer, StreamTrainer, AdapterTrainer):
         texts, batch_size = len(suite.sentences), self.args.eval_batch_size * self.args.world_size
         metrics |= speed_metrics(metric_key_prefix, start, num_samples=texts, num_steps=math.ceil(texts / batch_size))
         self.log(metrics)
+        self._console.measures_others = eval_dataset is not None
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 

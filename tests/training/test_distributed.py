@@ -83,6 +83,7 @@ def test_processes_agree_on_faults_that_reach_one_of_them(results):
     assert first["stop finite"] and first["skip finite"] and second["skip finite"]
     assert first["status"] == second["status"] == 143 and first["step"] == second["step"] == 2
     assert first["damaged"] == second["damaged"] and "checkpoint-2: optimizer.pt is missing" in first["damaged"]
+    assert first["full"] == second["full"] > 0 and first["left"] == second["left"] == []
     for name, weight in first["whole"].items():
         torch.testing.assert_close(first["resumed"][name], weight, atol=1e-7, rtol=0, msg=name)
         assert torch.equal(first["resumed"][name], second["resumed"][name])

@@ -259,7 +259,10 @@ def test_a_full_disk_is_one_line_and_the_run_goes_on_when_there_is_room(trainer,
         with monkeypatch.context() as patch:
             run.add_callback(AtStep(4, lambda fill=fill, patch=patch: fill(patch)))
             try:
-                with pytest.raises(UserError, match="checkpoint-4: no space to write it .*needed, .* free.*earlier"):
+                with pytest.raises(
+                    UserError,
+                    match="checkpoint-4: no space to write it .*needed, .* free.*make room; .* from checkpoint-2",
+                ):
                     run.train()
             finally:
                 limit_file_size(resource.RLIM_INFINITY)

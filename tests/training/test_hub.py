@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
@@ -9,7 +10,10 @@ from types import SimpleNamespace
 import processes
 import pytest
 
+from arccse_hf.errors import UserError
+from arccse_hf.training.arguments import ArcCSETrainingArguments
 from arccse_hf.training.checkpoints import check_checkpoint
+from arccse_hf.training.hub import push_exported
 
 # The library reads where the hub is when it is imported.
 ONLINE = """
@@ -135,6 +139,20 @@ def test_checkpoints_are_uploaded_to_a_place_of_their_own_where_the_strategy_say
     messages = [message for _, message, _ in hub.commits]
     assert messages == ["Checkpoint of step 1", "Checkpoint of step 2", "Trained with arccse_hf"]
     assert all(name.startswith("last-checkpoint/") for _, _, files in hub.commits[:2] for name in files)
+
+
+def test_the_way_out_of_a_failed_upload_uploads_the_same(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise OSError("no network")
+
+    monkeypatch.setattr("huggingface_hub.HfApi.upload_folder", fail)
+    args = ArcCSETrainingArguments(str(tmp_path), use_cpu=True, hub_revision="two words")
+    exported = ["model.safetensors", "1_Pooling/config.json", "README.md"]
+    with pytest.raises(UserError, match="--push_to_hub True: me/it: no network; the model is whole in") as error:
+        push_exported(tmp_path, exported, "me/it", args)
+    again = shlex.split(str(error.value).split("`")[1])
+    assert again[:7] == ["hf", "upload", "me/it", str(tmp_path), ".", "--revision", "two words"]
+    assert again[7:] == ["--include=1_Pooling/*", "--include=README.md", "--include=model.safetensors"]
 
 
 def test_a_hub_that_cannot_be_reached_is_one_line_before_training(train, tmp_path):

@@ -20,6 +20,7 @@ from arccse_hf.inference.export import export
 from arccse_hf.model.adapters import plain_state_dict
 from arccse_hf.training import script
 from arccse_hf.training.arguments import ArcCSETrainingArguments
+from arccse_hf.training.run_identity import run_identity
 from arccse_hf.training.trainer import ArcCSETrainer
 
 LORA = {"lora_r": 4, "learning_rate": 1e-2}
@@ -78,10 +79,11 @@ def test_adapters_and_the_projection_are_trained_and_nothing_else(train):
 
 def test_all_linear_layers_are_the_default(tmp_path, tokenizer):
     """By the name that peft has for them."""
-    choices = ([], ["all-linear"])
+    choices = ([], ["all-linear"], None)
     trainers = [make_trainer(tmp_path, None, tokenizer, lora_r=4, lora_target_modules=names) for names in choices]
-    expected, found = ({name for name, _ in trainer.model.named_parameters()} for trainer in trainers)
-    assert found == expected and any("lora_A" in name for name in found)
+    expected, *others = ({name for name, _ in trainer.model.named_parameters()} for trainer in trainers)
+    assert others == [expected] * 2 and any("lora_A" in name for name in expected)
+    assert len({str(run_identity(trainer.model, trainer.args, None)) for trainer in trainers}) == 1
 
 
 def test_a_resumed_run_is_the_whole_run(train, tmp_path):

@@ -104,6 +104,25 @@ def test_the_documents_themselves_may_be_searched(own, folder, tmp_path, tokeniz
     assert re.search(r"--eval_corpus: 1[0-9]{2} of 300 passages left out, which hold a right document", caplog.text)
 
 
+@pytest.mark.parametrize(("number", "own"), [(150, False), (120, True)])
+def test_documents_that_choose_nothing_are_trained_on(number, own, folder, tmp_path, tokenizer, caplog, monkeypatch):
+    """Too few queries for a choice, or a control that is too small to be measured: nothing is held out for them."""
+    for file in sorted(folder.glob("*.md"))[number:]:
+        file.unlink()
+    pairs = tmp_path / "pairs.jsonl"
+    rows = [{"query": f"question {n}", "document": f"Its own answer is number {n}."} for n in range(120)]
+    pairs.write_text("\n".join(map(json.dumps, rows)))
+    data_args = DataArguments([str(folder / "*.md")], pairs="title", eval_pairs=str(pairs) if own else None)
+    args = ArcCSETrainingArguments(str(tmp_path / "out"), per_device_train_batch_size=8, use_cpu=True)
+    if not own:
+        monkeypatch.setattr("arccse_hf.training.own_documents.MIN_TEST_PAIRS", 40)
+    with caplog.at_level("INFO", logger="arccse_hf"):
+        prepared = prepare_documents(data_args, args, tokenizer)
+    assert prepared.tasks is not None and prepared.tasks.validation is None
+    assert prepared.counts.used == (number if own else number - number // 3)
+    assert "0 to choose a mixture by (0 queries)" in caplog.text and "NO VERDICT" not in caplog.text
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

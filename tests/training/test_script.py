@@ -131,7 +131,13 @@ def resume_at_the_end(command, tmp_path, monkeypatch):
 def test_a_signal_behind_training_loses_nothing_of_a_run_without_checkpoints(command, tmp_path, monkeypatch, caplog):
     command += ["--save_strategy", "no"]
     handlers = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    with monkeypatch.context() as patch, pytest.raises(TrainingStopped):  # when the model is there already
+        finish = script.finish_run
+        patch.setattr(script, "finish_run", lambda folder: (finish(folder), os.kill(os.getpid(), signal.SIGTERM)))
+        script.main([*command, "--overwrite_output_dir"])
+    assert f"stopped by SIGTERM; the model in {tmp_path / 'out'} is whole" in caplog.text
     for moment, number, status in (("export", signal.SIGTERM, 143), ("measure", signal.SIGINT, 130)):
+        caplog.clear()
         with monkeypatch.context() as patch, pytest.raises(TrainingStopped) as stopped:
             patch.setattr(script, moment, lambda *_, number=number: os.kill(os.getpid(), number))
             script.main([*command, "--overwrite_output_dir"])
@@ -140,6 +146,16 @@ def test_a_signal_behind_training_loses_nothing_of_a_run_without_checkpoints(com
         assert "training/checkpoint-4 is written, --resume_from_checkpoint True goes on" in caplog.text
     assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == handlers
     resume_at_the_end(command, tmp_path, monkeypatch)
+
+
+def test_a_checkpoint_that_trainer_removed_at_its_end_is_not_promised(command, scored, tmp_path, monkeypatch, caplog):
+    """Of one checkpoint that may stay, the best one does."""
+    command += ["--eval_data", str(scored), "--eval_steps", "2", "--save_steps", "2", "--save_total_limit", "1"]
+    with monkeypatch.context() as patch, pytest.raises(TrainingStopped):
+        patch.setattr(script, "export", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+        script.main(command)
+    (left,) = (tmp_path / "out" / "training").glob("checkpoint-*")
+    assert f"stopped by SIGTERM; {left} is written" in caplog.text
 
 
 def test_a_disk_that_is_full_behind_training_is_one_line(command, tmp_path, monkeypatch):
@@ -151,7 +167,10 @@ def test_a_disk_that_is_full_behind_training_is_one_line(command, tmp_path, monk
     with monkeypatch.context() as patch:
         patch.setattr(script, "measure", lambda setup: (limit_file_size(20_000), ({}, {}))[1])
         try:
-            with pytest.raises(UserError, match="/out: no space to write it .* needed, .* free.; make room; --resume_"):
+            with pytest.raises(
+                UserError,
+                match="/out: no space to write it .* needed, .* free.; make room; --resume.* from checkpoint-4",
+            ):
                 script.main(command)
         finally:
             limit_file_size(resource.RLIM_INFINITY)

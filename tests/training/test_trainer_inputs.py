@@ -102,13 +102,21 @@ def test_scored_pairs_are_measured(as_suite, args, tokenizer, scored, sentences)
     assert trainer.evaluate()["eval_sts_spearman"] == pytest.approx(expected, abs=1e-6)
 
 
-def test_other_scored_pairs_are_measured_when_they_are_given(args, tokenizer, scored, sentences):
+def test_other_scored_pairs_are_measured_when_they_are_given(args, tokenizer, scored, sentences, capsys):
     trainer = ArcCSETrainer(tiny_model(), args, processing_class=tokenizer)
     with pytest.raises(UserError, match="eval_dataset: is missing, and the trainer has no eval_suite"):
         trainer.evaluate()
-    measured = ArcCSETrainer(tiny_model(), args, eval_dataset=Dataset.from_dict(scored), processing_class=tokenizer)
+    given = {"train_dataset": sentences, "eval_dataset": Dataset.from_dict(scored)}
+    measured = ArcCSETrainer(tiny_model(), args, processing_class=tokenizer, **given)
     metrics = trainer.evaluate(Dataset.from_dict(scored), metric_key_prefix="test")
     assert metrics["test_sts_spearman"] == measured.evaluate()["eval_sts_spearman"]
+    measured.train()
+    capsys.readouterr()
+    others = Dataset.from_dict(scored | {"score": scored["score"][::-1]})
+    found = measured.evaluate(others)["eval_sts_spearman"]
+    measured.evaluate(others, metric_key_prefix="test")
+    # No change from another test's score, and it chooses nothing.
+    assert capsys.readouterr().out == f"evaluation of other pairs: sts_spearman {found:.4f}\n"
     with pytest.raises(UserError, match=r"predict: .*embed\(texts\)"):
         trainer.predict(Dataset.from_dict(scored))
 
