@@ -1,8 +1,10 @@
 """The notebooks run from top to bottom with a tiny encoder and few steps; what is stored in them is small and whole."""
 
+import ast
 import json
 import os
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -46,3 +48,17 @@ def test_it_runs_from_top_to_bottom(notebook, encoder, tmp_path, monkeypatch):
     shown = json.dumps(outputs)
     assert ("VERDICT: " in shown) == (notebook.stem == "own-text-to-search")
     assert sum("image/png" in output.get("data", ()) for output in outputs) == (0 if "VERDICT: " in shown else 3)
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_what_it_imports_of_the_package_is_there(notebook):
+    """Also where there is nothing to run it with."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    lines = [line for source in code for line in source.splitlines() if not line.startswith(("!", "%"))]
+    tree = ast.parse("\n".join(lines))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and "arccse_hf" in str(node.module)]
+    assert found
+    for node in found:
+        for alias in node.names:
+            assert hasattr(import_module(node.module), alias.name), (node.module, alias.name)

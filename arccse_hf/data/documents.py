@@ -110,6 +110,7 @@ def read_documents(
     one_document_per_file: bool = False,
     option: str = "--train_file",
     text_option: str = "--text_columns",
+    elsewhere: Collection[str] = (),
 ) -> tuple[list[Document], DocumentCounts]:
     """Returns the documents that files, folders and globs hold, and what became of what was read.
 
@@ -121,6 +122,7 @@ def read_documents(
         one_document_per_file: Whether a .txt file is a document; otherwise each of its lines is one.
         option: Where the user wrote `patterns`, for the errors.
         text_option: Where they would name `text_column`.
+        elsewhere: Columns that other files have, so that it is no mistake to name them beside pages.
 
     Raises:
         UserError: A file or column is missing, files of both sorts are mixed, or there is no document at all.
@@ -135,11 +137,11 @@ def read_documents(
         is_text = option in _TAKES_TEXTS and row_files[0].endswith(".txt")
         raise UserError(
             f"{option} {row_files[0]}: holds rows, but {pages[0]} is a document; give files of one sort"
-            + (" (or --one_document_per_file True)" if is_text else "")
+            + (" (or --one_document_per_file)" if is_text else "")
         )
     counts = DocumentCounts(read=len(others), other_kind=others)
     for given, column in (("--title_column", title_column), (text_option, text_column)):
-        if pages and column is not None:
+        if pages and column is not None and column not in elsewhere:
             raise UserError(f"{given} {column}: is a column of rows, and {pages[0]} is a document; leave it out")
     if row_files:
         files = expand_files(row_files, option)
@@ -235,7 +237,7 @@ def _is_text(file: str) -> bool:
 
 
 def _unknown_kind(file: str, page_suffixes: frozenset[str], option: str) -> str:
-    reads = ", which --one_document_per_file True reads" if option in _TAKES_TEXTS else ""
+    reads = ", which --one_document_per_file reads" if option in _TAKES_TEXTS else ""
     advice = f"; pdftotext makes text of it{reads}" if _suffix(file) == ".pdf" else ""
     known = ", ".join([*sorted(page_suffixes), *KINDS])
     return f"{option} {file}: unknown kind of document; known are {known}{advice}"

@@ -103,10 +103,15 @@ def parse_markdown(text: str) -> Page:
             has_attributes = level and token.content.endswith("}")  # and not with the quote of `{#code}`
             blocks.append(Block(level, _HEADING_ATTRIBUTES.sub("", line) if has_attributes else line))
             level = 0
-        elif token.type == "html_block" and not _HTML_COMMENT.fullmatch(token.content):
+        elif token.type == "html_block" and _HTML_COMMENT.sub("", token.content).strip():
             blocks += parse_html(token.content).blocks
             hidden = _hide([], token.content)[0]
-            if hidden and not any(f"</{hidden[0]}" in later.content.lower() for later in tokens[number + 1 :]):
+            open_at_end = hidden
+            for later in tokens[number + 1 :] if hidden else ():
+                open_at_end = _hide(open_at_end, later.content)[0]
+                if not open_at_end:
+                    break
+            if open_at_end:  # an element that nothing closes hides no text
                 hidden = []
     return Page([block for block in blocks if block.text], title)
 
@@ -119,12 +124,13 @@ def _hide(hidden: list[str], html: str) -> tuple[list[str], str]:
         html: A piece of a page.
     """
     hidden, behind = list(hidden), ""
+    html = _HTML_COMMENT.sub("", html)
     for tag in _SKIPPED_TAG.finditer(html):
         name = tag[2].lower()
         if not tag[1]:
             hidden.append(name)
         elif name in hidden:
-            del hidden[hidden.index(name) :]
+            del hidden[len(hidden) - 1 - hidden[::-1].index(name) :]
             behind = html[tag.end() :]
     return hidden, behind if not hidden else ""
 
@@ -187,8 +193,8 @@ _HTML_SKIPPED = frozenset(
     "script style noscript template nav footer aside form button select textarea svg math pre table iframe object "
     "audio video canvas -comment".split()
 )
-_HTML_COMMENT = re.compile(r"\s*(?:<!--.*?-->\s*)+", re.DOTALL)
-_SKIPPED_TAG = re.compile(rf"<(/?)({'|'.join(sorted(_HTML_SKIPPED - {'-comment'}))})\b[^<>]*(?<!/)>", re.IGNORECASE)
+_HTML_COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
+_SKIPPED_TAG = re.compile(r"<(/?)(table|nav|svg|math)\b[^<>]*(?<!/)>", re.IGNORECASE)
 _HTML_BLOCK = frozenset(
     "address article aside blockquote center dd details dialog dir div dl dt fieldset figcaption figure footer form h1 "
     "h2 h3 h4 h5 h6 header hgroup hr legend li listing main menu nav ol p pre search section summary table ul "

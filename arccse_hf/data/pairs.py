@@ -135,10 +135,11 @@ def make_pairs(
         rows = rows_of(kind, counts)
     counts.made = Counter(row.kind for row in rows)
     counts.used = len({row.document for row in rows})
-    if counts.used < min(fewest, len(documents)):
+    needed = min(fewest, len(documents))
+    if counts.used < needed:
         others = {single: rows_of(single, PairCounts()) for single in SINGLE_KINDS}
         used = {single: len({row.document for row in made}) for single, made in others.items()}
-        enough = [f"{single} ({number:,} documents)" for single, number in used.items() if number > counts.used]
+        enough = [f"{single} ({number:,} documents)" for single, number in used.items() if number >= needed]
         have = f"{len(documents):,} documents have no such pair"
         if rows:
             have = f"{counts.used:,} of {len(documents):,} documents have such a pair, and a batch takes {fewest:,}"

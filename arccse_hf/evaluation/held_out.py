@@ -140,15 +140,18 @@ def without_answers(passages: Sequence[str], answers: Iterable[str]) -> list[str
 def divide_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
     """At most a third of the user's own pairs for validation, the rest for the test; `linked_pairs` stay together.
 
+    The test keeps half of their groups at least.
+
     Args:
         pairs: (query, document) texts.
         seed: The same seed divides the same pairs alike.
     """
     group_of = linked_pairs(pairs).tolist()
     sizes = Counter(group_of)
-    groups, validation, taken = list(sizes), set(), 0
+    groups, taken = list(sizes), 0
+    validation: set[int] = set()
     for group in map(groups.__getitem__, np.random.default_rng(seed).permutation(len(groups))):
-        if taken + sizes[group] <= len(pairs) // 3:
+        if taken + sizes[group] <= len(pairs) // 3 and 2 * len(validation) + 2 <= len(groups):
             validation.add(group)
             taken += sizes[group]
     parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []

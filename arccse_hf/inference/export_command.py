@@ -10,7 +10,7 @@ from ..errors import UserError
 from ..evaluation.suite import TaskSuite
 from ..evaluation.tables import ResultTable, print_table, table_console
 from ..evaluation.tasks import load_tasks
-from .embed import embed
+from .evaluate import embed_suite
 from .export import share_weights
 from .loading import without_loading_bar
 from .new_folder import new_folder, require_unused
@@ -74,7 +74,7 @@ def export_and_print(
 
 def _scores(encoder: Encoder, output_dir: Path, suite: TaskSuite, graphs: Sequence[str]) -> list[dict[str, float]]:
     encoders = [encoder, *(load_encoder(str(output_dir / graph)) for graph in graphs)]
-    return [suite.flatten(suite.score(embed(each, suite.sentences))) for each in encoders]
+    return [suite.flatten(suite.score(embed_suite(each, suite, show_progress=False)[1])) for each in encoders]
 
 
 def _table(checks: Sequence[GraphCheck], scores: Sequence[dict[str, float]]) -> ResultTable:

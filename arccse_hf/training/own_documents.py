@@ -125,12 +125,12 @@ def prepare_documents(
             raise UserError(f"--{name} {value}: shapes crops, and the pairs are {kind}; leave it out")
 
     settings = {"weights": weights, "min_chars": data_args.min_chars, "seed": args.seed}
-    settings["fewest"] = args.per_device_train_batch_size * args.world_size if args.dataloader_drop_last else 1
+    batch = args.per_device_train_batch_size * args.world_size if args.dataloader_drop_last else 1
 
-    def pairs_of(chosen: Sequence[Document], exclude: Collection[str] = ()) -> tuple[list, PairCounts]:
-        return make_pairs(chosen, kind, exclude=exclude, **settings)
+    def pairs_of(chosen: Sequence[Document], exclude: Collection[str]) -> tuple[list, PairCounts]:
+        return make_pairs(chosen, kind, exclude=exclude, fewest=batch, **settings)
 
-    made = pairs_of(parts.train)[1].made
+    made = make_pairs(parts.train, kind, **settings)[1].made
     trained = {name for name, number in made.items() if number >= TRAINED_SHARE * made.total()}
     query_kind = choose_query_kind(parts.test or parts.validation, trained)
     queried = query_pairs(parts.test, query_kind)
@@ -230,6 +230,7 @@ def load_documents(data_args: DataArguments, exclude: Collection[str] = ()) -> l
         title_column=data_args.title_column,
         text_column=next(iter(data_args.text_columns), None),
         one_document_per_file=data_args.one_document_per_file,
+        elsewhere=columns_of(data_args.eval_corpus, "--eval_corpus") if data_args.eval_corpus else (),
     )
     logger.info("%s", counts)
     return documents

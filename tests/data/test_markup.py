@@ -122,6 +122,12 @@ def test_html_the_main_part_is_read(text, texts):
         ("<table>\n<tr><td>\n\nx **1** <br></td></tr></table> Behind it.", ("Behind it.",)),
         ("<nav>\n\n[Home](x)\n\n</nav>", ()),
         ("<nav>\n\nNothing closes it.", ("Nothing closes it.",)),
+        ("<nav>\n\nHome\n\n<nav>\n\nInner\n\n</nav>\n\nOuter\n\n</nav>", ()),
+        ("<table>\n\nNot closed by another.\n\n<table></table>", ("Not closed by another.",)),
+        ("<div>\n<!-- <nav> -->\n</div>\n\nProse.\n\n<nav>x</nav>", ("Prose.",)),
+        ("<aside>\nA note.\n\nIt goes on.\n\n</aside>", ("It goes on.",)),
+        ("<!-- start --> The printer jams often. <!-- end -->", ("The printer jams often.",)),
+        ("<!---->" * 5000 + "text", ("text",)),
         ("<details>\n\nUnfolded.\n\n</details>", ("Unfolded.",)),
     ],
 )

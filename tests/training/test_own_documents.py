@@ -104,6 +104,28 @@ def test_the_documents_themselves_may_be_searched(own, folder, tmp_path, tokeniz
     assert re.search(r"--eval_corpus: 1[0-9]{2} of 300 passages left out, which hold a right document", caplog.text)
 
 
+def test_some_documents_without_a_pair_do_not_end_a_run_without_a_verdict(folder, tmp_path, tokenizer):
+    """Half of the documents, from which it is told what is trained on, may have fewer pairs than a batch takes."""
+    for number, file in enumerate(sorted(folder.glob("*.md"))):
+        if number >= 100:
+            file.unlink()
+        elif number % 7 == 0:
+            file.write_text(f"One sentence alone is number {number} here.\n")
+    args = ArcCSETrainingArguments(str(tmp_path / "out"), per_device_train_batch_size=64, use_cpu=True)
+    prepared = prepare_documents(DataArguments([str(folder / "*.md")], pairs="title"), args, tokenizer)
+    assert prepared.tasks is None and prepared.counts.used == 85
+
+
+def test_columns_of_the_corpus_alone_may_be_named_beside_pages(folder, tmp_path, tokenizer):
+    corpus = tmp_path / "corpus.jsonl"
+    corpus.write_text(
+        "".join(json.dumps({"body": f"The text {n} of another page.", "url": "x"}) + "\n" for n in range(9))
+    )
+    data_args = DataArguments([str(folder / "*.md")], pairs="title", text_columns=["body"], eval_corpus=[str(corpus)])
+    args = ArcCSETrainingArguments(str(tmp_path / "out"), per_device_train_batch_size=8, use_cpu=True)
+    assert "The text 3 of another page." in prepare_documents(data_args, args, tokenizer).tasks.test.documents
+
+
 @pytest.mark.parametrize(("number", "own"), [(150, False), (120, True)])
 def test_documents_that_choose_nothing_are_trained_on(number, own, folder, tmp_path, tokenizer, caplog, monkeypatch):
     """Too few queries for a choice, or a control that is too small to be measured: nothing is held out for them."""
