@@ -200,10 +200,14 @@ class Soak:
                 writing = number % 2 == 0
                 ended = run.wait(
                     until=lambda run=run, target=target, staging=staging, writing=writing: (
-                        _step(run.output_dir) >= min(target, STEPS - 1) and (not writing or staging.exists())
+                        _step(run.output_dir) >= min(target, STEPS - 4) and (not writing or staging.exists())
                     )
                 )
-                time.sleep(self.random.uniform(0, 0.01 if writing else 0.3))
+                pause = time.monotonic() + self.random.uniform(0, 0.01 if writing else 0.3)
+                # A quick machine would be done meanwhile.
+                run.wait(
+                    until=lambda run=run, pause=pause: time.monotonic() > pause or _step(run.output_dir) >= STEPS - 3
+                )
             assert not ended, run.said[-3000:]
             run.kill()
             killed += set(run.statuses.values()) == {-signal.SIGKILL}
@@ -223,7 +227,7 @@ class Soak:
             before = _step(run.output_dir)
             logged = run.said.count("rows/s")
             run.wait(until=lambda run=run, logged=logged: run.said.count("rows/s") > logged)
-            time.sleep(self.random.uniform(0, 0.3))
+            time.sleep(self.random.uniform(0, 0.05))
             os.kill(run.processes[-1], signal.SIGTERM)
             run.wait()
             statuses += run.statuses.values()

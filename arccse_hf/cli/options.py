@@ -188,9 +188,11 @@ def _typed(value: Any) -> object:
         return {name: _typed(item) for name, item in value.items()}
     if isinstance(value, list):
         return [_typed(item) for item in value]
+    if not isinstance(value, str):
+        return value
     for convert in (int, float):
         try:
             return convert(value)
-        except (ValueError, TypeError):
+        except ValueError:
             pass
-    return {"true": True, "false": False}.get(str(value).lower(), value)
+    return {"true": True, "false": False}.get(value.lower(), value)

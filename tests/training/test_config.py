@@ -4,6 +4,7 @@ import ast
 import contextlib
 import dataclasses
 import inspect
+import math
 import re
 
 import pytest
@@ -218,3 +219,11 @@ def test_the_folder_of_a_run_is_called_after_its_recipe_or_its_encoder():
     assert read_values(["--model", "a/tiny-bert", *text])["output_dir"] == "runs/tiny-bert"
     assert read_values(["arccse-bert-base", *text])["output_dir"] == "runs/arccse-bert-base"
     assert read_values(["arccse-bert-base", *text, "--output_dir", "out"])["output_dir"] == "out"
+
+
+def test_numbers_in_a_mapping_stay_as_they_are():
+    """From Python they come as numbers: 0.5 had become 0, and infinity a traceback."""
+    given = {"num_cycles": 0.5, "end": math.inf, "nested": {"rate": "1e-6", "on": "true"}}
+    settings = {"model_name_or_path": "m", "train_file": ["t"], "output_dir": "o", "lr_scheduler_kwargs": given}
+    expected = {"num_cycles": 0.5, "end": math.inf, "nested": {"rate": 1e-6, "on": True}}
+    assert read_values(settings)["lr_scheduler_kwargs"] == expected
