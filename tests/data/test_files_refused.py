@@ -31,6 +31,18 @@ def own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
 
 
+def test_a_table_is_closed_when_a_row_is_refused(tmp_path):
+    """And not when the error is forgotten."""
+    path = tmp_path / "ragged.csv"
+    path.write_text("text\nhello\na,b,c\n")
+    table = open_file(str(path), "--train_file")
+    with pytest.raises(UnreadableFile, match="3 cells") as refused:
+        list(table.rows(["text"]))
+    descriptors = Path("/proc/self/fd")
+    opened = [os.readlink(file) for file in descriptors.iterdir() if file.is_symlink() and file.exists()]
+    assert refused.value is not None and str(path) not in opened
+
+
 def packed(content: bytes) -> bytes:
     return gzip.compress(content, mtime=0)
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import re
 import statistics
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterable, Iterator, Sequence
+from contextlib import closing
 from operator import itemgetter
 
 from ..columns import KNOWN_COLUMNS
@@ -111,41 +112,42 @@ class DelimitedFile(ParsedFile):
                 raise self.source.fault(f"two columns are called {name}; give each a name of its own", 1)
         return names
 
-    def _read(self, separator: str, cursor: Cursor) -> Iterator[tuple[int, list[str]]]:
+    def _read(self, separator: str, cursor: Cursor) -> Generator[tuple[int, list[str]], None, None]:
         """Yields the rows, header included, each with the number of its first line; empty lines before all are none."""
         csv.field_size_limit(MAX_TEXT_CHARACTERS)
         dialect = _Tsv if self.kind == ".tsv" else csv.excel
-        reader = csv.reader(self.source.lines("", cursor), dialect, delimiter=separator, strict=True)
-        number = cursor.lines + 1
-        started = cursor.lines > 0
-        while True:
-            try:
-                row = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                problem = f"malformed row ({error}); a cell with a quote in it stands in quotes, the quote doubled"
-                raise _MalformedRow(f"{self.source.where(number)}: {problem}") from error
-            started = started or bool(row)
-            if started:
-                yield number, row
+        with closing(self.source.lines("", cursor)) as lines:  # also where a row is refused
+            reader = csv.reader(lines, dialect, delimiter=separator, strict=True)
             number = cursor.lines + 1
+            started = cursor.lines > 0
+            while True:
+                try:
+                    row = next(reader)
+                except StopIteration:
+                    return
+                except csv.Error as error:
+                    problem = f"malformed row ({error}); a cell with a quote in it stands in quotes, the quote doubled"
+                    raise _MalformedRow(f"{self.source.where(number)}: {problem}") from error
+                started = started or bool(row)
+                if started:
+                    yield number, row
+                number = cursor.lines + 1
 
     def _raw_rows(self, cursor: Cursor) -> Iterator[tuple[int, list[str]]]:
         is_behind_the_header = cursor.lines > 0
-        rows = self._read(self.separator, cursor)
-        if self.has_header and not is_behind_the_header:
-            next(rows, None)
         width = len(self.columns)
-        for number, row in rows:
-            if len(row) == width:
-                yield number, row
-            elif not row:
-                if width == 1:
-                    yield number, [""]
-            else:
-                advice = "a tab ends a cell" if self.kind == ".tsv" else f"quote cells that hold {self.separator!r}"
-                raise self.source.fault(f"{len(row)} cells where the first row has {width}; {advice}", number)
+        with closing(self._read(self.separator, cursor)) as rows:
+            if self.has_header and not is_behind_the_header:
+                next(rows, None)
+            for number, row in rows:
+                if len(row) == width:
+                    yield number, row
+                elif not row:
+                    if width == 1:
+                        yield number, [""]
+                else:
+                    advice = "a tab ends a cell" if self.kind == ".tsv" else f"quote cells that hold {self.separator!r}"
+                    raise self.source.fault(f"{len(row)} cells where the first row has {width}; {advice}", number)
 
     def _parsed(self, rows: Iterable[RawRow], columns: Sequence[str]) -> Iterator[NumberedRow]:
         places = list(self.columns)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gzip
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, Any
@@ -114,7 +114,7 @@ class Source:
             with io.TextIOWrapper(raw, encoding=encoding, newline=newline) as stream:
                 yield stream
 
-    def lines(self, newline: str | None = None, cursor: Cursor | None = None) -> Iterator[str]:
+    def lines(self, newline: str | None = None, cursor: Cursor | None = None) -> Generator[str, None, None]:
         """Yields the lines of the file, with their ends, without a byte order mark.
 
         Args:
