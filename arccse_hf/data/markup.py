@@ -16,7 +16,7 @@ from __future__ import annotations
 import importlib
 import re
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -86,12 +86,11 @@ def parse_markdown(text: str) -> Page:
     level = in_table = 0
     parser = MarkdownIt("commonmark", {"maxNesting": _MOST_NESTED}).enable(["table", "strikethrough"])
     text = _FOOTNOTE_TEXT.sub(r"\1\\", text)  # or CommonMark would take an address there for that of a link
-    hidden: list[str] = []  # elements without text that go on behind a blank line, where CommonMark ends HTML
     tokens = parser.parse(_without_markers(text))
+    hidden = _hidden_behind_blank_lines(tokens)
     for number, token in enumerate(tokens):
-        if hidden:
-            hidden, behind = _hide(hidden, token.content)
-            blocks += parse_html(behind).blocks
+        if number in hidden:
+            blocks += parse_html(hidden[number]).blocks if hidden[number] else []
             continue
         if token.type == "heading_open":
             level = int(token.tag[1])
@@ -103,36 +102,41 @@ def parse_markdown(text: str) -> Page:
             has_attributes = level and token.content.endswith("}")  # and not with the quote of `{#code}`
             blocks.append(Block(level, _HEADING_ATTRIBUTES.sub("", line) if has_attributes else line))
             level = 0
-        elif token.type == "html_block" and _HTML_COMMENT.sub("", token.content).strip():
+        elif token.type == "html_block" and _without_comments(token.content).strip():
             blocks += parse_html(token.content).blocks
-            hidden = _hide([], token.content)[0]
-            open_at_end = hidden
-            for later in tokens[number + 1 :] if hidden else ():
-                open_at_end = _hide(open_at_end, later.content)[0]
-                if not open_at_end:
-                    break
-            if open_at_end:  # an element that nothing closes hides no text
-                hidden = []
     return Page([block for block in blocks if block.text], title)
 
 
-def _hide(hidden: list[str], html: str) -> tuple[list[str], str]:
-    """Returns the elements without text that are open at the end of `html`, and what stands behind the last one's end.
+def _hidden_behind_blank_lines(tokens: Sequence[Token]) -> dict[int, str]:
+    """Returns the tokens within HTML elements without text, of which CommonMark ends the HTML at a blank line.
 
-    Args:
-        hidden: Those that are open at its beginning.
-        html: A piece of a page.
+    By number, each with the HTML in it that stands behind the element's end. What nothing closes hides no text.
     """
-    hidden, behind = list(hidden), ""
-    html = _HTML_COMMENT.sub("", html)
-    for tag in _SKIPPED_TAG.finditer(html):
-        name = tag[2].lower()
-        if not tag[1]:
-            hidden.append(name)
-        elif name in hidden:
-            del hidden[len(hidden) - 1 - hidden[::-1].index(name) :]
-            behind = html[tag.end() :]
-    return hidden, behind if not hidden else ""
+    hidden: dict[int, str] = {}
+    begun: list[tuple[str, int]] = []  # the name of an element, and the number of the token with its beginning
+    for number, token in enumerate(tokens):
+        if token.type != "html_block" and not (begun and token.type == "inline"):
+            continue
+        html = _without_comments(token.content)
+        for tag in _SKIPPED_TAG.finditer(html):
+            name = tag[2].lower()
+            if not tag[1]:
+                begun.append((name, number))
+                continue
+            place = max((place for place, (other, _) in enumerate(begun) if other == name), default=None)
+            if place is None:
+                continue
+            start = begun[place][1]
+            del begun[place:]
+            if start < number and tokens[start].type == "html_block":
+                hidden |= dict.fromkeys(range(start + 1, number), "")
+                hidden[number] = html[tag.end() :]
+    return hidden
+
+
+def _without_comments(html: str) -> str:
+    end = html.rfind("-->") + 3  # or one that nothing ends would be looked for again from each beginning
+    return _HTML_COMMENT.sub("", html[:end]) + html[end:] if end > 2 else html
 
 
 def _toml_title(front_matter: str) -> str | None:
