@@ -120,11 +120,7 @@ def attempt(measure: Callable[[], dict]) -> dict:
 def measure_steps(
     shape: str, precision: str, length: int, batch: int, mode: str, options: argparse.Namespace, peak: float
 ) -> dict:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(0)
-    backbone = BertConfig(vocab_size=VOCABULARY, **SHAPES[shape])
-    model = ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, pooling="mean")).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    device, backbone, model, optimizer = random_model(shape)
     wrapped = torch.compile(model) if mode == "compiled" else model
     texts = random_texts(batch, length, device)
     autocast = partial(torch.autocast, device, torch.bfloat16, enabled=precision == "bf16")
@@ -169,11 +165,7 @@ def measure_steps(
 
 
 def compare_triplets(length: int, batch: int, options: argparse.Namespace) -> dict:
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.manual_seed(0)
-    backbone = BertConfig(vocab_size=VOCABULARY, **SHAPES[options.trainer_shape])
-    model = ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, pooling="mean")).to(device).train()
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+    device, _, model, optimizer = random_model(options.trainer_shape)
     pairs, others = random_texts(batch, length, device), random_texts(batch, length, device)
     # A text, itself, and another text: in the right order, whatever the weights are.
     triplets = {name: torch.cat([pairs[name], others[name][:, :1]], dim=1) for name in pairs}
@@ -199,6 +191,15 @@ def compare_triplets(length: int, batch: int, options: argparse.Namespace) -> di
         "exact_to_pairs_alone": median["exact"] / median["pairs alone"],
         "plain_to_pairs_alone": median["plain"] / median["pairs alone"],
     }
+
+
+def random_model(shape: str) -> tuple[str, BertConfig, ArcCSEForContrastiveLearning, torch.optim.Optimizer]:
+    """Returns the device, and on it a model with random weights that trains."""
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.manual_seed(0)
+    backbone = BertConfig(vocab_size=VOCABULARY, **SHAPES[shape])
+    model = ArcCSEForContrastiveLearning(ArcCSEConfig(backbone_config=backbone, pooling="mean")).to(device).train()
+    return device, backbone, model, torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
 
 
 def seconds(step: Callable[[], None], steps: int) -> float:

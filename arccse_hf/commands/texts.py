@@ -169,7 +169,7 @@ INFO = Command(
         Option("model", metavar="MODEL", help="Of a file: the encoder whose tokenizer and length are looked at."),
         Option("text_column", metavar="NAME", help="Of a file: the column of the texts; as train chooses by default."),
         Option("title_column", metavar="NAME", help="With --pairs, of rows: the column of the titles."),
-        replace(MAX_SEQ_LENGTH, help="Tokens that a text is cut to; by default 32, as in training."),
+        replace(MAX_SEQ_LENGTH, help="Tokens that a text is cut to; by default 32, as in training, and the limit."),
         Option("pairs", choices=PAIR_KINDS, metavar="KIND", help="Of documents: the pairs that train would make."),
         Option("one_document_per_file", "switch", help="With --pairs: a .txt file is a document, as for train."),
         Option("show", "int", interval="[0, 1000000]", help="With --pairs: how many of them to print; 3 by default."),

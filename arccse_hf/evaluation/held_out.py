@@ -150,8 +150,9 @@ def divide_pairs(pairs: Sequence[tuple[str, str]], seed: int) -> tuple[list[tupl
     sizes = Counter(group_of)
     groups, taken = list(sizes), 0
     validation: set[int] = set()
-    for group in map(groups.__getitem__, np.random.default_rng(seed).permutation(len(groups))):
-        if taken + sizes[group] <= len(pairs) // 3 and 2 * len(validation) + 2 <= len(groups):
+    for index in np.random.default_rng(seed).permutation(len(groups)):
+        group = groups[index]
+        if taken + sizes[group] <= len(pairs) // 3 and len(validation) < len(groups) // 2:
             validation.add(group)
             taken += sizes[group]
     parts: tuple[list[tuple[str, str]], list[tuple[str, str]]] = [], []

@@ -106,8 +106,8 @@ class RetrievalTask:
         self.documents = list(dict.fromkeys([*position, *corpus]))
         self.pair_texts = [*self.queries, *position]
         self.sentences = self.queries + self.documents
-        roles: tuple[Role, Role] = ("query", "document")
-        self.roles = [roles[0]] * len(self.queries) + [roles[1]] * len(self.documents)
+        self.roles: list[Role] = ["query" for _ in self.queries]
+        self.roles += ["document" for _ in self.documents]
 
     def score_with_samples(self, embeddings: np.ndarray) -> tuple[dict[str, float], PerItemScores]:
         """Returns what `score` does, and the reciprocal rank of each query, which is 0 beyond rank 10."""

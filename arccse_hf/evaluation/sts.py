@@ -230,7 +230,7 @@ def _read_rows(
         first, second = _split_row(line, where, 1 + max(*texts, score), texts)
         pairs.first.append(first)
         pairs.second.append(second)
-        pairs.scores.append(parse_score(line.split("	")[score], where, low, 5))
+        pairs.scores.append(parse_score(line.split("\t")[score], where, low, 5))
     check_count(name, len(pairs), count, path)
     return pairs
 

@@ -26,6 +26,7 @@ AVERAGES = (
 
 
 Role = Literal["query", "document"]
+"""What a text is to an encoder that has prompts, or modules, for each."""
 
 
 class Task(Protocol):

@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import UserError
 from ..evaluation.compare import Difference, ModelResult, compare, score_suite
-from ..evaluation.suite import TaskSuite
+from ..evaluation.suite import Role, TaskSuite
 from ..evaluation.tables import (
     ResultTable,
     difference_table,
@@ -28,7 +28,7 @@ from ..evaluation.tables import (
 from ..evaluation.tasks import load_tasks
 from ..paths import check_writable, without_checksum
 from .embed import embed
-from .open import Encoder, Task, load_encoder
+from .open import Encoder, load_encoder
 from .process_group import process_group, process_state
 
 if TYPE_CHECKING:
@@ -274,7 +274,7 @@ def embed_suite(
         result.dimension = encoder.model.get_embedding_dimension()
         return result, np.zeros((0, result.dimension), dtype=np.float32)
     encoders = {role: encoder.for_task(role) if role else encoder for role in dict.fromkeys(suite.roles)}
-    rows_of: dict[Task | None, list[int]] = {}
+    rows_of: dict[Role | None, list[int]] = {}
     for row, role in enumerate(suite.roles):
         rows_of.setdefault(encoders[role].task, []).append(row)
     start = time.perf_counter()

@@ -66,7 +66,7 @@ def run(
         model: Of a file: the encoder that would read it.
         text_column: Of a file: the column of the texts; None: as `arccse train` chooses.
         title_column: Of rows as documents: the column of their titles; None: likewise.
-        max_seq_length: Of a file: tokens that a text is cut to; None: the encoder's limit.
+        max_seq_length: Of a file: tokens that a text is cut to; None: 32, as training has it, and the encoder's limit.
         pairs: Of documents: the kind of pairs that `arccse train --pairs` would make of them.
         one_document_per_file: Whether a .txt file is a document, as for `arccse train`.
         show: How many of these pairs to print; `SHOWN_PAIRS` by default.
@@ -124,11 +124,8 @@ def file_facts(
     }
     if model is None:
         return facts | {"hint": "--model MODEL tells how much of the text an encoder would see"}
-    columns = (
-        [text_column]
-        if text_column
-        else choose_columns(files[0].columns, source=f"{option} {pattern}", option="--text_column")
-    )
+    columns = [text_column] if text_column else []
+    columns = columns or choose_columns(files[0].columns, source=f"{option} {pattern}", option="--text_column")
     return facts | {"text": columns} | _health(files, columns, model, max_seq_length)
 
 
@@ -322,14 +319,9 @@ def _health(files: Sequence[RowFile], columns: Sequence[str], model: str, length
         raise UserError(f"--model {model}: there is no tokenizer in its folder ({one_line(error)[:200]})") from error
     require_tokenizer(tokenizer, f"--model {model}", read_json(encoder / "config.json").get("vocab_size"))
     texts = Dataset.from_dict(dict(zip(columns, map(list, zip(*kept, strict=True)), strict=True)))
+    duplicates = cleaner.counts.duplicate
     seen = [
-        text_health(
-            texts,
-            tokenizer,
-            length,
-            triplet_min_tokens=TRIPLET_MIN_TOKENS,
-            duplicates=cleaner.counts.duplicate,
-        )
+        text_health(texts, tokenizer, length, triplet_min_tokens=TRIPLET_MIN_TOKENS, duplicates=duplicates)
         for length in lengths
     ]
     looked_at = f"the first {_MAX_ROWS:,} rows: " if len(rows) == _MAX_ROWS else ""

@@ -6,13 +6,14 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 
 from ..cli.options import DTYPES
 from ..data.tokenization import token_ids
 from ..errors import UserError
+from ..evaluation.suite import Role
 from ..model.pooling import POOLING_FUNCTIONS
 from ..model.positions import position_limits
 from .loading import (
@@ -29,7 +30,6 @@ from .process_group import process_state
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-Task = Literal["query", "document"]
 _PROMPTS = {"query": ("query",), "document": ("document", "passage", "corpus")}
 """The prompts that sentence-transformers takes for each task."""
 
@@ -48,14 +48,14 @@ class Encoder:
     name: str
     model: SentenceTransformer | OnnxEncoder
     pooling: str
-    task: Task | None = None
+    task: Role | None = None
 
     @property
     def dtype(self) -> str:
         """The type of the weights, one of `DTYPES`."""
         return str(self.model.dtype).removeprefix("torch.")
 
-    def for_task(self, task: Task) -> Encoder:
+    def for_task(self, task: Role) -> Encoder:
         """Returns the encoder that embeds texts as queries or as documents.
 
         That is this one, where the model has neither prompts nor routes for them.

@@ -16,6 +16,7 @@ from ..inference.loading import require_tokenizer, resolve_model_path, silence_l
 from ..model.modeling_arccse import ArcCSEForContrastiveLearning, Projection
 from ..paths import without_checksum
 from .model_arguments import ModelArguments
+from .provenance import without_folder
 
 logger = logging.getLogger(__name__)
 
@@ -43,11 +44,8 @@ def load_backbone(arguments: ModelArguments) -> tuple[ArcCSEForContrastiveLearni
             if base and base.dense and model.config.projection == "mlp":
                 model.base_model.projection.dense.load_state_dict(base.dense)
         if os.path.isdir(path):  # checkpoints, which may be uploaded, would name all of it
-            encoder, given = model.base_model.encoder, without_checksum(arguments.model_name_or_path)
-            is_package = given.startswith("package:")
-            encoder.name_or_path = encoder.config.name_or_path = (
-                given.removeprefix("package:") if is_package else os.path.basename(os.path.normpath(given))
-            )
+            encoder, shown = model.base_model.encoder, without_folder(without_checksum(arguments.model_name_or_path))
+            encoder.name_or_path = encoder.config.name_or_path = shown.removeprefix("package:")
     except (OSError, ValueError, ImportError, SafetensorError, StrictDataclassError) as error:
         # Not there, not an encoder, not complete, damaged, a package missing.
         raise UserError(f"{name}: {why_not_opened(arguments.model_name_or_path, error)}") from error

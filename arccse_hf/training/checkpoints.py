@@ -84,13 +84,9 @@ def find_checkpoint(output_dir: str | os.PathLike) -> Path | None:
     A checkpoint is incomplete where the process died while it was written. One that was complete and lost or changed
     files later is none of those: `check_checkpoint` tells.
     """
-    incomplete = []
-    newest = None
-    for checkpoint in sorted(_checkpoints(Path(output_dir)), key=_step, reverse=True):
-        if is_complete(checkpoint):
-            newest = checkpoint
-            break
-        incomplete.append(checkpoint)
+    newest = newest_complete(output_dir)
+    later = [path for path in _checkpoints(Path(output_dir)) if newest is None or _step(path) > _step(newest)]
+    incomplete = sorted(later, key=_step, reverse=True)
     if incomplete:
         names = ", ".join(checkpoint.name for checkpoint in incomplete)
         logger.warning("%s: removed %s, which a process that died had left unfinished", output_dir, names)

@@ -33,7 +33,7 @@ COLUMNS = {
 COLLAPSED = 0.999
 """Mean cosine of different sentences above which all embeddings are said to point one way."""
 _COLLAPSE = (
-    "all embeddings point one way (the mean cosine of different sentences is above 0.999): lower --learning_rate"
+    f"all embeddings point one way (the mean cosine of different sentences is above {COLLAPSED}): lower --learning_rate"
 )
 
 _WIDTH = 9

@@ -55,12 +55,10 @@ def _no_space(target: Path, needed: int) -> NoSpace:
     sizes = f"{_readable_size(needed)} needed, {_readable_size(_free_bytes(target))} free"
     folders = (target.parent, target / TRAINING, target)  # a checkpoint lies beside the others, a model above them
     checkpoint = next(filter(None, map(newest_complete, folders)), None)
-    way_out = (
-        f"make room; --resume_from_checkpoint True goes on from {checkpoint.name}"
-        if checkpoint
-        else ("make room; there is no checkpoint to go on from")
-    )
-    return NoSpace(f"{target}: no space to write it ({sizes}); {way_out}")
+    way_out = "there is no checkpoint to go on from"
+    if checkpoint is not None:
+        way_out = f"--resume_from_checkpoint True goes on from {checkpoint.name}"
+    return NoSpace(f"{target}: no space to write it ({sizes}); make room; {way_out}")
 
 
 def _free_bytes(target: Path) -> int:

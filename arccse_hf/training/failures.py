@@ -24,7 +24,7 @@ def explain(error: BaseException, trainer: Trainer) -> str | None:
     no_memory = isinstance(error, (torch.OutOfMemoryError, MemoryError)) or any(
         part in text for part in ("allocate memory", "bad_alloc", "could not create a primitive")
     )
-    if not no_memory or args.auto_find_batch_size:
+    if not no_memory:
         return None
     if not trainer.model.training:
         size = args.per_device_eval_batch_size

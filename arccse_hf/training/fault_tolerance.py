@@ -142,7 +142,7 @@ class FaultTolerantTrainer(Trainer):
         needed = self._checkpoint_bytes()
         on_first_process(lambda: require_space(target, needed))
         with full_disk_in_words(target, needed):
-            self._write_checkpoint(model, trial, run_dir, target)
+            self._write_checkpoint(model, trial, target, needed)
         self.last_checkpoint = target
         if self.args.push_to_hub:
             self._push_from_checkpoint(str(target))
@@ -160,7 +160,8 @@ class FaultTolerantTrainer(Trainer):
             self._save_checkpoint(self.model_wrapped, trial=None)
         self.last_checkpoint = target
 
-    def _write_checkpoint(self, model: nn.Module, trial: object, run_dir: Path, target: Path) -> None:
+    def _write_checkpoint(self, model: nn.Module, trial: object, target: Path, needed: int) -> None:
+        run_dir = target.parent
         staging = run_dir / STAGING
         if self.args.local_process_index == 0:
             shutil.rmtree(staging, ignore_errors=True)
@@ -171,7 +172,7 @@ class FaultTolerantTrainer(Trainer):
         self._staging, push, self.args.push_to_hub = staging, self.args.push_to_hub, False
         full = None
         try:
-            with full_disk_in_words(target, self._checkpoint_bytes()):
+            with full_disk_in_words(target, needed):
                 super()._save_checkpoint(model, trial)
         except NoSpace as error:
             full = error

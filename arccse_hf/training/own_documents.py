@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -123,14 +124,9 @@ def prepare_documents(
         value = getattr(data_args, name)
         if value != getattr(DataArguments, name) and "crops" not in (kind, *weights):
             raise UserError(f"--{name} {value}: shapes crops, and the pairs are {kind}; leave it out")
-
-    settings = {"weights": weights, "min_chars": data_args.min_chars, "seed": args.seed}
+    pairs_of = partial(make_pairs, kind=kind, weights=weights, min_chars=data_args.min_chars, seed=args.seed)
     batch = args.per_device_train_batch_size * args.world_size if args.dataloader_drop_last else 1
-
-    def pairs_of(chosen: Sequence[Document], exclude: Collection[str]) -> tuple[list, PairCounts]:
-        return make_pairs(chosen, kind, exclude=exclude, fewest=batch, **settings)
-
-    made = make_pairs(parts.train, kind, **settings)[1].made
+    made = pairs_of(parts.train)[1].made
     trained = {name for name, number in made.items() if number >= TRAINED_SHARE * made.total()}
     query_kind = choose_query_kind(parts.test or parts.validation, trained)
     queried = query_pairs(parts.test, query_kind)
@@ -138,25 +134,29 @@ def prepare_documents(
     validation = query_pairs(parts.validation, query_kind).pairs
     groups = None if own else queried.documents
     control = neighbour_pairs(parts.test or parts.validation)
-    if len(validation) < MIN_VALIDATION_PAIRS:
+    asked = len(validation)
+    if asked < MIN_VALIDATION_PAIRS:
         chosen_by, left = divide_pairs(own, args.seed)
-        validation, test = (chosen_by, left) if own and not _why_too_small(left) else ([], test)
-        measures_control = len(control) >= MIN_VALIDATION_PAIRS and "stsb_dev" not in data_args.eval_tasks
-        if parts.test or not measures_control:  # nothing is measured on these documents
+        validation = []
+        if not _why_too_small(left):
+            validation, test = chosen_by, left
+            asked = len(validation)
+        if parts.test or not _measures(control, data_args):  # nothing is measured on these documents
             parts = parts._replace(train=parts.train + parts.validation, validation=[])
             control = control if parts.test else []
     if _too_small(test, groups):
-        rows, counts = pairs_of(documents, held_out)
+        rows, counts = pairs_of(documents, exclude=held_out, fewest=batch)
         tasks = None
     else:
         unseen = held_out_texts(text for pair in (*test, *validation, *control) for text in pair)
-        rows, counts = pairs_of(parts.train, unseen | set(held_out))
+        rows, counts = pairs_of(parts.train, exclude=unseen | set(held_out), fewest=batch)
         queries = "own queries" if own else f"{query_kind.replace('_', ' ')}s"
         logger.info(
             f"held out with seed {args.seed}: {len(parts.test):,} documents for the verdict ({len(test):,} {queries}), "
             f"{len(parts.validation):,} to choose a mixture by ({len(validation):,} queries)"
         )
         tasks = _verdict_tasks(data_args, test, validation, control, queries, groups)
+        _warn_without_choice(tasks, asked)
     logger.info("%s", counts)
     seed = args.data_seed if args.data_seed is not None else args.seed
     dataset = PairDataset(
@@ -183,7 +183,9 @@ def prepare_own_pairs(data_args: DataArguments, seed: int) -> VerdictTasks | Non
     validation, test = divide_pairs(own, seed)
     if _too_small(test):
         return None
-    return _verdict_tasks(data_args, test, validation, [], "own queries")
+    tasks = _verdict_tasks(data_args, test, validation, [], "own queries")
+    _warn_without_choice(tasks, len(validation))
+    return tasks
 
 
 def _own_pairs(data_args: DataArguments) -> Pairs:
@@ -278,16 +280,10 @@ def _verdict_tasks(
     if len(corpus) < len(whole):
         left_out = len(whole) - len(corpus)
         logger.info(f"--eval_corpus: {left_out:,} of {len(whole):,} passages left out, which hold a right document")
-    if len(validation) < MIN_VALIDATION_PAIRS:
-        logger.warning(
-            "no mixture with the start encoder is tried: %d queries are too few to choose one by, it takes %d",
-            len(validation),
-            MIN_VALIDATION_PAIRS,
-        )
     other: Task | None = None
     if "stsb_dev" in data_args.eval_tasks:
         other = STSTask("stsb_dev", read_sts("stsb_dev", data_args.eval_data))
-    elif len(control) >= MIN_VALIDATION_PAIRS:
+    elif _measures(control, data_args):
         other = RetrievalTask("neighbouring_sentences", control)
     else:
         logger.info("what training forgets is not measured: give --eval_tasks stsb_dev --eval_data, or more documents")
@@ -297,6 +293,20 @@ def _verdict_tasks(
         other,
         queries,
     )
+
+
+def _warn_without_choice(tasks: VerdictTasks, queries: int) -> None:
+    if tasks.validation is None:
+        logger.warning(
+            "no mixture with the start encoder is tried: %d queries are too few to choose one by, it takes %d",
+            queries,
+            MIN_VALIDATION_PAIRS,
+        )
+
+
+def _measures(control: Pairs, data_args: DataArguments) -> bool:
+    """Returns whether neighbouring sentences show what training forgets: enough of them, and STS-B dev is not there."""
+    return len(control) >= MIN_VALIDATION_PAIRS and "stsb_dev" not in data_args.eval_tasks
 
 
 def _too_small(test: Pairs, groups: Sequence[int] | None = None) -> bool:

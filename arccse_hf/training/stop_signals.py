@@ -19,7 +19,7 @@ _Handler = Callable[[int, FrameType | None], Any] | int | signal.Handlers | None
 
 
 class TrainingStopped(SystemExit):
-    """A signal ended the training, and a checkpoint was written. The exit status is 128 + the signal's number."""
+    """A signal ended the run. The exit status is 128 + the signal's number."""
 
 
 @contextlib.contextmanager
